@@ -1,0 +1,158 @@
+//! What the agent needs of a container engine. Called by the worker (acts), the relist (observes) and host
+//! facts (version). Backends: [`docker`] (bollard), [`fake`] (tests and the simulated fleet).
+//!
+//! Invariant: a runtime sees and touches only containers that carry this cluster's and this node's labels;
+//! everything else on the engine does not exist for it.
+
+pub mod docker;
+pub mod fake;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use proto::model::Time;
+
+/// A container as the engine shows it. Identity comes from its labels alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerInfo {
+    /// The engine's id.
+    pub id: String,
+    pub owner: Owner,
+    pub state: State,
+    /// Image as asked for, and its id.
+    pub image: String,
+    pub image_id: String,
+    /// Address in the container's own network, empty without one.
+    pub ip: String,
+}
+
+/// Which container of which pod this is (`io.wharfinger.*` labels).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    pub uid: String,
+    pub namespace: String,
+    pub pod: String,
+    /// Container name, or [`proto::ids::SANDBOX`].
+    pub container: String,
+    pub attempt: u32,
+    pub spec_hash: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Never ran, or failed to start (then `start` told why).
+    Created,
+    Running {
+        started_at: Option<Time>,
+    },
+    Exited(Exit),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    pub code: i32,
+    /// The engine's out-of-memory flag; counts as OOM only together with code 137.
+    pub oom: bool,
+    /// The engine's words, e.g. why it could not start.
+    pub error: String,
+    pub started_at: Option<Time>,
+    pub finished_at: Option<Time>,
+}
+
+/// All that a container is created from; environment references are already resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CreateContainer {
+    /// [`proto::ids::container_name`].
+    pub name: String,
+    pub owner: Owner,
+    pub image: String,
+    /// Replaces ENTRYPOINT; empty: the image's.
+    pub command: Vec<String>,
+    /// Replaces CMD; empty: the image's (or none when `command` is given).
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub ports: Vec<proto::model::ContainerPort>,
+    /// Thousandths of a CPU; 0: no limit.
+    pub cpu_limit_milli: u64,
+    /// Thousandths of a CPU, as weight; 0: default.
+    pub cpu_request_milli: u64,
+    /// Bytes; 0: no limit.
+    pub memory_limit: u64,
+    /// Engine id of the sandbox whose network this container joins.
+    pub join_network_of: Option<String>,
+    pub stop_grace: Duration,
+    pub hostname: String,
+    /// More labels, e.g. the incarnation.
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// E.g. `20.10.24`.
+    pub version: String,
+    /// Where images and containers lie, e.g. `/var/lib/docker`.
+    pub root_dir: String,
+}
+
+/// Something happened to a container of ours; only a hint, the relist is the truth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Look at this pod (uid).
+    Pod(String),
+    /// The event stream broke or began: look at everything.
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeError {
+    /// The engine does not answer (socket, timeout). Nothing is known of the call's effect.
+    #[error("Docker does not answer: {0}")]
+    Unavailable(String),
+    #[error("no such container: {0}")]
+    NoSuchContainer(String),
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
+    /// The name is taken by a container that is not ours or not this attempt's.
+    #[error("{0}")]
+    NameTaken(String),
+    /// The engine said no, in its own words: bad command, port in use, limit too small.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// See the module's head. Every method has a deadline of its own and never waits for ever.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Asks the engine for a sign of life and its facts.
+    async fn info(&self) -> Result<EngineInfo, RuntimeError>;
+
+    /// All of this node's containers, running or not.
+    async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError>;
+
+    /// One container; `None` when it is gone.
+    async fn inspect(&self, id: &str) -> Result<Option<ContainerInfo>, RuntimeError>;
+
+    /// Whether the image is on the host: its id.
+    async fn image(&self, reference: &str) -> Result<Option<String>, RuntimeError>;
+
+    /// Fetches an image. Callers of the same reference share one pull. Ends with the engine's words on failure.
+    async fn pull(&self, reference: &str) -> Result<(), RuntimeError>;
+
+    /// Creates a container and returns its id. When the name exists and the container is this attempt of this
+    /// container of this pod, that one's id is returned: a repeated create never makes a second container.
+    async fn create(&self, spec: &CreateContainer) -> Result<String, RuntimeError>;
+
+    /// Starts it; one that runs already is no error.
+    async fn start(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Signals, waits at most `grace`, kills; returns once the engine reports the exit. One that has exited or
+    /// is gone already is no error.
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Removes a container that does not run; one that is gone already is no error. Never forces.
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Hints from now on. The stream goes on over the engine's restarts (sending [`Hint::All`] after each) and
+    /// ends only when the receiver is dropped.
+    fn hints(self: Arc<Self>) -> tokio::sync::mpsc::Receiver<Hint>;
+}

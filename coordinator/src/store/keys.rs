@@ -1,0 +1,149 @@
+//! The names of keys: the one place that knows how an object's identity becomes a key.
+//!
+//! | key | writer | value |
+//! |---|---|---|
+//! | `term` | `Store::take_term` | JSON [`TermRecord`]: who leads |
+//! | `terms/<term, 16 hex digits>` | `Store::take_term` | the same, kept: the history of leaderships |
+//! | `meta/<name>` | init | cluster facts, sealed root key |
+//! | `obj/<kind>/<namespace>/<name>` | api; control for pods | the object without what others write |
+//! | `status/pod/<namespace>/<name>` | ingest | what the agent observed |
+//! | `facts/node/<name>` | ingest | what the agent knows of its host |
+//! | `ready/node/<name>` | liveness | the Ready condition |
+//! | `template/<hash>` | api, control | an immutable pod spec with labels and annotations |
+//! | `token/<id>`, `cert/<node>`, `binding/<user>` | ca | see `ca/` |
+//! | `event/<namespace>/<name>` | the event recorder | lossy |
+//! | `op/<request id>` | api | result of a write, so that a repeat is safe |
+//! | `audit/<time>-<id>` | api, ca | in the commit of the change it records |
+//!
+//! A cluster-scoped object's namespace is written `-`.
+
+use proto::model::Kind;
+use serde::{Deserialize, Serialize};
+
+pub const TERM: &str = "term";
+
+/// Value of [`TERM`] and of `terms/…`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TermRecord {
+    pub incarnation: String,
+    pub nonce: String,
+    /// Who leads, for people: `host:pid`.
+    pub holder: String,
+}
+
+pub fn term_history(term: u64) -> String {
+    format!("terms/{term:016x}")
+}
+
+pub fn object(kind: Kind, namespace: &str, name: &str) -> String {
+    let namespace = if namespace.is_empty() { "-" } else { namespace };
+    format!("obj/{}/{namespace}/{name}", kind.singular())
+}
+
+pub fn pod_status(namespace: &str, name: &str) -> String {
+    format!("status/pod/{namespace}/{name}")
+}
+
+pub fn node_facts(name: &str) -> String {
+    format!("facts/node/{name}")
+}
+
+pub fn node_ready(name: &str) -> String {
+    format!("ready/node/{name}")
+}
+
+pub fn template(hash: &str) -> String {
+    format!("template/{hash}")
+}
+
+pub fn event(namespace: &str, name: &str) -> String {
+    format!("event/{namespace}/{name}")
+}
+
+pub fn token(id: &str) -> String {
+    format!("token/{id}")
+}
+
+/// The certificates of a node: which serials are valid.
+pub fn cert(node: &str) -> String {
+    format!("cert/{node}")
+}
+
+pub fn binding(user: &str) -> String {
+    format!("binding/{user}")
+}
+
+pub fn op(request_id: &str) -> String {
+    format!("op/{request_id}")
+}
+
+/// Sorted by time; `ms` since the Unix epoch.
+pub fn audit(ms: u64, id: &str) -> String {
+    format!("audit/{ms:013}-{id}")
+}
+
+/// A key taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    Term,
+    TermHistory(u64),
+    Object {
+        kind: Kind,
+        namespace: &'a str,
+        name: &'a str,
+    },
+    PodStatus {
+        namespace: &'a str,
+        name: &'a str,
+    },
+    NodeFacts(&'a str),
+    NodeReady(&'a str),
+    Template(&'a str),
+    Event {
+        namespace: &'a str,
+        name: &'a str,
+    },
+    Token(&'a str),
+    Cert(&'a str),
+    Binding(&'a str),
+    Op(&'a str),
+    Audit(&'a str),
+    /// `meta/…` and what a newer release may have written.
+    Other,
+}
+
+pub fn parse(key: &str) -> Parsed<'_> {
+    let two = |rest: &'static str| -> Option<(&str, &str)> { key.strip_prefix(rest)?.split_once('/') };
+    if key == TERM {
+        return Parsed::Term;
+    }
+    if let Some((kind, rest)) = key.strip_prefix("obj/").and_then(|r| r.split_once('/'))
+        && let (Some(kind), Some((namespace, name))) = (Kind::parse(kind), rest.split_once('/'))
+    {
+        let namespace = if namespace == "-" { "" } else { namespace };
+        return Parsed::Object { kind, namespace, name };
+    }
+    if let Some((namespace, name)) = two("status/pod/") {
+        return Parsed::PodStatus { namespace, name };
+    }
+    if let Some((namespace, name)) = two("event/") {
+        return Parsed::Event { namespace, name };
+    }
+    if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
+        return Parsed::TermHistory(term);
+    }
+    let one: [(&str, fn(&str) -> Parsed<'_>); 8] = [
+        ("facts/node/", |r| Parsed::NodeFacts(r)),
+        ("ready/node/", |r| Parsed::NodeReady(r)),
+        ("template/", |r| Parsed::Template(r)),
+        ("token/", |r| Parsed::Token(r)),
+        ("cert/", |r| Parsed::Cert(r)),
+        ("binding/", |r| Parsed::Binding(r)),
+        ("op/", |r| Parsed::Op(r)),
+        ("audit/", |r| Parsed::Audit(r)),
+    ];
+    one.into_iter()
+        .find_map(|(prefix, make)| key.strip_prefix(prefix).map(make))
+        .unwrap_or(Parsed::Other)
+}

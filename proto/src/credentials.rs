@@ -1,0 +1,124 @@
+//! What a client needs to speak to a cluster: `admin.yaml` for people and foreign programs, the same parts in
+//! an agent's identity file; and the channel made from them. Used by command and agent.
+//!
+//! Invariant: the coordinators are verified by the cluster's CA and the name
+//! `coordinator.<uuid>.wharfinger.internal`, never by their address.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::identity::coordinator_dns_name;
+
+/// The document `admin.yaml` (and its JSON form).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Credentials {
+    /// Session addresses, HOST:PORT.
+    pub coordinators: Vec<String>,
+    /// UUID.
+    pub cluster: String,
+    /// PEM: the roots to trust.
+    pub ca: String,
+    /// PEM: leaf, then intermediate.
+    pub certificate: String,
+    /// PEM, PKCS#8.
+    pub key: String,
+    /// Namespace used when a command names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("coordinators", &self.coordinators)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error("coordinator address {address:?} is not HOST:PORT")]
+    Address { address: String },
+    #[error("the credentials cannot be used: {0}")]
+    Credentials(tonic::transport::Error),
+}
+
+/// Timings of a channel. HTTP/2 keepalive is off by default in tonic: without it a silent partner is never
+/// noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelTimes {
+    pub connect: Duration,
+    pub keepalive_interval: Duration,
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ChannelTimes {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Credentials {
+    /// An endpoint for one coordinator; nothing is connected yet.
+    pub fn endpoint(&self, address: &str, times: ChannelTimes) -> Result<Endpoint, ChannelError> {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.ca))
+            .identity(Identity::from_pem(&self.certificate, &self.key))
+            .domain_name(coordinator_dns_name(&self.cluster));
+        let bad = || ChannelError::Address {
+            address: address.to_owned(),
+        };
+        if address
+            .rsplit_once(':')
+            .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        {
+            return Err(bad());
+        }
+        Endpoint::from_shared(format!("https://{address}"))
+            .map_err(|_| bad())?
+            .connect_timeout(times.connect)
+            .http2_keep_alive_interval(times.keepalive_interval)
+            .keep_alive_timeout(times.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+            .tls_config(tls)
+            .map_err(ChannelError::Credentials)
+    }
+
+    /// Connects to one coordinator.
+    pub async fn connect(&self, address: &str, times: ChannelTimes) -> Result<Channel, ConnectError> {
+        let endpoint = self.endpoint(address, times)?;
+        endpoint.connect().await.map_err(|source| ConnectError::Connect {
+            address: address.to_owned(),
+            source,
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("{address}: {}", root_cause(source))]
+    Connect {
+        address: String,
+        source: tonic::transport::Error,
+    },
+}
+
+/// The innermost error: tonic's outer ones say only `transport error`.
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut current = error;
+    while let Some(source) = current.source() {
+        current = source;
+    }
+    current.to_string()
+}

@@ -1,0 +1,38 @@
+//! The Kubernetes-shaped objects as serde types, with Kubernetes' field names. Used by every program: the
+//! command parses manifests into them, the coordinator validates and serves them, the agent runs a
+//! [`PodSpec`] and reports a [`PodStatus`].
+//!
+//! Invariant: pure data; an unknown field never passes silently ([`parse`]).
+
+mod event;
+mod kind;
+pub mod labels;
+mod meta;
+mod node;
+mod object;
+pub mod parse;
+mod pod;
+mod quantity;
+mod rc;
+mod selector;
+mod time;
+pub mod validate;
+
+pub use event::{Event, EventSource, EventType, ObjectReference};
+pub use kind::Kind;
+pub use meta::{ObjectMeta, OwnerReference};
+pub use node::{
+    Namespace, NamespacePhase, NamespaceSpec, NamespaceStatus, Node, NodeAddress, NodeCondition, NodeInfo, NodeSpec,
+    NodeStatus,
+};
+pub use object::Object;
+pub use pod::{
+    ConditionStatus, Container, ContainerPort, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, EnvVar, EnvVarSource, ObjectFieldSelector, Phase, Pod, PodCondition,
+    PodSpec, PodStatus, PodTemplate, Protocol, PullPolicy, ResourceList, ResourceRequirements, RestartPolicy,
+};
+pub use quantity::{Quantity, QuantityError};
+pub use rc::{RcSpec, RcStatus, ReplicationController};
+pub use selector::{FieldSelector, LabelSelector, SelectorError};
+pub use time::Time;
+pub use validate::{FieldError, Invalid};

@@ -1,0 +1,346 @@
+//! What an object must satisfy beyond its types. Called by the coordinator on every write, and by the command
+//! before it sends one.
+//!
+//! Invariant: an object that passed [`object`] can be stored, planned and run without a further check of form.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Kind, Object, ObjectMeta, PodSpec, ReplicationController, ResourceList, RestartPolicy,
+    labels::{check_dns_label, check_dns_subdomain, check_label_key, check_label_value},
+};
+
+/// Fields of a pod that an environment variable may refer to.
+pub const FIELD_REFS: [&str; 6] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "status.hostIP",
+    "status.podIP",
+];
+
+/// Resources that a container may request or limit.
+pub const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+/// Largest object, as JSON; keeps every commit below the store's limit.
+pub const MAX_OBJECT_BYTES: usize = 256 << 10;
+
+/// One field and what is wrong with it; the message says what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// `spec.template.spec.containers[0].image`; empty: the object as a whole.
+    pub path: String,
+    pub message: String,
+}
+
+impl FieldError {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// An object and all that is wrong with it: `replicationcontroller "x" is invalid: spec.replicas: must not be negative`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} {:?} is invalid: {}", kind.singular(), name, errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct Invalid {
+    pub kind: Kind,
+    pub name: String,
+    pub errors: Vec<FieldError>,
+}
+
+/// Fills in what Kubernetes would fill in: the selector from the template's labels and back, limits as
+/// requests where only limits are given.
+pub fn default(object: &mut Object) {
+    match object {
+        Object::ReplicationController(rc) => {
+            let labels = &rc.spec.template.metadata.labels;
+            if rc.spec.selector.is_empty() {
+                rc.spec.selector.clone_from(labels);
+            }
+            if rc.metadata.labels.is_empty() {
+                rc.metadata.labels.clone_from(labels);
+            }
+            default_pod_spec(&mut rc.spec.template.spec);
+        }
+        Object::Pod(pod) => default_pod_spec(&mut pod.spec),
+        Object::Node(_) | Object::Namespace(_) | Object::Event(_) => {}
+    }
+}
+
+fn default_pod_spec(spec: &mut PodSpec) {
+    for container in &mut spec.containers {
+        let resources = &mut container.resources;
+        for (name, limit) in &resources.limits {
+            resources.requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        }
+    }
+}
+
+/// Checks an object about to be created.
+pub fn object(object: &Object) -> Result<(), Invalid> {
+    let mut check = Check::default();
+    check.meta(object.kind(), object.meta());
+    match object {
+        Object::ReplicationController(rc) => check.rc(rc),
+        Object::Pod(pod) => check.pod_spec("spec", &pod.spec),
+        Object::Node(_) | Object::Namespace(_) | Object::Event(_) => {}
+    }
+    check.done(object.kind(), &object.meta().name)
+}
+
+#[derive(Default)]
+struct Check(Vec<FieldError>);
+
+impl Check {
+    fn done(self, kind: Kind, name: &str) -> Result<(), Invalid> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Invalid {
+                kind,
+                name: name.to_owned(),
+                errors: self.0,
+            })
+        }
+    }
+
+    fn fail(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(FieldError::new(path, message));
+    }
+
+    fn need(&mut self, path: impl Into<String>, result: Result<(), String>) {
+        if let Err(message) = result {
+            self.fail(path, message);
+        }
+    }
+
+    fn meta(&mut self, kind: Kind, meta: &ObjectMeta) {
+        // A controller's name begins its pods' names and container names: keep room for both.
+        let longest = if kind == Kind::ReplicationController { 200 } else { 253 };
+        if meta.name.is_empty() && meta.generate_name.is_empty() {
+            self.fail("metadata.name", "required");
+        } else if meta.name.len() > longest {
+            self.fail("metadata.name", format!("at most {longest} characters"));
+        } else if !meta.name.is_empty() {
+            let result = if kind == Kind::Namespace {
+                check_dns_label(&meta.name)
+            } else {
+                check_dns_subdomain(&meta.name)
+            };
+            self.need("metadata.name", result);
+        }
+        if !meta.generate_name.is_empty() {
+            // What it becomes must be a name: five characters follow.
+            self.need(
+                "metadata.generateName",
+                check_dns_subdomain(&format!("{}xxxxx", meta.generate_name)),
+            );
+        }
+        if kind.namespaced() {
+            if !meta.namespace.is_empty() {
+                self.need("metadata.namespace", check_dns_label(&meta.namespace));
+            }
+        } else if !meta.namespace.is_empty() {
+            self.fail(
+                "metadata.namespace",
+                format!("a {} has no namespace; leave it out", kind.singular()),
+            );
+        }
+        self.labels("metadata.labels", &meta.labels);
+        self.annotations("metadata.annotations", &meta.annotations);
+    }
+
+    fn labels(&mut self, path: &str, labels: &BTreeMap<String, String>) {
+        for (key, value) in labels {
+            self.need(path, check_label_key(key));
+            self.need(format!("{path}.{key}"), check_label_value(value));
+        }
+    }
+
+    fn annotations(&mut self, path: &str, annotations: &BTreeMap<String, String>) {
+        let mut total = 0;
+        for (key, value) in annotations {
+            self.need(path, check_label_key(key));
+            total += key.len() + value.len();
+        }
+        if total > MAX_OBJECT_BYTES / 2 {
+            self.fail(path, format!("{total} bytes; at most {}", MAX_OBJECT_BYTES / 2));
+        }
+    }
+
+    fn rc(&mut self, rc: &ReplicationController) {
+        let spec = &rc.spec;
+        if spec.replicas < 0 {
+            self.fail("spec.replicas", format!("must not be negative, is {}", spec.replicas));
+        }
+        if spec.min_ready_seconds < 0 {
+            self.fail("spec.minReadySeconds", "must not be negative");
+        }
+        let template = &spec.template;
+        if template.metadata.labels.is_empty() {
+            self.fail(
+                "spec.template.metadata.labels",
+                "required: the controller's pods are known by them",
+            );
+        }
+        self.labels("spec.template.metadata.labels", &template.metadata.labels);
+        self.labels("spec.selector", &spec.selector);
+        self.annotations("spec.template.metadata.annotations", &template.metadata.annotations);
+        for (key, value) in &spec.selector {
+            match template.metadata.labels.get(key) {
+                Some(v) if v == value => {}
+                Some(v) => self.fail(
+                    "spec.selector",
+                    format!("{key}={value} does not match spec.template.metadata.labels, which has {key}={v}"),
+                ),
+                None => self.fail(
+                    "spec.selector",
+                    format!("{key}={value} does not match spec.template.metadata.labels, which has no {key}"),
+                ),
+            }
+        }
+        if template.spec.restart_policy != RestartPolicy::Always {
+            self.fail(
+                "spec.template.spec.restartPolicy",
+                "must be Always in a controller's template",
+            );
+        }
+        self.pod_spec("spec.template.spec", &template.spec);
+    }
+
+    fn pod_spec(&mut self, path: &str, spec: &PodSpec) {
+        if spec.containers.is_empty() {
+            self.fail(format!("{path}.containers"), "at least one is required");
+        }
+        if spec.containers.len() > 16 {
+            self.fail(format!("{path}.containers"), "at most 16");
+        }
+        if !(0..=86_400).contains(&spec.grace_seconds()) {
+            self.fail(format!("{path}.terminationGracePeriodSeconds"), "must be 0 to 86400");
+        }
+        if !spec.node_name.is_empty() {
+            self.need(format!("{path}.nodeName"), check_dns_subdomain(&spec.node_name));
+        }
+        self.labels(&format!("{path}.nodeSelector"), &spec.node_selector);
+        let mut names = BTreeSet::new();
+        let mut host_ports = BTreeSet::new();
+        for (i, c) in spec.containers.iter().enumerate() {
+            let at = format!("{path}.containers[{i}]");
+            self.need(format!("{at}.name"), check_dns_label(&c.name));
+            if !names.insert(&c.name) {
+                self.fail(
+                    format!("{at}.name"),
+                    format!("{:?} is the name of another container of this pod", c.name),
+                );
+            }
+            self.image(&at, &c.image);
+            for (j, var) in c.env.iter().enumerate() {
+                self.env(&format!("{at}.env[{j}]"), var);
+            }
+            for (j, port) in c.ports.iter().enumerate() {
+                let at = format!("{at}.ports[{j}]");
+                if port.container_port == 0 {
+                    self.fail(format!("{at}.containerPort"), "must be 1 to 65535");
+                }
+                if !port.host_ip.is_empty() && port.host_ip.parse::<std::net::IpAddr>().is_err() {
+                    self.fail(format!("{at}.hostIP"), "must be an IP address");
+                }
+                if !port.name.is_empty() {
+                    self.need(format!("{at}.name"), check_dns_label(&port.name));
+                }
+                if port.host_port != 0 && !host_ports.insert((port.host_port, port.protocol)) {
+                    self.fail(
+                        format!("{at}.hostPort"),
+                        format!("{} is taken twice in this pod", port.host_port),
+                    );
+                }
+            }
+            self.resources(&format!("{at}.resources"), &c.resources.requests, &c.resources.limits);
+        }
+    }
+
+    fn image(&mut self, at: &str, image: &str) {
+        let path = format!("{at}.image");
+        if image.is_empty() {
+            self.fail(path, "required, e.g. redis:7");
+        } else if image.len() > 512
+            || image.starts_with('-')
+            || image.chars().any(|c| c.is_whitespace() || c.is_control())
+        {
+            self.fail(path, "must be an image reference such as redis:7");
+        }
+    }
+
+    fn env(&mut self, at: &str, var: &super::EnvVar) {
+        let ok = var
+            .name
+            .chars()
+            .enumerate()
+            .all(|(i, c)| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | '.') || (i > 0 && c.is_ascii_digit()));
+        if var.name.is_empty() || !ok {
+            self.fail(
+                format!("{at}.name"),
+                "must be letters, digits, '_', '-' and '.', not beginning with a digit",
+            );
+        }
+        if var.value.contains('\0') {
+            self.fail(format!("{at}.value"), "must not contain a NUL");
+        }
+        if let Some(from) = &var.value_from {
+            let path = &from.field_ref.field_path;
+            if !var.value.is_empty() {
+                self.fail(format!("{at}.valueFrom"), "cannot stand beside value");
+            }
+            if !FIELD_REFS.contains(&path.as_str()) {
+                self.fail(
+                    format!("{at}.valueFrom.fieldRef.fieldPath"),
+                    format!("`{path}` is not one of {}", FIELD_REFS.join(", ")),
+                );
+            }
+        }
+    }
+
+    fn resources(&mut self, at: &str, requests: &ResourceList, limits: &ResourceList) {
+        for (part, list) in [("requests", requests), ("limits", limits)] {
+            for (name, amount) in list {
+                if !RESOURCES.contains(&name.as_str()) {
+                    self.fail(
+                        format!("{at}.{part}.{name}"),
+                        format!("not a resource; use {}", RESOURCES.join(", ")),
+                    );
+                }
+                if amount.is_negative() {
+                    self.fail(format!("{at}.{part}.{name}"), "must not be negative");
+                }
+            }
+        }
+        for (name, limit) in limits {
+            if requests.get(name).is_some_and(|r| r > limit) {
+                self.fail(
+                    format!("{at}.requests.{name}"),
+                    format!("must not exceed the limit {limit}"),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;
