@@ -1,3 +1,5 @@
 //! The coordinator.
 
+pub mod events;
 pub mod store;
+pub mod world;
