@@ -1,3 +1,6 @@
 //! The coordinator.
 
+pub mod ca;
+pub mod init;
 pub mod store;
+pub mod tls;
