@@ -112,7 +112,9 @@ impl ClusterFile {
     /// The error is for people and does not name the path.
     pub fn read(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => "no cluster in this data directory; run `wharf-coordinator init` first".to_owned(),
+            io::ErrorKind::NotFound => {
+                "no cluster in this data directory; run `wharf-coordinator init` first".to_owned()
+            }
             _ => e.to_string(),
         })?;
         serde_json::from_slice(&bytes).map_err(|e| format!("damaged ({e}); put back the undamaged file"))
@@ -145,7 +147,9 @@ pub struct InitReport {
 
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    #[error("{path} already exists: this directory belongs to a cluster; choose another --data-dir, or remove the directory if that cluster is gone for good")]
+    #[error(
+        "{path} already exists: this directory belongs to a cluster; choose another --data-dir, or remove the directory if that cluster is gone for good"
+    )]
     Exists { path: String },
     #[error("{path}: an earlier init was interrupted here; remove the directory {dir} and run init again")]
     Interrupted { path: String, dir: String },
@@ -245,10 +249,10 @@ where
     // All files under a staging directory first, then the store, then their names, `cluster.json` last.
     let staged = Layout::new(&layout.staging());
     files::create_private_dir(&staged.ca_dir()).map_err(|e| file_error(&staged.ca_dir(), e))?;
-    key.write(&staged.cluster_key()).map_err(|e| file_error(&staged.cluster_key(), e))?;
-    let write = |path: PathBuf, text: String| {
-        files::write_private(&path, text.as_bytes()).map_err(|e| file_error(&path, e))
-    };
+    key.write(&staged.cluster_key())
+        .map_err(|e| file_error(&staged.cluster_key(), e))?;
+    let write =
+        |path: PathBuf, text: String| files::write_private(&path, text.as_bytes()).map_err(|e| file_error(&path, e));
     write(staged.intermediate_key(), intermediate.key.serialize_pem())?;
     write(staged.intermediate_cert(), chain)?;
     write(staged.admin_file(), to_yaml(&admin)?)?;
@@ -268,10 +272,19 @@ where
                 created_at_ms: now_ms,
             })?,
         ),
-        AuditRecord::new(now_ms, "host", "init", format!("cluster/{cluster}"), format!("admin certificate {serial}")).change(),
+        AuditRecord::new(
+            now_ms,
+            "host",
+            "init",
+            format!("cluster/{cluster}"),
+            format!("admin certificate {serial}"),
+        )
+        .change(),
     ];
     changes.extend(seed);
-    let fence = store.take_term(&incarnation, &format!("init:{}", std::process::id())).await?;
+    let fence = store
+        .take_term(&incarnation, &format!("init:{}", std::process::id()))
+        .await?;
     store.commit(&fence, changes).await?;
     drop(store);
 
@@ -305,7 +318,13 @@ pub fn admin_credentials(data_dir: &Path, now_ms: u64) -> Result<Credentials, In
     let file = ClusterFile::read(&path).map_err(|e| file_error(&path, e))?;
     let issuer = layout.issuer(&file.cluster).map_err(|(path, e)| file_error(&path, e))?;
     let (credentials, serial) = admin_certificate(&issuer, &file, now_ms)?;
-    let record = AuditRecord::new(now_ms, "host", "issue", format!("user/{ADMIN}"), format!("admin certificate {serial}"));
+    let record = AuditRecord::new(
+        now_ms,
+        "host",
+        "issue",
+        format!("user/{ADMIN}"),
+        format!("admin certificate {serial}"),
+    );
     let dir = layout.audit_dir();
     files::create_private_dir(&dir).map_err(|e| file_error(&dir, e))?;
     let path = dir.join(format!("{}.json", uuid::Uuid::new_v4().simple()));
@@ -334,7 +353,12 @@ fn admin_certificate(issuer: &Issuer, file: &ClusterFile, now_ms: u64) -> Result
 
 fn refuse_to_overwrite(layout: &Layout) -> Result<(), InitError> {
     // The mark first: with it the rest is the cluster's.
-    let ours = [layout.cluster_file(), layout.cluster_key(), layout.ca_dir(), layout.admin_file()];
+    let ours = [
+        layout.cluster_file(),
+        layout.cluster_key(),
+        layout.ca_dir(),
+        layout.admin_file(),
+    ];
     let staging = layout.staging();
     if staging.exists() && !layout.cluster_file().exists() {
         return Err(InitError::Interrupted {
@@ -379,7 +403,9 @@ fn check_address(address: &str) -> Result<String, InitError> {
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
     let port_ok = port.parse::<u16>().is_ok_and(|p| p > 0);
     // The same test as that of every client that will read it.
-    let uri_ok = format!("https://{address}").parse::<http::Uri>().is_ok_and(|u| u.path() == "/" && u.query().is_none());
+    let uri_ok = format!("https://{address}")
+        .parse::<http::Uri>()
+        .is_ok_and(|u| u.path() == "/" && u.query().is_none());
     if host.is_empty() || host.contains('@') || !port_ok || !uri_ok {
         return Err(bad());
     }
@@ -398,9 +424,16 @@ fn own_address() -> String {
 
 /// The host name as a DNS subdomain.
 fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_default();
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|n| n.into_string().ok())
+        .unwrap_or_default();
     let name = name.to_ascii_lowercase().replace('_', "-");
-    if check_dns_subdomain(&name).is_ok() { name } else { "coordinator".to_owned() }
+    if check_dns_subdomain(&name).is_ok() {
+        name
+    } else {
+        "coordinator".to_owned()
+    }
 }
 
 #[cfg(test)]

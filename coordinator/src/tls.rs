@@ -215,7 +215,11 @@ fn is_the_peers(error: &io::Error) -> bool {
     )
 }
 
-async fn handshake(stream: TcpStream, tls: TlsAcceptor, handshakes: Arc<Semaphore>) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    handshakes: Arc<Semaphore>,
+) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     // A peer that says nothing holds none of the handshake places.
     if stream.peek(&mut [0]).await? == 0 {

@@ -45,7 +45,11 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 
 /// Makes creations, renames and removals in a directory durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     File::open(path)?.sync_all()
 }
 

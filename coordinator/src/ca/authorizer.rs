@@ -119,7 +119,10 @@ fn refusal(view: &View, caller: &Caller, a: &Attributes<'_>) -> Denied {
         Identified::Agent => "an agent may only open its own session and renew its own certificate".to_owned(),
         Identified::Coordinator => "a coordinator is not a user".to_owned(),
     };
-    Denied::new(DeniedKind::Forbidden, format!("{caller} may not {} {what}: {why}", a.verb))
+    Denied::new(
+        DeniedKind::Forbidden,
+        format!("{caller} may not {} {what}: {why}", a.verb),
+    )
 }
 
 /// For `Resources.*`, once the message is decoded. `name` may be empty (list, watch, create with a generated

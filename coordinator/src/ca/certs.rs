@@ -144,7 +144,13 @@ struct Tables {
 #[derive(Default)]
 pub struct View(RwLock<Tables>);
 
-fn put<T: for<'a> Deserialize<'a>>(map: &mut HashMap<String, Slot<T>>, name: &str, key: &str, rv: Rv, value: Option<&[u8]>) {
+fn put<T: for<'a> Deserialize<'a>>(
+    map: &mut HashMap<String, Slot<T>>,
+    name: &str,
+    key: &str,
+    rv: Rv,
+    value: Option<&[u8]>,
+) {
     if map.get(name).is_some_and(|(known, _)| *known >= rv) {
         return;
     }
@@ -231,7 +237,9 @@ impl View {
     /// Whether this certificate is valid now. Called at every RPC and every heartbeat of a stream.
     pub fn standing(&self, cluster: &str, caller: &Caller, now_ms: u64) -> Result<Standing, Denied> {
         if caller.identity.cluster != cluster {
-            return Err(Denied::unauthenticated(format!("{caller}: the certificate is of another cluster")));
+            return Err(Denied::unauthenticated(format!(
+                "{caller}: the certificate is of another cluster"
+            )));
         }
         if now_ms / 1000 > caller.not_after {
             return Err(Denied::unauthenticated(format!(

@@ -238,7 +238,13 @@ impl Authority {
             key: key.hash.clone(),
         });
         changes.push(record.change(&token.id, Expect::At(rv)));
-        let audit = AuditRecord::new(now_ms, format!("token/{}", token.id), "join", format!("node/{asked}"), "");
+        let audit = AuditRecord::new(
+            now_ms,
+            format!("token/{}", token.id),
+            "join",
+            format!("node/{asked}"),
+            "",
+        );
         changes.push(audit.change());
         Ok(Plan {
             changes,

@@ -127,7 +127,10 @@ pub fn new_intermediate(root: &AuthorityCert, coordinator: &str, now_ms: u64) ->
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let issuer = rcgen::Issuer::from_ca_cert_pem(&root.pem, &root.key)?;
     // A common name has at most 64 characters.
-    let name: String = format!("Wharfinger coordinator {coordinator}").chars().take(64).collect();
+    let name: String = format!("Wharfinger coordinator {coordinator}")
+        .chars()
+        .take(64)
+        .collect();
     let cert = authority_params(&name, 0, now_ms)?.signed_by(&key, &issuer)?;
     Ok(AuthorityCert { pem: cert.pem(), key })
 }
@@ -168,10 +171,11 @@ impl Issuer {
         let [intermediate, root] = <[CertificateDer<'static>; 2]>::try_from(certs)
             .map_err(|_| malformed("the file must hold the intermediate, then the root".into()))?;
         let key = KeyPair::from_pem(key_pem)?;
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(&intermediate).map_err(|e| malformed(e.to_string()))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&intermediate).map_err(|e| malformed(e.to_string()))?;
         if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(malformed("the intermediate's key and certificate do not belong together".into()));
+            return Err(malformed(
+                "the intermediate's key and certificate do not belong together".into(),
+            ));
         }
         let (_, until) = validity_of_certificate(&intermediate).map_err(|e| malformed(e.to_string()))?;
         Ok(Self {
@@ -231,7 +235,11 @@ impl Issuer {
                 .push(SanType::DnsName(coordinator_dns_name(&self.cluster).try_into()?));
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
-        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+        let serial = params
+            .serial_number
+            .as_ref()
+            .map(SerialNumber::to_bytes)
+            .unwrap_or_default();
         let cert = params.signed_by(key, &self.issuer)?;
         // ±10 % in steps of 0.01 %, so that a fleet that joined at once does not renew at once.
         let jitter = u64::from(u16::from_be_bytes(random()?)) % 2001 + 9000;

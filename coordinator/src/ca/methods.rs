@@ -76,5 +76,8 @@ const METHODS: &[(&str, Policy)] = &[
 
 /// By exact path.
 pub fn policy_of_method(path: &str) -> Option<&'static Policy> {
-    METHODS.iter().find(|(known, _)| *known == path).map(|(_, policy)| policy)
+    METHODS
+        .iter()
+        .find(|(known, _)| *known == path)
+        .map(|(_, policy)| policy)
 }

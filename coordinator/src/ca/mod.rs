@@ -26,11 +26,13 @@ pub mod renew;
 pub mod secret;
 pub mod server_cert;
 pub mod service;
-pub mod tokens;
-pub mod upkeep;
+#[cfg(test)]
+pub(crate) mod test_store;
 #[cfg(test)]
 #[path = "ca_tests.rs"]
 mod tests;
+pub mod tokens;
+pub mod upkeep;
 
 use std::{
     path::{Path, PathBuf},
@@ -50,6 +52,8 @@ use self::{
     issue::Issuer,
     secret::ClusterKey,
 };
+#[cfg(test)]
+use crate::store;
 use crate::{
     init::{ClusterFile, Layout},
     store::{Change, CommitError, Fence, ReadError, Store, Update},
@@ -189,7 +193,8 @@ impl Authority {
             settings,
         } = parts;
         let layout = Layout::new(&data_dir);
-        let file = ClusterFile::read(&layout.cluster_file()).map_err(|what| file_error(&layout.cluster_file(), what))?;
+        let file =
+            ClusterFile::read(&layout.cluster_file()).map_err(|what| file_error(&layout.cluster_file(), what))?;
         let entry = store.get(META_CLUSTER).await?.ok_or(AuthorityError::NoCluster)?;
         let meta: ClusterMeta = serde_json::from_slice(&entry.value)
             .map_err(|e| ReadError::Io(format!("{META_CLUSTER} does not decode: {e}")))?;
@@ -209,8 +214,8 @@ impl Authority {
         let issuer = layout
             .issuer(&meta.cluster)
             .map_err(|(path, what)| file_error(&path, what))?;
-        let root_spki = proto::identity::spki_sha256(&issuer.root)
-            .map_err(|e| file_error(&layout.intermediate_cert(), e))?;
+        let root_spki =
+            proto::identity::spki_sha256(&issuer.root).map_err(|e| file_error(&layout.intermediate_cert(), e))?;
         let tls = server_cert::ServerTls::new(&issuer, &file.name, settings.server_life_ms, &clock)?;
         let view = View::default();
         view.load(&store.load().await?);

@@ -27,7 +27,11 @@ impl Bucket {
         let (left, since) = *state;
         let back = now_ms.saturating_sub(since) / self.refill_ms;
         let left = left.saturating_add(back).min(self.burst);
-        let since = if left == self.burst { now_ms } else { since + back * self.refill_ms };
+        let since = if left == self.burst {
+            now_ms
+        } else {
+            since + back * self.refill_ms
+        };
         *state = (left.saturating_sub(1), since);
         left > 0
     }
@@ -41,7 +45,10 @@ mod tests {
     fn a_burst_then_the_rate() {
         let bucket = Bucket::new(3, 100);
         let taken = |now| bucket.take(now);
-        assert_eq!([taken(1000), taken(1000), taken(1000), taken(1000)], [true, true, true, false]);
+        assert_eq!(
+            [taken(1000), taken(1000), taken(1000), taken(1000)],
+            [true, true, true, false]
+        );
         assert!(!taken(1099));
         assert!(taken(1100));
         assert!(!taken(1199));

@@ -20,19 +20,25 @@ impl Authority {
     /// Errors: as documented at the RPC, and UNAVAILABLE where this coordinator cannot commit.
     pub async fn renew(&self, caller: &Caller, csr_der: &[u8]) -> Result<wire::Issued, Status> {
         if !caller.is_agent() {
-            return Err(Status::permission_denied(format!("{caller} may not renew: only agents renew")));
+            return Err(Status::permission_denied(format!(
+                "{caller} may not renew: only agents renew"
+            )));
         }
         let key = parse_csr(csr_der).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let node = caller.identity.id.as_str();
         for _ in 0..self.0.settings.commit_attempts {
             let fence = (self.0.fence)().ok_or_else(|| Status::unavailable(not_active()))?;
             let Some((rv, mut record)) = self.cert_record(node).await.map_err(unreadable)? else {
-                return Err(Status::permission_denied(format!("node {node:?} was deleted; join again with a new token")));
+                return Err(Status::permission_denied(format!(
+                    "node {node:?} was deleted; join again with a new token"
+                )));
             };
             self.check_serial(caller, rv, &record)?;
             let object = keys::object(Kind::Node, "", node);
             if self.0.store.get(&object).await.map_err(unreadable)?.is_none() {
-                return Err(Status::permission_denied(format!("node {node:?} was deleted; join again with a new token")));
+                return Err(Status::permission_denied(format!(
+                    "node {node:?} was deleted; join again with a new token"
+                )));
             }
             let life_ms = self.0.settings.agent_life_ms;
             let leaf = self

@@ -114,7 +114,11 @@ mod tests {
         assert_eq!(other.open("c1", &sealed), Err(SecretError::Foreign));
         assert_eq!(key.open("c1", ""), Err(SecretError::Foreign));
         assert_eq!(key.open("c1", "%"), Err(SecretError::Foreign));
-        assert_ne!(sealed, key.seal("c1", b"root").expect("seal"), "a nonce is never used twice");
+        assert_ne!(
+            sealed,
+            key.seal("c1", b"root").expect("seal"),
+            "a nonce is never used twice"
+        );
         assert!(ClusterKey::from_bytes(b"short").is_err());
     }
 }

@@ -122,7 +122,13 @@ impl Authority {
         let now_ms = self.now_ms();
         let (token, record) =
             tokens::create(spec, creator, &self.0.pepper, self.0.root_spki, now_ms).map_err(spec_status)?;
-        let audit = AuditRecord::new(now_ms, creator, "create", format!("token/{}", token.id), format!("uses {}", record.max_uses));
+        let audit = AuditRecord::new(
+            now_ms,
+            creator,
+            "create",
+            format!("token/{}", token.id),
+            format!("uses {}", record.max_uses),
+        );
         self.commit(&fence, vec![record.change(&token.id, Expect::Absent), audit.change()])
             .await
             .map_err(commit_status)?;
@@ -133,8 +139,12 @@ impl Authority {
     pub async fn revoke_token(&self, id: &str, who: &str) -> Result<TokenRecord, Status> {
         for _ in 0..self.0.settings.commit_attempts {
             let fence = (self.0.fence)().ok_or_else(|| Status::unavailable(not_active()))?;
-            let entry: Option<Entry> =
-                self.0.store.get(&keys::token(id)).await.map_err(|e| Status::unavailable(e.to_string()))?;
+            let entry: Option<Entry> = self
+                .0
+                .store
+                .get(&keys::token(id))
+                .await
+                .map_err(|e| Status::unavailable(e.to_string()))?;
             let Some((rv, mut record)) = entry.and_then(|e| Some((e.rv, decode::<TokenRecord>(&e)?))) else {
                 return Err(Status::not_found(format!(
                     "tokens {} not found; see wharf token list",
@@ -146,7 +156,10 @@ impl Authority {
             }
             record.revoked = true;
             let audit = AuditRecord::new(self.now_ms(), who, "revoke", format!("token/{id}"), "");
-            match self.commit(&fence, vec![record.change(id, Expect::At(rv)), audit.change()]).await {
+            match self
+                .commit(&fence, vec![record.change(id, Expect::At(rv)), audit.change()])
+                .await
+            {
                 Ok(()) => return Ok(record),
                 // A host joined with it at the same moment: read again, revoking must not lose.
                 Err(CommitError::Conflict { .. }) => {}

@@ -326,10 +326,22 @@ mod tests {
         named("role: \"root\"", request(|r| r.role = "root".into()));
         named("uses: 1001", request(|r| r.uses = 1001));
         named("ttl: ", request(|r| r.ttl_seconds = u64::MAX));
-        named("labels: ", request(|r| drop(r.labels.insert("a b".into(), String::new()))));
-        named("labels: a: ", request(|r| drop(r.labels.insert("a".into(), "-".into()))));
-        named("labels: kubernetes.io/hostname", request(|r| drop(r.labels.insert(HOSTNAME_LABEL.into(), "x".into()))));
+        named(
+            "labels: ",
+            request(|r| drop(r.labels.insert("a b".into(), String::new()))),
+        );
+        named(
+            "labels: a: ",
+            request(|r| drop(r.labels.insert("a".into(), "-".into()))),
+        );
+        named(
+            "labels: kubernetes.io/hostname",
+            request(|r| drop(r.labels.insert(HOSTNAME_LABEL.into(), "x".into()))),
+        );
         named("node: \"N_1\"", request(|r| r.node = "N_1".into()));
-        named("node: a token for one", request(|r| (r.node, r.uses) = ("n1".into(), 2)));
+        named(
+            "node: a token for one",
+            request(|r| (r.node, r.uses) = ("n1".into(), 2)),
+        );
     }
 }

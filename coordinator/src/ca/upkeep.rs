@@ -47,9 +47,12 @@ impl Authority {
     /// True if it was time.
     pub fn renew_server_certificate(&self) -> Result<bool, AuthorityError> {
         let inner = &self.0;
-        inner
-            .tls
-            .renew_if_due(&inner.issuer, &inner.file.name, inner.settings.server_life_ms, &inner.clock)
+        inner.tls.renew_if_due(
+            &inner.issuer,
+            &inner.file.name,
+            inner.settings.server_life_ms,
+            &inner.clock,
+        )
     }
 
     /// Keeps the view up to date; never returns.
