@@ -1,2 +1,3 @@
 //! The agent.
+pub mod identity;
 pub mod runtime;
