@@ -1,5 +1,6 @@
 //! The coordinator.
 
+pub mod api;
 pub mod events;
 pub mod store;
 pub mod world;
