@@ -17,6 +17,7 @@
 pub mod ca;
 pub mod config;
 pub mod error;
+pub mod api;
 pub mod events;
 pub mod http;
 pub mod init;

@@ -146,6 +146,9 @@ pub struct OpRecord {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    /// What the answer said and the object no longer tells, e.g. the count before a scale.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub result: String,
 }
 
 /// `audit/<ms>-<id>`: who changed what; in the change's own commit.
