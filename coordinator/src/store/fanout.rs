@@ -10,6 +10,10 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{Rv, Update, Watch};
 
+#[cfg(test)]
+#[path = "fanout_tests.rs"]
+mod tests;
+
 pub(super) struct Fanout {
     inner: Mutex<Inner>,
     /// Batches that a watcher may leave unread.
@@ -68,7 +72,7 @@ impl Fanout {
         let up_to = inner.published;
         inner.watchers.push(Watcher {
             id,
-            after: after.max(up_to),
+            after,
             tx,
             backlog: Some(Vec::new()),
         });

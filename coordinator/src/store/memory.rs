@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -38,6 +39,18 @@ pub struct MemoryStore {
     data: Mutex<Data>,
     fanout: Arc<Fanout>,
     options: MemoryOptions,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(MemoryOptions::default())
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryStore at {}", self.lock().newest)
+    }
 }
 
 #[derive(Clone, Default)]

@@ -11,6 +11,7 @@ mod schema;
 mod writer;
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -154,6 +155,12 @@ impl SqliteStore {
             Ok(Err(e)) => Err(ReadError::Io(format!("{}: {e}", self.shared.dir.display()))),
             Err(e) => Err(ReadError::Io(format!("the read was cut short: {e}"))),
         }
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SqliteStore in {}", self.shared.dir.display())
     }
 }
 

@@ -267,3 +267,20 @@ fn one_line(text: &str) -> String {
 fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No test can cut the power; these settings are what stands between it and the data.
+    #[test]
+    fn the_writer_syncs_each_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let (db, _) = open(dir.path(), Duration::ZERO).unwrap();
+            let pragma = |name| db.query_row(&format!("PRAGMA {name}"), [], |r| r.get::<_, rusqlite::types::Value>(0));
+            assert_eq!(pragma("synchronous"), Ok(2.into()));
+            assert_eq!(pragma("journal_mode"), Ok("wal".to_owned().into()));
+        }
+    }
+}

@@ -56,6 +56,8 @@ pub(super) struct Writer {
     meta: Meta,
     /// Entries in the log.
     logged: usize,
+    /// The last transaction found no room; said once, not for every commit.
+    full: bool,
     // Dropped in this order, after `db`: the connection closes, the directory is free for another process, the
     // end is announced.
     _lock: Lock,
@@ -104,6 +106,7 @@ impl Writer {
             options,
             meta,
             logged: usize::try_from(logged).unwrap_or(usize::MAX),
+            full: false,
             _lock: lock,
             end,
         })
@@ -117,8 +120,14 @@ impl Writer {
                     let taken = self.transact(|batch, tables| batch.take_term(tables, &incarnation, &holder));
                     let _ = reply.send(taken);
                 }
-                Some(Work::Close) | None => return,
+                Some(Work::Close) | None => break,
             }
+        }
+        self.shared.fanout.close();
+        self.queue.close();
+        // Those being sent right now are among them.
+        while let Some(job) = self.queue.blocking_recv() {
+            self.pending.push_back(job);
         }
     }
 
@@ -203,6 +212,9 @@ impl Writer {
             return Err(self.fail(&e, true));
         }
         (self.meta, self.logged) = next;
+        if std::mem::take(&mut self.full) {
+            tracing::info!(dir = %self.shared.dir.display(), "the disk of the store has room again");
+        }
         self.shared.saw(self.meta.newest);
         self.shared.fanout.publish(&batch.updates);
         Ok(out)
@@ -264,7 +276,9 @@ impl Writer {
     fn fail(&mut self, error: &rusqlite::Error, committing: bool) -> CommitError {
         let dir = self.shared.dir.display();
         if is_full(error, committing, &self.shared.dir) && self.undo() {
-            tracing::warn!(%dir, %error, "the disk of the store is full");
+            if !std::mem::replace(&mut self.full, true) {
+                tracing::error!(%dir, %error, "the disk of the store is full; every write is refused");
+            }
             return CommitError::Full(format!("{dir} ({error})"));
         }
         let why = format!("{dir}: {error}");
@@ -285,7 +299,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Also after a panic. First no new readers, watches or jobs, then the answers to those that wait.
+        // Also after a panic, when `run` did not get to it.
         self.shared.fanout.close();
         self.queue.close();
         while let Some(job) = self.pending.pop_front().or_else(|| self.queue.try_recv().ok()) {

@@ -83,6 +83,19 @@ async fn a_missing_file_beside_its_log_is_no_new_store() {
 }
 
 #[tokio::test]
+async fn an_emptied_file_keeps_its_log() {
+    let dir = filled().await;
+    fs::write(dir.path().join("store.db"), "").unwrap();
+    fs::write(dir.path().join("store.db-wal"), "what could still help").unwrap();
+    let error = refused(dir.path());
+    assert!(
+        matches!(&error, OpenError::Damaged { what, .. } if what.contains("empty")),
+        "{error}"
+    );
+    assert!(dir.path().join("store.db-wal").exists());
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused() {
     let dir = filled().await;
     let db = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
