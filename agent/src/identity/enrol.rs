@@ -168,7 +168,7 @@ pub async fn enrol(options: &EnrolOptions) -> Result<Identity, EnrolError> {
 }
 
 /// Enrolment addresses: those given, else the port after each session port.
-fn enrol_addresses(options: &EnrolOptions) -> Result<Vec<String>, EnrolError> {
+pub(super) fn enrol_addresses(options: &EnrolOptions) -> Result<Vec<String>, EnrolError> {
     let split = |address: &String| -> Result<(String, u16), EnrolError> {
         address
             .rsplit_once(':')

@@ -634,3 +634,12 @@ async fn files_of_another_cluster_are_refused_by_name() {
     let error = open(empty.path(), &one.store).await.expect_err("no cluster");
     assert!(error.to_string().contains("wharf-coordinator init"), "{error}");
 }
+
+#[tokio::test]
+async fn without_a_certificate_no_path_is_open() {
+    let bed = bed().await;
+    for path in ["/grpc.health.v1.Health/Check", "/wharfinger.v1.Cluster/Info", "/"] {
+        let denied = bed.ca.admit(&http::Extensions::new(), path).await.expect_err("denied");
+        assert_eq!(denied.kind, DeniedKind::Unauthenticated, "{path}");
+    }
+}
