@@ -29,10 +29,22 @@ use crate::{
 const MAX_REPLY_BYTES: usize = 512 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
-    Safe,
-    /// Only while it cannot have been received.
-    Unsafe,
+enum Call {
+    Read,
+    /// Safe to repeat by its request id, or by its nature.
+    Write,
+    /// A write to repeat only while it cannot have been received.
+    Once,
+}
+
+impl Call {
+    /// What to add when it failed after it may have been received.
+    fn doubt(self) -> &'static str {
+        match self {
+            Self::Read => "",
+            Self::Write | Self::Once => "; whether it was done is not known",
+        }
+    }
 }
 
 pub struct Client {
@@ -118,7 +130,7 @@ impl Client {
             name: name.to_owned(),
         };
         let reply = self
-            .call(Repeat::Safe, |channel| {
+            .call(Call::Read, |channel| {
                 let request = request.clone();
                 async move { or_none(resources(channel).get(request).await) }
             })
@@ -129,7 +141,7 @@ impl Client {
     /// The objects and the revision at which the list is true.
     pub async fn list(&mut self, query: &Query) -> Result<(Vec<Received>, u64), Error> {
         let reply = self
-            .call(Repeat::Safe, |channel| {
+            .call(Call::Read, |channel| {
                 let request = query.request(0);
                 async move { resources(channel).list(request).await }
             })
@@ -140,9 +152,13 @@ impl Client {
 
     /// Opens a watch after `revision`; the status is the coordinator's, for the caller to judge.
     pub async fn watch(&mut self, query: &Query, revision: u64) -> Result<Watch, WatchError> {
-        let channel = self.channel().await.map_err(|(address, problem)| {
+        let address = self.address();
+        let channel = self.channel().await.map_err(|e| {
             self.leave();
-            WatchError::Broken(format!("{address}: {problem}"))
+            match e {
+                Error::Unreachable(why) => WatchError::Broken(format!("{address}: {why}")),
+                other => WatchError::Refused(other.to_string()),
+            }
         })?;
         let opened = self.bounded(resources(channel).watch(query.request(revision))).await;
         match opened {
@@ -190,7 +206,7 @@ impl Client {
             request_id: request_id(),
         };
         let reply = self
-            .call(Repeat::Safe, |channel| {
+            .call(Call::Write, |channel| {
                 let request = request.clone();
                 async move { resources(channel).create(request).await }
             })
@@ -206,7 +222,7 @@ impl Client {
             ..request
         };
         let reply = self
-            .call(Repeat::Safe, |channel| {
+            .call(Call::Write, |channel| {
                 let request = request.clone();
                 async move { or_none(resources(channel).delete(request).await) }
             })
@@ -220,7 +236,7 @@ impl Client {
             request_id: request_id(),
             ..request
         };
-        self.call(Repeat::Safe, |channel| {
+        self.call(Call::Write, |channel| {
             let request = request.clone();
             async move { ControllersClient::new(channel).scale(request).await }
         })
@@ -229,7 +245,7 @@ impl Client {
 
     pub async fn create_token(&mut self, request: &wire::CreateTokenRequest) -> Result<wire::CreateTokenReply, Error> {
         // Without a request id a repeat would leave a second token behind, whose text nobody knows.
-        self.call(Repeat::Unsafe, |channel| {
+        self.call(Call::Once, |channel| {
             let request = request.clone();
             async move { TokensClient::new(channel).create_token(request).await }
         })
@@ -238,7 +254,7 @@ impl Client {
 
     pub async fn list_tokens(&mut self) -> Result<Vec<wire::Token>, Error> {
         let reply = self
-            .call(Repeat::Safe, |channel| async move {
+            .call(Call::Read, |channel| async move {
                 TokensClient::new(channel).list_tokens(wire::ListTokensRequest {}).await
             })
             .await?;
@@ -246,7 +262,7 @@ impl Client {
     }
 
     pub async fn revoke_token(&mut self, id: &str) -> Result<wire::Token, Error> {
-        self.call(Repeat::Safe, |channel| {
+        self.call(Call::Write, |channel| {
             let request = wire::RevokeTokenRequest { id: id.to_owned() };
             async move { TokensClient::new(channel).revoke_token(request).await }
         })
@@ -254,13 +270,13 @@ impl Client {
     }
 
     pub async fn info(&mut self) -> Result<wire::InfoReply, Error> {
-        self.call(Repeat::Safe, |channel| async move {
+        self.call(Call::Read, |channel| async move {
             ClusterClient::new(channel).info(wire::InfoRequest {}).await
         })
         .await
     }
 
-    async fn call<T, F>(&mut self, repeat: Repeat, send: impl Fn(Channel) -> F) -> Result<T, Error>
+    async fn call<T, F>(&mut self, kind: Call, send: impl Fn(Channel) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -270,23 +286,25 @@ impl Client {
             if attempt == count {
                 tokio::time::sleep(self.times.retry_pause).await;
             }
+            let address = self.address();
             let channel = match self.channel().await {
                 Ok(channel) => channel,
-                Err(failure) => {
-                    note(&mut tried, failure);
+                Err(Error::Unreachable(why)) => {
+                    note(&mut tried, (address, why));
                     self.leave();
                     continue;
                 }
+                Err(e) => return Err(e),
             };
-            let address = self.address();
             match self.bounded(send(channel)).await {
                 Some(Ok(reply)) => return Ok(reply.into_inner()),
                 Some(Err(status)) if is_elsewhere(&status) => {
                     self.leave();
-                    if repeat == Repeat::Unsafe && is_broken(&status) {
+                    if kind == Call::Once && is_broken(&status) {
                         return Err(Error::Unreachable(format!(
-                            "{address}: {}; whether it was done is not known",
-                            words(&status)
+                            "{address}: {}{}",
+                            words(&status),
+                            kind.doubt()
                         )));
                     }
                     note(&mut tried, (address, words(&status)));
@@ -296,7 +314,8 @@ impl Client {
                     let waited = humantime::format_duration(self.timeout.unwrap_or_default());
                     self.leave();
                     return Err(Error::Unreachable(format!(
-                        "{address}: no answer within {waited}; whether it was done is not known; see --request-timeout"
+                        "{address}: no answer within {waited}{}; see --request-timeout",
+                        kind.doubt()
                     )));
                 }
             }
@@ -325,20 +344,18 @@ impl Client {
             .unwrap_or_default()
     }
 
-    /// The open channel, or a new one to the preferred coordinator; the error is (address, why).
-    async fn channel(&mut self) -> Result<Channel, (String, String)> {
+    /// The open channel, or a new one to the preferred coordinator. Errors: as of [`Connect`].
+    async fn channel(&mut self) -> Result<Channel, Error> {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let address = self.address();
         let mut times = self.times.channel;
         times.connect = self.timeout.map_or(times.connect, |t| t.min(times.connect));
-        let connecting = (self.connect)(self.credentials.clone(), address.clone(), times);
+        let connecting = (self.connect)(self.credentials.clone(), self.address(), times);
         // The connect timeout covers TCP only: a partner that accepts and is silent in TLS must not hold us.
         match tokio::time::timeout(times.connect * 2, connecting).await {
-            Ok(Ok(channel)) => Ok(self.channel.insert(channel).clone()),
-            Ok(Err(why)) => Err((address, why)),
-            Err(_) => Err((address, "no answer while connecting".to_owned())),
+            Ok(channel) => Ok(self.channel.insert(channel?).clone()),
+            Err(_) => Err(Error::Unreachable("no answer while connecting".to_owned())),
         }
     }
 

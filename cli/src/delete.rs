@@ -46,7 +46,8 @@ pub async fn run(args: &DeleteArgs, session: &mut Session<'_>) -> Result<(), Err
         });
     }
     if args.wait && !args.dry_run {
-        wait(args, going, session).await?;
+        let waited = wait(args, going, session).await;
+        refusals.keep(waited)?;
     }
     refusals.finish()
 }

@@ -14,14 +14,17 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use proto::{
-    credentials::{ChannelTimes, Credentials},
+    credentials::{ChannelError, ChannelTimes, ConnectError, Credentials, root_cause},
     model::Time,
 };
 use tonic::transport::Channel;
 
-/// Connects to one coordinator, `HOST:PORT`; the error is one line without the address.
+use crate::error::Error;
+
+/// Connects to one coordinator, `HOST:PORT`. Errors: [`Error::Unreachable`] (why, without the address: another
+/// one may answer), or a refusal that no other coordinator changes.
 pub type Connect =
-    Arc<dyn Fn(Credentials, String, ChannelTimes) -> BoxFuture<'static, Result<Channel, String>> + Send + Sync>;
+    Arc<dyn Fn(Credentials, String, ChannelTimes) -> BoxFuture<'static, Result<Channel, Error>> + Send + Sync>;
 
 pub struct Env {
     pub stdin: Box<dyn Read + Send>,
@@ -77,13 +80,7 @@ impl Env {
                 .collect(),
             now: Time::now,
             connect: Arc::new(|credentials, address, times| {
-                async move {
-                    credentials.connect(&address, times).await.map_err(|e| {
-                        let text = e.to_string();
-                        text.strip_prefix(&format!("{address}: ")).unwrap_or(&text).to_owned()
-                    })
-                }
-                .boxed()
+                async move { credentials.connect(&address, times).await.map_err(failure) }.boxed()
             }),
             interrupt: async {
                 // Without a handler the signal still ends the process.
@@ -100,5 +97,16 @@ impl Env {
     /// A variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+}
+
+/// Bad credentials are bad for every coordinator.
+fn failure(error: ConnectError) -> Error {
+    match error {
+        ConnectError::Connect { source, .. } => Error::Unreachable(root_cause(&source)),
+        ConnectError::Channel(ChannelError::Credentials(source)) => {
+            Error::Refused(format!("the credentials cannot be used: {}", root_cause(&source)))
+        }
+        ConnectError::Channel(e) => Error::Refused(format!("credentials: coordinators: {e}")),
     }
 }

@@ -121,10 +121,7 @@ pub async fn context(
         };
         context.pods_on = match session.client.list(&query).await {
             Ok((pods, _)) => {
-                let pods = pods
-                    .iter()
-                    .map(|p| Ok(p.object()?))
-                    .collect::<Result<Vec<_>, Error>>()?;
+                let pods = pods.iter().map(Received::object).collect::<Result<Vec<_>, Error>>()?;
                 Some(count_pods(pods.iter().filter_map(as_pod)))
             }
             // A user who may see nodes but no pods still gets the rest of the table.

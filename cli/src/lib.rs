@@ -79,7 +79,8 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, env: &mut Env) -> u8 
             return u8::try_from(e.exit_code()).unwrap_or(error::USAGE);
         }
     };
-    let result = dispatch(&cli, env, color.is_on()).await;
+    // On the heap: the largest command decides its size.
+    let result = Box::pin(dispatch(&cli, env, color.is_on())).await;
     let flushed = env.stdout.flush().map_err(Error::from);
     match result.and(flushed) {
         Ok(()) => error::DONE,
