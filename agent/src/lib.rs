@@ -1,2 +1,3 @@
 //! The agent.
+pub mod host;
 pub mod runtime;
