@@ -80,8 +80,18 @@ impl OwnDockerd {
     /// Ends it as a crash would; containers go on.
     pub fn kill(&mut self) {
         self.end(Signal::SIGKILL);
-        // A pid file with a live pid in it would keep the next one from starting.
-        let _ = fs::remove_file(self.path("pid"));
+        // Its containerd dies with it. Where nobody reaps orphans it stays as a zombie, which the next engine
+        // takes for a live one by its pid file, and waits for in vain.
+        let file = self.path("exec/containerd/containerd.pid");
+        let pid = fs::read_to_string(&file).unwrap_or_default();
+        let began = Instant::now();
+        while is_alive(pid.trim()) {
+            assert!(began.elapsed() < PATIENCE, "containerd outlives its dockerd");
+            thread::sleep(Duration::from_millis(10));
+        }
+        for file in [file, self.path("pid")] {
+            let _ = fs::remove_file(file);
+        }
     }
 
     fn end(&mut self, signal: Signal) {
@@ -126,6 +136,12 @@ impl Drop for OwnDockerd {
 
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+}
+
+/// Neither gone nor a zombie.
+fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !pid.is_empty() && !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))
 }
 
 /// Processes with `text` on their command line, and the children of such (containers of its shims).
