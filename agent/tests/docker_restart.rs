@@ -29,6 +29,17 @@ async fn until_pod(hints: &mut tokio::sync::mpsc::Receiver<Hint>, uid: &str) {
 }
 
 #[tokio::test]
+async fn an_engine_of_our_own_leaves_the_shared_one_s_network_alone() {
+    let bridge = || std::fs::read_to_string("/sys/class/net/docker0/ifindex").ok();
+    let before = bridge();
+    assert!(before.is_some(), "the shared engine has lost its docker0 already");
+    let engine = OwnDockerd::start();
+    assert_eq!(bridge(), before);
+    drop(engine);
+    assert_eq!(bridge(), before);
+}
+
+#[tokio::test]
 async fn hints_survive_the_engine_s_restart() {
     let mut engine = OwnDockerd::start();
     let bed = Bed::on(&engine.host(), quick());

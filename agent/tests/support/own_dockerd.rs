@@ -1,6 +1,8 @@
 //! A Docker engine of a test's own, for what must not happen to the shared one: restarts and deaths.
 //!
-//! Invariant: everything of it lies below one temporary directory, and its processes end with the value.
+//! Invariants: everything of it lies below one temporary directory, and its processes end with the value. It runs
+//! in a network namespace of its own: an engine that is told to have no bridge deletes `docker0` where it finds
+//! it, and on the machine's own network that is the shared engine's.
 
 use std::{
     fs,
@@ -48,7 +50,9 @@ impl OwnDockerd {
             .append(true)
             .open(self.path("log"))
             .expect("log file");
-        let child = Command::new("dockerd")
+        // `unshare` becomes dockerd, so that the child's pid is the engine's.
+        let child = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .args(["--data-root", &self.path("data"), "--exec-root", &self.path("exec")])
             .args(["--pidfile", &self.path("pid"), "-H", &self.host()])
             .args([
@@ -61,12 +65,16 @@ impl OwnDockerd {
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
             .spawn()
-            .expect("dockerd: is Docker installed, and are we root?");
+            .expect("unshare");
         self.child = Some(child);
         let began = Instant::now();
         while !try_docker(&self.host(), &["version"]).status.success() {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok()).flatten();
-            assert!(ended.is_none(), "dockerd ended: {ended:?}\n{}", self.log());
+            assert!(
+                ended.is_none(),
+                "dockerd ended: {ended:?}; is it installed, and are we root?\n{}",
+                self.log()
+            );
             assert!(began.elapsed() < PATIENCE, "dockerd does not answer\n{}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
