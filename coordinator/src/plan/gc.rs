@@ -216,3 +216,7 @@ fn events(world: &World, keep: Keep, out: &mut Draft) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;
