@@ -14,14 +14,16 @@
 //! | [`init`] | a new cluster |
 //! | [`config`], [`error`], [`events`], [`run`] | settings, how the process ends, notes, wiring |
 
+pub mod api;
 pub mod ca;
 pub mod config;
+pub mod control;
 pub mod error;
-pub mod api;
 pub mod events;
 pub mod http;
 pub mod init;
 pub mod leader;
+pub mod plan;
 pub mod run;
 pub mod session;
 pub mod store;

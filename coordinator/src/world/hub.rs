@@ -9,7 +9,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use arc_swap::ArcSwapOption;
 use proto::model::{Kind, Object};
 use tokio::sync::{broadcast, watch};
 
@@ -57,7 +56,7 @@ pub struct Hub {
     state: RwLock<State>,
     applied: watch::Sender<Rv>,
     feed: broadcast::Sender<Arc<Batch>>,
-    fence: ArcSwapOption<Fence>,
+    fence: watch::Sender<Option<Arc<Fence>>>,
 }
 
 impl Hub {
@@ -84,7 +83,7 @@ impl Hub {
                 tombstones_from: snapshot.rv,
             }),
             feed: broadcast::Sender::new(FEED),
-            fence: ArcSwapOption::empty(),
+            fence: watch::Sender::new(None),
         }))
     }
 
@@ -169,10 +168,7 @@ impl Hub {
 
     /// Commits under the present leadership and returns once the world includes it.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
-        let fence = self
-            .fence
-            .load_full()
-            .ok_or(CommitError::Fenced { ours: 0, current: 0 })?;
+        let fence = self.fence().ok_or(CommitError::Fenced { ours: 0, current: 0 })?;
         self.commit_under(&fence, changes).await
     }
 
@@ -185,12 +181,17 @@ impl Hub {
 
     /// Present leadership of this process; `None`: it does not lead.
     pub fn fence(&self) -> Option<Arc<Fence>> {
-        self.fence.load_full()
+        self.fence.borrow().clone()
     }
 
     /// Set by `leader` alone.
     pub fn set_fence(&self, fence: Option<Fence>) {
-        self.fence.store(fence.map(Arc::new));
+        self.fence.send_replace(fence.map(Arc::new));
+    }
+
+    /// Leadership of this process as it changes.
+    pub fn fences(&self) -> watch::Receiver<Option<Arc<Fence>>> {
+        self.fence.subscribe()
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

@@ -15,7 +15,9 @@ use std::{
     sync::Arc,
 };
 
-use proto::model::{Event, Kind, Namespace, Node, NodeCondition, Protocol, ReplicationController};
+use proto::model::{
+    Event, Kind, Namespace, NamespacePhase, Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController,
+};
 use record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
 use serde::de::DeserializeOwned;
 
@@ -69,6 +71,17 @@ pub struct Template {
     pub host_ports: Vec<(u16, Protocol)>,
 }
 
+impl Template {
+    pub fn new(rv: Rv, record: TemplateRecord) -> Self {
+        Self {
+            rv,
+            request: request_of(&record),
+            host_ports: record.spec.host_ports().collect(),
+            record,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodState {
     /// Version of the record; what a compare-and-swap on it expects.
@@ -99,13 +112,29 @@ impl PodState {
         self.record.stop.is_some()
     }
 
+    /// Runs, or will: not being stopped, not known to have ended.
+    pub fn live(&self) -> bool {
+        !self.stopping() && !self.ended()
+    }
+
+    /// Its containers are known to have ended for good.
+    pub fn ended(&self) -> bool {
+        self.status
+            .as_ref()
+            .is_some_and(|s| s.value.stopped || s.value.status.phase.is_final())
+    }
+
+    /// One label: the record's difference, else the template's.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        match self.record.labels.get(key) {
+            Some(value) => value.as_deref(),
+            None => self.template.as_ref()?.record.labels.get(key).map(String::as_str),
+        }
+    }
+
     /// Takes its node's resources: placed, and not known to have ended.
     pub fn occupies(&self) -> bool {
-        !self.record.node.is_empty()
-            && !self
-                .status
-                .as_ref()
-                .is_some_and(|s| s.value.stopped || s.value.status.phase.is_final())
+        !self.record.node.is_empty() && !self.ended()
     }
 }
 
@@ -115,6 +144,8 @@ pub struct NodeState {
     pub node: Arc<Node>,
     pub facts: Option<Versioned<FactsRecord>>,
     pub ready: Option<Versioned<NodeCondition>>,
+    /// What its pods may take, from its facts.
+    pub allocatable: Amounts,
     /// What its pods take.
     pub used: Amounts,
     /// Host ports its pods take, with how many take each (more than one only by a fault).
@@ -134,7 +165,7 @@ impl NodeState {
         .unwrap_or_default()
     }
 
-    /// Takes new pods: heard, Docker answers, not unschedulable, not being deleted.
+    /// Heard, and Docker answers; whether it takes new pods is the scheduler's question.
     pub fn is_ready(&self) -> bool {
         self.ready
             .as_ref()
@@ -201,6 +232,10 @@ pub struct World {
     pods_by_owner: HashMap<String, BTreeSet<Key>>,
     pods_by_node: HashMap<String, BTreeSet<Key>>,
     pods_by_template: HashMap<String, BTreeSet<Key>>,
+    /// Pods without an owner.
+    bare: BTreeSet<Key>,
+    /// Pods that wait for a node.
+    unplaced: BTreeSet<Key>,
     /// Statuses and facts whose object has not come yet (or is of another uid), by their key.
     statuses: BTreeMap<Key, Versioned<StatusRecord>>,
     facts: BTreeMap<String, Versioned<FactsRecord>>,
@@ -253,13 +288,8 @@ impl World {
             Parsed::Template(hash) => {
                 match read::<TemplateRecord>(update)? {
                     Some(record) => {
-                        let template = Arc::new(Template {
-                            rv: update.rv,
-                            request: request_of(&record),
-                            host_ports: record.spec.host_ports().collect(),
-                            record,
-                        });
-                        self.templates.insert(hash.to_owned(), template);
+                        self.templates
+                            .insert(hash.to_owned(), Arc::new(Template::new(update.rv, record)));
                         self.refresh_pods_of_template(hash);
                     }
                     None => {
@@ -325,6 +355,42 @@ impl World {
         self.pods_by_owner.keys()
     }
 
+    /// Pods without an owner, sorted by key; `namespace` empty: all.
+    pub fn bare_pods<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
+        let from = (namespace.to_owned(), String::new());
+        self.bare
+            .range(from..)
+            .take_while(move |k| namespace.is_empty() || k.0 == namespace)
+            .filter_map(|k| self.pods.get_key_value(k))
+    }
+
+    /// Pods that have no node and are not being stopped, sorted by key.
+    pub fn unplaced_pods(&self) -> impl Iterator<Item = (&Key, &PodState)> {
+        self.unplaced.iter().filter_map(|k| self.pods.get_key_value(k))
+    }
+
+    /// Statuses without a pod of their uid, with their versions.
+    pub fn stray_statuses(&self) -> impl Iterator<Item = (&Key, Rv)> {
+        self.statuses.keys().filter_map(|k| Some((k, self.stray_status(k)?)))
+    }
+
+    /// Version of the status under this key, if no pod of its uid is there.
+    pub fn stray_status(&self, key: &Key) -> Option<Rv> {
+        let status = self.statuses.get(key)?;
+        let stray = self.pods.get(key).is_none_or(|p| p.record.uid != status.value.uid);
+        stray.then_some(status.rv)
+    }
+
+    /// Whether the namespace is being emptied. One that has no record is not.
+    pub fn terminating(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|n| {
+            n.value
+                .status
+                .as_ref()
+                .is_some_and(|s| s.phase == NamespacePhase::Terminating)
+        })
+    }
+
     /// Whether some pod is made from this template.
     pub fn template_used(&self, hash: &str) -> bool {
         self.pods_by_template.contains_key(hash)
@@ -359,6 +425,7 @@ impl World {
                     node: Arc::new(node),
                     facts: None,
                     ready: None,
+                    allocatable: Amounts::default(),
                     used,
                     ports,
                 };
@@ -375,6 +442,11 @@ impl World {
         if let Some(node) = self.nodes.get_mut(name) {
             node.facts = self.facts.get(name).cloned();
             node.ready = self.readies.get(name).cloned();
+            node.allocatable = node
+                .facts
+                .as_ref()
+                .map(|f| allocatable_of(&f.value.status))
+                .unwrap_or_default();
         }
     }
 
@@ -479,7 +551,14 @@ impl World {
                 .or_default()
                 .insert(key.clone());
         }
-        if !record.node.is_empty() {
+        if record.owner.is_none() {
+            self.bare.insert(key.clone());
+        }
+        if record.node.is_empty() {
+            if !pod.stopping() {
+                self.unplaced.insert(key.clone());
+            }
+        } else {
             self.pods_by_node
                 .entry(record.node.clone())
                 .or_default()
@@ -496,6 +575,8 @@ impl World {
             drop_from(&mut self.pods_by_owner, &owner.uid, key);
         }
         drop_from(&mut self.pods_by_node, &record.node, key);
+        self.bare.remove(key);
+        self.unplaced.remove(key);
         self.count_pod(pod, false);
     }
 
@@ -530,6 +611,20 @@ fn count(used: &mut Amounts, ports: &mut BTreeMap<(u16, Protocol), u32>, pod: &P
 /// Counted for a pod whose containers request no CPU or no memory (design, Defaults).
 pub const DEFAULT_CPU_MILLI: u64 = 50;
 pub const DEFAULT_MEMORY: u64 = 64 << 20;
+
+/// Pods of a node whose agent does not say (design, Defaults).
+pub const DEFAULT_PODS: u64 = 110;
+
+/// What a node's pods may take together.
+pub fn allocatable_of(status: &NodeStatus) -> Amounts {
+    let amount = |name: &str| status.allocatable.get(name);
+    Amounts {
+        cpu_milli: amount("cpu").map_or(0, Quantity::milli),
+        memory: amount("memory").map_or(0, Quantity::units),
+        storage: amount("ephemeral-storage").map_or(0, Quantity::units),
+        pods: amount("pods").map_or(DEFAULT_PODS, Quantity::units),
+    }
+}
 
 /// What a pod of this template takes of a node.
 pub fn request_of(template: &TemplateRecord) -> Amounts {
