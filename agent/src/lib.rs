@@ -1,4 +1,4 @@
 //! The agent.
-pub mod identity;
 pub mod host;
+pub mod identity;
 pub mod runtime;

@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use crate::{error::Error, session};
+use crate::{ca, error::Error, session};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +36,35 @@ pub enum Command {
   wharf-coordinator run --data-dir /var/lib/wharfinger
   WHARF_HEARTBEAT_MS=500 wharf-coordinator run --data-dir D --listen 127.0.0.1:0")]
     Run(RunArgs),
+    /// Make a cluster: its CA, its store, and the admin's credentials at DIR/admin.yaml.
+    #[command(after_help = "Examples:
+  wharf-coordinator init --data-dir /var/lib/wharfinger --advertise coordinator.example:7443
+  wharf-coordinator init --data-dir D")]
+    Init(InitArgs),
+    /// Print new admin credentials; on this host only, and on record.
+    #[command(after_help = "Examples:
+  wharf-coordinator admin-credentials --data-dir /var/lib/wharfinger > admin.yaml
+  wharf-coordinator admin-credentials --data-dir D")]
+    AdminCredentials(DirArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    #[command(flatten)]
+    pub dir: DirArgs,
+    /// HOST:PORT under which agents and the command reach this coordinator [default: this host's address:7443].
+    #[arg(long, env = "WHARF_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Name of this coordinator [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DirArgs {
+    /// Directory with the cluster's keys and its store.
+    #[arg(long, env = "WHARF_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +152,9 @@ options! {
     /// How often the mark of what was served is renewed, milliseconds [default: 3000].
     #[arg(long, env = "WHARF_SERVED_MARK_MS", value_name = "MS", hide_short_help = true)]
     served_mark_ms: u64,
+    /// Life of an agent's certificate, renewed at a third of it, milliseconds [default: 259200000].
+    #[arg(long, env = "WHARF_AGENT_CERTIFICATE_MS", value_name = "MS", hide_short_help = true)]
+    agent_certificate_ms: u64,
     /// Time for an orderly end, milliseconds [default: 5000].
     #[arg(long, env = "WHARF_SHUTDOWN_MS", value_name = "MS", hide_short_help = true)]
     shutdown_ms: u64,
@@ -139,6 +171,7 @@ pub struct Config {
     pub advertise: Option<String>,
     pub store: Backend,
     pub sessions: session::Settings,
+    pub ca: ca::Settings,
     pub served_mark: Duration,
     pub shutdown: Duration,
 }
@@ -157,7 +190,9 @@ impl RunArgs {
 impl Config {
     /// Fills in the defaults and checks every value.
     pub fn new(options: Options) -> Result<Self, Error> {
-        let data_dir = options.data_dir.ok_or_else(|| bad("data-dir", "is not set: name the coordinator's data directory"))?;
+        let data_dir = options
+            .data_dir
+            .ok_or_else(|| bad("data-dir", "is not set: name the coordinator's data directory"))?;
         let listen = options.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 7443)));
         let enrol = match options.enrol {
             Some(enrol) => enrol,
@@ -178,13 +213,22 @@ impl Config {
             ("http", http, "enrol", enrol),
         ] {
             if address.port() != 0 && address.port() == theirs.port() && address.ip() == theirs.ip() {
-                return Err(bad(name, &format!("and {other} are both {address}: choose another port")));
+                return Err(bad(
+                    name,
+                    &format!("and {other} are both {address}: choose another port"),
+                ));
             }
         }
         if let Some(advertise) = &options.advertise {
-            let port = advertise.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, p)| p);
+            let port = advertise
+                .rsplit_once(':')
+                .filter(|(host, _)| !host.is_empty())
+                .map(|(_, p)| p);
             if !port.is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p != 0)) {
-                return Err(bad("advertise", &format!("is {advertise:?}, not HOST:PORT as in coordinator.example:7443")));
+                return Err(bad(
+                    "advertise",
+                    &format!("is {advertise:?}, not HOST:PORT as in coordinator.example:7443"),
+                ));
             }
         }
         let d = session::Settings::default();
@@ -212,6 +256,22 @@ impl Config {
             max_sessions: count("max-sessions", options.max_sessions.unwrap_or(d.max_sessions), 100_000)?,
             coordinators: options.advertise.iter().cloned().collect(),
         };
+        let defaults = ca::Settings::default();
+        let ca = ca::Settings {
+            agent_life_ms: match options.agent_certificate_ms {
+                None => defaults.agent_life_ms,
+                Some(ms) if (1000..=365 * most).contains(&ms) => ms,
+                Some(ms) => {
+                    let limit = 365 * most;
+                    return Err(bad(
+                        "agent-certificate-ms",
+                        &format!("is {ms}: between 1000 and {limit} milliseconds"),
+                    ));
+                }
+            },
+            max_skew_ms: u64::try_from(sessions.max_skew.as_millis()).unwrap_or(defaults.max_skew_ms),
+            ..defaults
+        };
         Ok(Self {
             data_dir,
             listen,
@@ -220,6 +280,7 @@ impl Config {
             advertise: options.advertise,
             store: options.store.unwrap_or_default(),
             sessions,
+            ca,
             served_mark: time("served-mark-ms", options.served_mark_ms, Duration::from_secs(3))?,
             shutdown: time("shutdown-ms", options.shutdown_ms, Duration::from_secs(5))?,
         })
@@ -239,7 +300,9 @@ fn read(path: &Path) -> Result<Options, Error> {
 /// Reads a file's text. The error has the line and names an unknown key's nearest one.
 fn parse(text: &str) -> Result<Options, String> {
     let place = |e: &toml::de::Error| {
-        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+        let line = e
+            .span()
+            .map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         format!("line {line}: {}", e.message().replace('\n', " "))
     };
     let table: toml::Table = text.parse().map_err(|e| place(&e))?;
@@ -264,7 +327,9 @@ fn parse(text: &str) -> Result<Options, String> {
 /// Every key of the file: the flags' names.
 fn known() -> Vec<String> {
     let cli = Cli::command();
-    let run = cli.find_subcommand("run").map(|c| c.get_arguments().collect::<Vec<_>>());
+    let run = cli
+        .find_subcommand("run")
+        .map(|c| c.get_arguments().collect::<Vec<_>>());
     let names = run.unwrap_or_default().into_iter().filter_map(clap::Arg::get_long);
     names
         .filter(|n| !["config", "check-config", "help", "version"].contains(n))

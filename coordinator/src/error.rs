@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 
 use crate::{
+    ca::AuthorityError,
+    init::InitError,
     leader::guard::GuardError,
     store::{CommitError, OpenError},
     world::hub::HubError,
@@ -22,6 +24,14 @@ pub enum Error {
     Hub(#[from] HubError),
     #[error("{0} holds no cluster: run wharf-coordinator init --data-dir {0} first")]
     NoCluster(String),
+    #[error(
+        "{0} is missing: this directory has served a cluster; put the file back, or restore a backup into an empty directory"
+    )]
+    NoStore(String),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Init(#[from] InitError),
     #[error("cannot begin to lead: {0}")]
     Term(CommitError),
     #[error("cannot listen on {address} for {what} ({problem}); free the port or choose another one")]

@@ -12,7 +12,7 @@
 //! | [`leader`] | takes the term; refuses a store that is older than what was served |
 //! | [`http`] | health and metrics |
 //! | [`init`] | a new cluster |
-//! | [`config`], [`error`], [`events`], [`run`] | settings, how the process ends, notes, wiring |
+//! | [`config`], [`error`], [`events`], [`run`], [`serve`] | settings, how the process ends, notes, wiring |
 
 pub mod api;
 pub mod ca;
@@ -25,6 +25,7 @@ pub mod init;
 pub mod leader;
 pub mod plan;
 pub mod run;
+pub mod serve;
 pub mod session;
 pub mod store;
 pub mod tls;

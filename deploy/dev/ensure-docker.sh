@@ -5,7 +5,7 @@ set -euo pipefail
 
 answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
-command -v docker >/dev/null && answers && exit 0
+if command -v docker >/dev/null && answers; then exit 0; fi
 
 [ "$(id -u)" = 0 ] || { echo "error: no Docker engine answers, and starting one needs root: run this as root, or start Docker" >&2; exit 1; }
 

@@ -72,9 +72,18 @@ impl Cluster {
     }
 
     pub fn with(options: Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("wharf-test-").tempdir().expect("a directory");
-        let mut cluster =
-            Self { dir, port: free_ports(), options, id: String::new(), coordinator: None, agents: BTreeMap::new() };
+        let dir = tempfile::Builder::new()
+            .prefix("wharf-test-")
+            .tempdir()
+            .expect("a directory");
+        let mut cluster = Self {
+            dir,
+            port: free_ports(),
+            options,
+            id: String::new(),
+            coordinator: None,
+            agents: BTreeMap::new(),
+        };
         cluster.init().ok();
         cluster.id = cluster.read_cluster_id();
         cluster.start_coordinator();
@@ -120,11 +129,24 @@ impl Cluster {
 
     pub fn coordinator_args(&self) -> Vec<String> {
         let config = self.dir().join("coordinator.toml");
-        fs::write(&config, format!("[settings]\n{}{}\n", crate::cluster::COORDINATOR_SETTINGS, self.options.coordinator))
-            .expect("coordinator.toml");
-        ["run", "--data-dir", &text(&self.data_dir()), "--listen", &self.address(), "--http", &self.http(), "--config", &text(&config)]
-            .map(str::to_owned)
-            .into()
+        fs::write(
+            &config,
+            format!("{}{}\n", crate::cluster::COORDINATOR_SETTINGS, self.options.coordinator),
+        )
+        .expect("coordinator.toml");
+        [
+            "run",
+            "--data-dir",
+            &text(&self.data_dir()),
+            "--listen",
+            &self.address(),
+            "--http",
+            &self.http(),
+            "--config",
+            &text(&config),
+        ]
+        .map(str::to_owned)
+        .into()
     }
 
     /// Starts the coordinator and waits until it answers.
@@ -135,7 +157,11 @@ impl Cluster {
                 panic!("the coordinator ended ({status}):\n{}", self.coordinator_log());
             }
             let out = self.wharf(&["version"]);
-            if out.code == 0 { Ok(()) } else { Err(format!("{}{}", out.stderr, self.coordinator_log())) }
+            if out.code == 0 {
+                Ok(())
+            } else {
+                Err(format!("{}{}", out.stderr, self.coordinator_log()))
+            }
         });
     }
 
@@ -166,7 +192,9 @@ impl Cluster {
     /// `wharf …` with this cluster's credentials.
     pub fn wharf(&self, args: &[&str]) -> Output {
         program::run(
-            Command::new(program::path("wharf")).args(args).env("WHARF_CONFIG", self.data_dir().join("admin.yaml")),
+            Command::new(program::path("wharf"))
+                .args(args)
+                .env("WHARF_CONFIG", self.data_dir().join("admin.yaml")),
         )
     }
 
@@ -195,8 +223,11 @@ impl Cluster {
 
     pub fn agent_args(&self, name: &str, token: Option<&str>) -> Vec<String> {
         let config = self.dir().join(format!("{name}.toml"));
-        fs::write(&config, format!("[settings]\n{}{}\n", crate::cluster::AGENT_SETTINGS, self.options.agent))
-            .expect("agent configuration");
+        fs::write(
+            &config,
+            format!("[settings]\n{}{}\n", crate::cluster::AGENT_SETTINGS, self.options.agent),
+        )
+        .expect("agent configuration");
         let mut args: Vec<String> = [
             "run",
             "--data-dir",
@@ -264,8 +295,15 @@ impl Cluster {
 
     /// Status and reason of a node's Ready condition.
     pub fn node_condition(&self, name: &str) -> (String, String) {
-        let node = self.items("nodes").into_iter().find(|n| n["metadata"]["name"] == name).unwrap_or_default();
-        let ready = node["status"]["conditions"].as_array().and_then(|c| c.iter().find(|c| c["type"] == "Ready")).cloned();
+        let node = self
+            .items("nodes")
+            .into_iter()
+            .find(|n| n["metadata"]["name"] == name)
+            .unwrap_or_default();
+        let ready = node["status"]["conditions"]
+            .as_array()
+            .and_then(|c| c.iter().find(|c| c["type"] == "Ready"))
+            .cloned();
         let ready = ready.unwrap_or_default();
         let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
         (text("status"), text("reason"))
@@ -303,12 +341,18 @@ impl Cluster {
     #[track_caller]
     pub fn settled(&self, n: usize) {
         eventually(&format!("{n} pods and containers"), || {
-            let (pods, ready, all, running) =
-                (self.items("pods").len(), self.ready_pods().len(), self.containers().len(), self.running().len());
+            let (pods, ready, all, running) = (
+                self.items("pods").len(),
+                self.ready_pods().len(),
+                self.containers().len(),
+                self.running().len(),
+            );
             if (pods, ready, all, running) == (n, n, n, n) {
                 Ok(())
             } else {
-                Err(format!("{pods} pods, {ready} ready; {all} containers, {running} running"))
+                Err(format!(
+                    "{pods} pods, {ready} ready; {all} containers, {running} running"
+                ))
             }
         });
     }
@@ -330,7 +374,7 @@ impl Drop for Cluster {
 }
 
 /// Timings that tests would otherwise wait for.
-const COORDINATOR_SETTINGS: &str = "heartbeat_ms = 300\n";
+const COORDINATOR_SETTINGS: &str = "heartbeat-ms = 300\n";
 const AGENT_SETTINGS: &str = "ready_after_ms = 0\n";
 
 fn text(path: &Path) -> String {

@@ -5,6 +5,11 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use crate::{program, wait::eventually};
 
 /// Image of the tests' containers; `make test` makes it from `deploy/demo-app`.
@@ -28,7 +33,9 @@ pub struct Container {
 impl Engine {
     /// The machine's engine; made to answer by `make test`.
     pub fn shared() -> Self {
-        Self { host: "unix:///var/run/docker.sock".to_owned() }
+        Self {
+            host: "unix:///var/run/docker.sock".to_owned(),
+        }
     }
 
     pub fn docker(&self, args: &[&str]) -> program::Output {
@@ -38,15 +45,24 @@ impl Engine {
     /// All containers of a cluster, by name.
     pub fn containers(&self, cluster: &str) -> Vec<Container> {
         let filter = format!("label=io.wharfinger.cluster={cluster}");
-        let format = "{{.Names}}\t{{.ID}}\t{{.State}}\t{{.Label \"io.wharfinger.pod\"}}\t{{.Label \"io.wharfinger.node\"}}";
-        let out = self.docker(&["ps", "-a", "--no-trunc", "--filter", &filter, "--format", format]).ok();
+        let format =
+            "{{.Names}}\t{{.ID}}\t{{.State}}\t{{.Label \"io.wharfinger.pod\"}}\t{{.Label \"io.wharfinger.node\"}}";
+        let out = self
+            .docker(&["ps", "-a", "--no-trunc", "--filter", &filter, "--format", format])
+            .ok();
         let mut all: Vec<Container> = out
             .lines()
             .map(|line| {
                 let mut parts = line.split('\t').map(str::to_owned);
                 let mut next = || parts.next().unwrap_or_default();
                 let (name, id, state, pod, node) = (next(), next(), next(), next(), next());
-                Container { name, id, running: state == "running", pod, node }
+                Container {
+                    name,
+                    id,
+                    running: state == "running",
+                    pod,
+                    node,
+                }
             })
             .collect();
         all.sort();
@@ -68,47 +84,66 @@ impl Engine {
     }
 }
 
-/// An engine of a test's own, on a bridge of its own, to be restarted or killed at will.
+/// An engine of a test's own, to be restarted or killed at will. It runs in a network namespace of its own: two
+/// engines in one namespace would fight over `docker0`.
 pub struct OwnEngine {
     dir: tempfile::TempDir,
-    bridge: String,
-    subnet: u8,
+    namespace: String,
     child: Option<Child>,
     pub engine: Engine,
 }
 
 impl OwnEngine {
-    /// `number` (1…200) must be unique among the tests: it names the bridge and its subnet.
-    pub fn start(number: u8) -> Self {
-        let dir = tempfile::Builder::new().prefix("wharf-engine-").tempdir().expect("a directory");
+    /// `name` must be unique among the tests: it names the network namespace.
+    pub fn start(name: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("wharf-engine-")
+            .tempdir()
+            .expect("a directory");
         let host = format!("unix://{}", dir.path().join("d.sock").display());
-        let bridge = format!("whtest{number}");
-        let mut own = Self { dir, bridge, subnet: number, child: None, engine: Engine { host } };
-        own.ip(&["link", "del", &own.bridge.clone()]);
-        own.ip(&["link", "add", &own.bridge.clone(), "type", "bridge"]);
-        own.ip(&["addr", "add", &format!("10.213.{}.1/24", own.subnet), "dev", &own.bridge.clone()]);
-        own.ip(&["link", "set", &own.bridge.clone(), "up"]);
+        let namespace = format!("wharf-test-{name}-{}", std::process::id());
+        let own = Self {
+            dir,
+            namespace,
+            child: None,
+            engine: Engine { host },
+        };
+        own.ip(&["netns", "add", &own.namespace]).ok();
+        own.ip(&["-n", &own.namespace, "link", "set", "lo", "up"]).ok();
+        let mut own = own;
         own.up();
         own.load(IMAGE);
         own
     }
 
-    fn ip(&self, args: &[&str]) {
-        let _ = program::run(Command::new("ip").args(args));
+    fn ip(&self, args: &[&str]) -> program::Output {
+        program::run(Command::new("ip").args(args))
     }
 
     /// Starts dockerd on the same data; waits until it answers.
     pub fn up(&mut self) {
         let at = |name: &str| -> PathBuf { self.dir.path().join(name) };
-        let log = std::fs::File::options().create(true).append(true).open(at("log")).expect("log");
-        let child = Command::new("dockerd")
-            .arg("--data-root")
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(at("log"))
+            .expect("log");
+        // nsenter becomes dockerd, so that the child's pid is the engine's. `ip netns exec` would hide cgroups.
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.namespace))
+            .args(["dockerd", "--data-root"])
             .arg(at("data"))
             .arg("--exec-root")
             .arg(at("exec"))
             .arg("--pidfile")
             .arg(at("pid"))
-            .args(["-H", &self.engine.host, "--bridge", &self.bridge, "--iptables=false", "--ip-masq=false"])
+            .args([
+                "-H",
+                &self.engine.host,
+                "--iptables=false",
+                "--ip-masq=false",
+                "--shutdown-timeout=5",
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
@@ -117,7 +152,11 @@ impl OwnEngine {
         self.child = Some(child);
         eventually("dockerd answers", || {
             let out = self.engine.docker(&["version"]);
-            if out.code == 0 { Ok(()) } else { Err(format!("{}\n{}", out.stderr, self.log_tail())) }
+            if out.code == 0 {
+                Ok(())
+            } else {
+                Err(format!("{}\n{}", out.stderr, self.log_tail()))
+            }
         });
     }
 
@@ -135,25 +174,55 @@ impl OwnEngine {
     }
 
     /// SIGTERM or SIGKILL to dockerd alone; with SIGTERM it stops its containers, as on a host's shutdown.
-    pub fn down(&mut self, signal: nix::sys::signal::Signal) {
-        if let Some(mut child) = self.child.take() {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-            let _ = nix::sys::signal::kill(pid, signal);
-            let _ = child.wait();
+    pub fn down(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        let _ = kill(pid, signal);
+        let _ = child.wait();
+        if signal == Signal::SIGKILL {
+            // Its containerd dies with it, but where nobody reaps orphans it stays a zombie, which the next
+            // engine would take for a live one by its pid file.
+            for file in ["exec/containerd/containerd.pid", "pid"] {
+                let _ = std::fs::remove_file(self.dir.path().join(file));
+            }
+        }
+    }
+
+    /// Ends what still names this engine's directory: shims and containers that outlived a killed engine.
+    fn end_leftovers(&self) {
+        let own = self.dir.path().to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        for entry in processes {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+                continue;
+            };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&own) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        for place in mounts
+            .lines()
+            .rev()
+            .filter_map(|l| l.split(' ').nth(1))
+            .filter(|p| p.starts_with(&own))
+        {
+            let _ = program::run(Command::new("umount").args(["-l", place]));
         }
     }
 }
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
-        if self.child.is_none() {
-            self.up();
+        if self.child.is_some() {
+            let ids = self.engine.docker(&["ps", "-aq"]).stdout;
+            for id in ids.lines() {
+                let _ = self.engine.docker(&["rm", "-f", id]);
+            }
+            self.down(Signal::SIGTERM);
         }
-        let ids = self.engine.docker(&["ps", "-aq"]).stdout;
-        for id in ids.lines() {
-            let _ = self.engine.docker(&["rm", "-f", id]);
-        }
-        self.down(nix::sys::signal::Signal::SIGTERM);
-        self.ip(&["link", "del", &self.bridge.clone()]);
+        self.end_leftovers();
+        let _ = self.ip(&["netns", "del", &self.namespace]);
     }
 }

@@ -44,7 +44,10 @@ impl Output {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Output {
-    let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     Output {
         code: out.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
@@ -91,7 +94,9 @@ impl Background {
         let pid = nix::unistd::Pid::from_raw(self.pid());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
         let limit = std::time::Duration::from_secs(30);
-        crate::wait::eventually_within(limit, "end after SIGTERM", || self.ended().ok_or_else(|| self.log_text()))
+        crate::wait::eventually_within(limit, "end after SIGTERM", || {
+            self.ended().ok_or_else(|| self.log_text())
+        })
     }
 
     pub fn log_text(&self) -> String {

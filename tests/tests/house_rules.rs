@@ -7,7 +7,10 @@ use std::{
 };
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+        .to_owned()
 }
 
 fn walk(dir: &Path, extension: &str, out: &mut Vec<PathBuf>) {
@@ -33,7 +36,13 @@ fn files(extension: &str) -> Vec<(String, String)> {
         .into_iter()
         .map(|p| {
             let text = fs::read_to_string(&p).expect("a text file");
-            (p.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned(), text)
+            (
+                p.strip_prefix(root())
+                    .expect("below the root")
+                    .to_string_lossy()
+                    .into_owned(),
+                text,
+            )
         })
         .collect()
 }
@@ -67,17 +76,38 @@ fn lines_with(needles: &[&str], keep: impl Fn(&str, &str) -> bool) -> Vec<String
 
 #[test]
 fn every_file_says_what_it_is() {
-    let found: Vec<_> = files("rs").into_iter().filter(|(_, t)| !t.starts_with("//!")).map(|(p, _)| p).collect();
-    none("a file's first lines (`//!`) say what it is, who calls it and its invariant", &found);
+    let found: Vec<_> = files("rs")
+        .into_iter()
+        .filter(|(_, t)| !t.starts_with("//!"))
+        .map(|(p, _)| p)
+        .collect();
+    none(
+        "a file's first lines (`//!`) say what it is, who calls it and its invariant",
+        &found,
+    );
 }
 
 #[test]
 fn most_files_are_short() {
     let all = files("rs");
-    let long: Vec<_> = all.iter().map(|(p, t)| (t.lines().count(), p)).filter(|(n, _)| *n > 400).collect();
-    let too_long: Vec<_> = long.iter().filter(|(n, _)| *n > 700).map(|(n, p)| format!("{p}: {n} lines")).collect();
-    none("no file has more than 700 lines: look for the second idea in it", &too_long);
-    assert!(long.len() * 5 <= all.len(), "more than a fifth of the files have over 400 lines: {long:?}");
+    let long: Vec<_> = all
+        .iter()
+        .map(|(p, t)| (t.lines().count(), p))
+        .filter(|(n, _)| *n > 400)
+        .collect();
+    let too_long: Vec<_> = long
+        .iter()
+        .filter(|(n, _)| *n > 700)
+        .map(|(n, p)| format!("{p}: {n} lines"))
+        .collect();
+    none(
+        "no file has more than 700 lines: look for the second idea in it",
+        &too_long,
+    );
+    assert!(
+        long.len() * 5 <= all.len(),
+        "more than a fifth of the files have over 400 lines: {long:?}"
+    );
 }
 
 #[test]
@@ -99,11 +129,26 @@ fn programs_import_proto_and_never_each_other() {
 #[test]
 fn planners_are_pure() {
     let pure = |path: &str| {
-        (path.starts_with("coordinator/src/plan/") || path == "agent/src/step.rs" || path.starts_with("agent/src/step/"))
+        (path.starts_with("coordinator/src/plan/")
+            || path == "agent/src/step.rs"
+            || path.starts_with("agent/src/step/"))
             && !is_test(path)
     };
-    let needles = ["tokio", "tonic", "tracing::", "Instant::now", "SystemTime", "Time::now", "rand::", "std::fs", "std::env"];
-    none("planners have no clock, randomness, logging or I/O", &lines_with(&needles, |p, _| pure(p)));
+    let needles = [
+        "tokio",
+        "tonic",
+        "tracing::",
+        "Instant::now",
+        "SystemTime",
+        "Time::now",
+        "rand::",
+        "std::fs",
+        "std::env",
+    ];
+    none(
+        "planners have no clock, randomness, logging or I/O",
+        &lines_with(&needles, |p, _| pure(p)),
+    );
 }
 
 #[test]
@@ -120,11 +165,21 @@ fn one_place_names_each_outside_world() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("todo", "!("), concat!("unimpl", "emented!("), concat!("#[ig", "nore")];
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("todo", "!("),
+        concat!("unimpl", "emented!("),
+        concat!("#[ig", "nore"),
+    ];
     let mut found = Vec::new();
     for extension in ["rs", "proto", "sh", "toml", "md"] {
         for (path, text) in files(extension) {
-            let lines = text.lines().enumerate().filter(|(_, l)| marks.iter().any(|m| l.contains(m)));
+            let lines = text
+                .lines()
+                .enumerate()
+                .filter(|(_, l)| marks.iter().any(|m| l.contains(m)));
             found.extend(lines.map(|(i, l)| format!("{path}:{}: {l}", i + 1)));
         }
     }
@@ -135,11 +190,16 @@ fn nothing_is_left_unfinished() {
 fn nothing_outside_can_make_a_program_panic() {
     let needles = [".unwrap()", ".expect(", "panic!(", "unreachable!("];
     let found = lines_with(&needles, |p, code| {
-        let program = ["proto/src", "coordinator/src", "agent/src", "cli/src"].iter().any(|d| p.starts_with(d));
+        let program = ["proto/src", "coordinator/src", "agent/src", "cli/src"]
+            .iter()
+            .any(|d| p.starts_with(d));
         // The fake runtime is a test's tool; its own faults may panic.
         program && !is_test(p) && !p.starts_with("agent/src/runtime/fake") && !code.contains("#[")
     });
-    none("no unwrap, expect or panic in a program: an error names the object, the field and the remedy", &found);
+    none(
+        "no unwrap, expect or panic in a program: an error names the object, the field and the remedy",
+        &found,
+    );
 }
 
 #[test]
@@ -149,7 +209,10 @@ fn every_rpc_and_message_is_documented() {
         let mut before = "";
         for (i, line) in text.lines().enumerate() {
             let line = line.trim();
-            if (line.starts_with("rpc ") || line.starts_with("service ")) && !before.starts_with("//") && !line.contains("//") {
+            if (line.starts_with("rpc ") || line.starts_with("service "))
+                && !before.starts_with("//")
+                && !line.contains("//")
+            {
                 found.push(format!("{path}:{}: {line}", i + 1));
             }
             before = line;
@@ -161,9 +224,15 @@ fn every_rpc_and_message_is_documented() {
 #[test]
 fn the_map_is_short_and_true() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
-    assert!(map.lines().count() < 200, "ARCHITECTURE.md has {} lines", map.lines().count());
+    assert!(
+        map.lines().count() < 200,
+        "ARCHITECTURE.md has {} lines",
+        map.lines().count()
+    );
     let paths = map.split('`').skip(1).step_by(2).filter(|p| {
-        ["proto/", "coordinator/", "agent/", "cli/", "tests/", "deploy/", "docs/"].iter().any(|d| p.starts_with(d))
+        ["proto/", "coordinator/", "agent/", "cli/", "tests/", "deploy/", "docs/"]
+            .iter()
+            .any(|d| p.starts_with(d))
             && !p.contains([' ', '*', '{', '<'])
     });
     let missing: Vec<_> = paths.filter(|p| !root().join(p).exists()).map(str::to_owned).collect();

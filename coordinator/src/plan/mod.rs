@@ -334,5 +334,5 @@ pub(crate) fn mix(seed: u64, text: &str) -> u64 {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
         (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    IdGen::new(hash ^ seed).next()
+    IdGen::new(hash ^ seed).next_u64()
 }

@@ -11,16 +11,29 @@ fn a_controller_runs_on_the_fleet() {
     let nodes: std::collections::BTreeSet<String> = cluster.running().into_iter().map(|c| c.node).collect();
     assert_eq!(nodes.len(), 3, "pods spread over the nodes");
 
-    assert_eq!(cluster.wharf(&["scale", "rc", "web", "--replicas=9"]).ok().trim(), "replicationcontroller/web scaled");
+    assert_eq!(
+        cluster.wharf(&["scale", "rc", "web", "--replicas=9"]).ok().trim(),
+        "replicationcontroller/web scaled"
+    );
     cluster.settled(9);
     cluster.wharf(&["scale", "rc", "web", "--replicas=2"]).ok();
     cluster.settled(2);
 
-    let pod = cluster.ready_pods()[0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    let pod = cluster.ready_pods()[0]["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
     eventually("describe shows the pod's life", || {
         let text = cluster.wharf(&["describe", "pod", &pod]).ok();
-        let missing: Vec<_> = ["Scheduled", "Created", "Started", "Ready", "Running"].into_iter().filter(|w| !text.contains(w)).collect();
-        if missing.is_empty() { Ok(()) } else { Err(format!("without {missing:?}: {text}")) }
+        let missing: Vec<_> = ["Scheduled", "Created", "Started", "Ready", "Running"]
+            .into_iter()
+            .filter(|w| !text.contains(w))
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("without {missing:?}: {text}"))
+        }
     });
 
     let wide = cluster.wharf(&["get", "rc,pods", "-o", "wide"]).ok();
@@ -45,8 +58,16 @@ fn a_namespace_takes_its_contents_with_it() {
     cluster.wharf(&["delete", "namespace", "shop"]).ok();
     cluster.settled(0);
     eventually("the namespace is gone", || {
-        let names: Vec<_> = cluster.items("ns").iter().map(|n| n["metadata"]["name"].clone()).collect();
-        if names == ["default"] { Ok(()) } else { Err(format!("{names:?}")) }
+        let names: Vec<_> = cluster
+            .items("ns")
+            .iter()
+            .map(|n| n["metadata"]["name"].clone())
+            .collect();
+        if names == ["default"] {
+            Ok(())
+        } else {
+            Err(format!("{names:?}"))
+        }
     });
 }
 
@@ -62,9 +83,18 @@ fn pods_that_fit_nowhere_say_why_and_run_when_there_is_room() {
         let why: Vec<String> = pods
             .iter()
             .filter(|p| p["spec"]["nodeName"].as_str().unwrap_or_default().is_empty())
-            .map(|p| p["status"]["conditions"][0]["message"].as_str().unwrap_or_default().to_owned())
+            .map(|p| {
+                p["status"]["conditions"][0]["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
             .collect();
-        if cluster.ready_pods().len() == 1 && why.len() == 1 && why[0].starts_with("0/1 nodes: 1 ") && why[0].contains("cpu") {
+        if cluster.ready_pods().len() == 1
+            && why.len() == 1
+            && why[0].starts_with("0/1 nodes: 1 ")
+            && why[0].contains("cpu")
+        {
             Ok(())
         } else {
             Err(format!("{pods:#?}"))

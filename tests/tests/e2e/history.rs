@@ -3,11 +3,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use harness::{
-    Cluster,
-    cluster::controller,
-    eventually, program,
-};
+use harness::{Cluster, cluster::controller, eventually, program};
 
 fn copy(from: &Path, to: &Path) {
     program::run(Command::new("cp").arg("-a").arg(from).arg(to)).ok();
@@ -32,11 +28,16 @@ fn an_emptied_directory_is_refused() {
     for name in ["store.db", "store.db-wal", "store.db-shm"] {
         let _ = fs::remove_file(data.join(name));
     }
-    let line = program::run(Command::new(program::path("wharf-coordinator")).args(cluster.coordinator_args())).refused(1);
-    assert!(line.contains("store.db") || line.contains("older") || line.contains("empty"), "{line}");
+    let line =
+        program::run(Command::new(program::path("wharf-coordinator")).args(cluster.coordinator_args())).refused(1);
+    assert!(
+        line.contains("store.db") || line.contains("older") || line.contains("empty"),
+        "{line}"
+    );
     // All of it is gone.
     fs::remove_dir_all(&data).expect("removed");
-    let line = program::run(Command::new(program::path("wharf-coordinator")).args(cluster.coordinator_args())).refused(1);
+    let line =
+        program::run(Command::new(program::path("wharf-coordinator")).args(cluster.coordinator_args())).refused(1);
     assert!(line.contains("wharf-coordinator init"), "{line}");
     assert_eq!(running_ids(&cluster), before, "containers are untouched");
     // Put back, all goes on.
@@ -71,9 +72,17 @@ fn an_older_copy_is_refused_by_the_agents() {
     cluster.start_coordinator();
     eventually("the agent refuses the older history", || {
         let log = cluster.agent_log("n1");
-        if log.contains("history") { Ok(()) } else { Err("not yet".to_owned()) }
+        if log.contains("history") {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
     });
-    assert_ne!(cluster.node_condition("n1").0, "True", "a node that refuses takes no pods");
+    assert_ne!(
+        cluster.node_condition("n1").0,
+        "True",
+        "a node that refuses takes no pods"
+    );
     // It would scale what it knows: nothing of it reaches the node.
     let _ = cluster.wharf(&["scale", "rc", "web", "--replicas=0"]);
     eventually("some commits pass", || {
@@ -111,7 +120,11 @@ fn another_cluster_at_the_same_address_is_refused() {
     cluster.start_coordinator();
     eventually("the agent says that the CA is another one", || {
         let log = cluster.agent_log("n1").to_lowercase();
-        if log.contains("unknownissuer") || log.contains("certificate") { Ok(()) } else { Err("not yet".to_owned()) }
+        if log.contains("unknownissuer") || log.contains("certificate") {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
     });
     assert_eq!(running_ids(&cluster), before);
 }

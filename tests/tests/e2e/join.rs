@@ -5,7 +5,11 @@ use std::time::Duration;
 use harness::{Cluster, eventually, eventually_within};
 
 fn node_names(cluster: &Cluster) -> Vec<String> {
-    cluster.items("nodes").iter().filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned)).collect()
+    cluster
+        .items("nodes")
+        .iter()
+        .filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// Changes one character of the secret and mends the checksum, as someone who guesses would.
@@ -21,7 +25,9 @@ fn forged(token: &str) -> String {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, b| {
-        (0..8).fold(crc ^ u32::from(*b), |c, _| if c & 1 == 1 { (c >> 1) ^ 0xedb8_8320 } else { c >> 1 })
+        (0..8).fold(crc ^ u32::from(*b), |c, _| {
+            if c & 1 == 1 { (c >> 1) ^ 0xedb8_8320 } else { c >> 1 }
+        })
     })
 }
 
@@ -33,7 +39,11 @@ fn bad_tokens_get_one_clear_line_and_change_nothing() {
 
     let mut tampered = good.clone();
     tampered.replace_range(20..21, if &good[20..21] == "x" { "y" } else { "x" });
-    for (token, words) in [("hello", "not a join token"), (tampered.as_str(), "damaged"), (&forged(&good), refused)] {
+    for (token, words) in [
+        ("hello", "not a join token"),
+        (tampered.as_str(), "damaged"),
+        (&forged(&good), refused),
+    ] {
         let line = cluster.run_agent("bad", token).refused(1);
         assert!(line.contains(words), "{words}: {line}");
         assert!(!line.contains(&good[60..80]), "the token is not echoed: {line}");
@@ -41,7 +51,13 @@ fn bad_tokens_get_one_clear_line_and_change_nothing() {
 
     let expired = cluster.token(&["--ttl", "1s"]);
     let made = std::time::Instant::now();
-    eventually("the token expires", || if made.elapsed() > Duration::from_millis(2100) { Ok(()) } else { Err(String::new()) });
+    eventually("the token expires", || {
+        if made.elapsed() > Duration::from_millis(2100) {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    });
     assert!(cluster.run_agent("expired", &expired).refused(1).contains(refused));
 
     let revoked = cluster.token(&[]);
@@ -86,8 +102,16 @@ fn fifty_agents_join_at_once_with_one_token_and_no_more() {
         cluster.spawn_agent(name, Some(&token));
     }
     eventually_within(Duration::from_secs(120), "50 nodes Ready", || {
-        let ready = cluster.items("nodes").iter().filter(|n| n.to_string().contains("AgentReady")).count();
-        if ready == 50 { Ok(()) } else { Err(format!("{ready} Ready")) }
+        let ready = cluster
+            .items("nodes")
+            .iter()
+            .filter(|n| n.to_string().contains("AgentReady"))
+            .count();
+        if ready == 50 {
+            Ok(())
+        } else {
+            Err(format!("{ready} Ready"))
+        }
     });
     let line = cluster.run_agent("n51", &token).refused(1);
     assert!(line.contains("the join token was refused"), "{line}");

@@ -16,7 +16,10 @@ fn ids(containers: &[Container]) -> BTreeMap<String, String> {
 
 fn restarts(cluster: &Cluster) -> u64 {
     let pods = cluster.items("pods");
-    let statuses = pods.iter().filter_map(|p| p["status"]["containerStatuses"].as_array()).flatten();
+    let statuses = pods
+        .iter()
+        .filter_map(|p| p["status"]["containerStatuses"].as_array())
+        .flatten();
     statuses.map(|s| s["restartCount"].as_u64().unwrap_or(0)).sum()
 }
 
@@ -31,7 +34,11 @@ fn coordinator_killed_while_scaling_to_60() {
     for running in [5, 20, 40] {
         eventually(&format!("{running} containers run"), || {
             let n = cluster.running().len();
-            if n >= running { Ok(()) } else { Err(format!("{n} running")) }
+            if n >= running {
+                Ok(())
+            } else {
+                Err(format!("{n} running"))
+            }
         });
         seen.extend(ids(&cluster.running()));
         cluster.kill_coordinator();
@@ -82,13 +89,22 @@ fn coordinator_away_for_many_heartbeats() {
     eventually("the agent restarts it by itself", || {
         let running = cluster.running();
         let back = running.iter().any(|c| c.pod == victim.pod && c.id != victim.id);
-        if running.len() == 4 && back { Ok(()) } else { Err(format!("{running:?}")) }
+        if running.len() == 4 && back {
+            Ok(())
+        } else {
+            Err(format!("{running:?}"))
+        }
     });
     // At 300 ms a heartbeat this is more than ten.
     eventually("ten heartbeats pass", || {
-        if away.elapsed() > Duration::from_millis(3300) { Ok(()) } else { Err(String::new()) }
+        if away.elapsed() > Duration::from_millis(3300) {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
     });
-    let others = |all: &[Container]| -> Vec<Container> { all.iter().filter(|c| c.pod != victim.pod).cloned().collect() };
+    let others =
+        |all: &[Container]| -> Vec<Container> { all.iter().filter(|c| c.pod != victim.pod).cloned().collect() };
     assert_eq!(others(&cluster.running()), others(&before), "the others run on");
     cluster.start_coordinator();
     eventually("the restart is reported afterwards", || match restarts(&cluster) {
@@ -102,16 +118,21 @@ fn coordinator_away_for_many_heartbeats() {
 
 #[test]
 fn docker_restarted_under_the_agent() {
-    let mut own = OwnEngine::start(17);
-    let mut cluster = Cluster::with(Options { engine: own.engine.clone(), ..Options::default() });
+    let mut own = OwnEngine::start("restart");
+    let mut cluster = Cluster::with(Options {
+        engine: own.engine.clone(),
+        ..Options::default()
+    });
     cluster.join(&["n1"]);
     cluster.create(&controller("web", 3, &["serve"])).ok();
     cluster.settled(3);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         own.down(signal);
-        eventually("the node says that Docker is away", || match cluster.node_condition("n1") {
-            (status, reason) if status == "False" && reason == "DockerUnavailable" => Ok(()),
-            other => Err(format!("{other:?}")),
+        eventually("the node says that Docker is away", || {
+            match cluster.node_condition("n1") {
+                (status, reason) if status == "False" && reason == "DockerUnavailable" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         });
         own.up();
         cluster.node_ready("n1");
@@ -119,7 +140,11 @@ fn docker_restarted_under_the_agent() {
             let running = cluster.running();
             let pods: std::collections::BTreeSet<_> = running.iter().map(|c| &c.pod).collect();
             assert!(running.len() <= 3, "doubled: {running:?}");
-            if pods.len() == 3 && cluster.ready_pods().len() == 3 { Ok(()) } else { Err(format!("{running:?}")) }
+            if pods.len() == 3 && cluster.ready_pods().len() == 3 {
+                Ok(())
+            } else {
+                Err(format!("{running:?}"))
+            }
         });
     }
     drop(cluster);
@@ -137,16 +162,26 @@ fn containers_removed_and_killed_behind_our_back() {
     eventually("both are put back", || {
         let running = cluster.running();
         let new = running.iter().filter(|c| before.iter().all(|b| b.id != c.id)).count();
-        if running.len() == 2 && new == 2 && cluster.ready_pods().len() == 2 { Ok(()) } else { Err(format!("{running:?}")) }
+        if running.len() == 2 && new == 2 && cluster.ready_pods().len() == 2 {
+            Ok(())
+        } else {
+            Err(format!("{running:?}"))
+        }
     });
     eventually("events say so", || {
         let events = cluster.items("events");
         let says = |pod: &str, words: &str| {
             events.iter().any(|e| {
                 e["involvedObject"]["name"] == pod
-                    && format!("{} {}", e["reason"], e["message"]).to_lowercase().contains(words)
+                    && format!("{} {}", e["reason"], e["message"])
+                        .to_lowercase()
+                        .contains(words)
             })
         };
-        if says(&before[0].pod, "removed") && says(&before[1].pod, "137") { Ok(()) } else { Err(format!("{events:#?}")) }
+        if says(&before[0].pod, "removed") && says(&before[1].pod, "137") {
+            Ok(())
+        } else {
+            Err(format!("{events:#?}"))
+        }
     });
 }

@@ -85,6 +85,9 @@ impl Shared {
 }
 
 impl SqliteStore {
+    /// Name of the file in the data directory.
+    pub const FILE: &'static str = schema::FILE;
+
     /// Opens the store in directory `dir`, made if absent, and holds `dir/lock` until it is closed. Blocks
     /// while the whole file is checked.
     pub fn open(dir: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
