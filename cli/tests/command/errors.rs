@@ -167,13 +167,13 @@ async fn a_coordinator_that_never_answers() {
     fake.state().silent = true;
     let server = fake.serve().await;
     let expected = format!(
-        "error: {}: no answer within 50ms; whether it was done is not known; see --request-timeout\n",
+        "error: {}: no answer within 400ms; whether it was done is not known; see --request-timeout\n",
         server.address
     );
-    let done = wharf(&server, "scale rc web --replicas 1 --request-timeout 50ms").await;
+    let done = wharf(&server, "scale rc web --replicas 1 --request-timeout 400ms").await;
     assert_eq!((done.code, done.err.as_str()), (4, expected.as_str()));
     let mut command = Command::new(&[&server.address]);
-    command.env.vars.insert("WHARF_REQUEST_TIMEOUT".into(), "50ms".into());
+    command.env.vars.insert("WHARF_REQUEST_TIMEOUT".into(), "400ms".into());
     let done = command.run("get pods").await;
     assert_eq!(
         (done.code, done.err),

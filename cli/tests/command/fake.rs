@@ -259,11 +259,8 @@ impl Resources for Fake {
                 }
                 let next = {
                     let state = fake.state();
-                    let later = state.history.iter().filter(|(revision, ..)| *revision > at);
-                    later
-                        .filter(|(.., v)| selects(&request, v).unwrap_or(false))
-                        .next()
-                        .cloned()
+                    let mut later = state.history.iter().filter(|(revision, ..)| *revision > at);
+                    later.find(|(.., v)| selects(&request, v).unwrap_or(false)).cloned()
                 };
                 if let Some((revision, kind, value)) = next {
                     let event = wire::WatchEvent {

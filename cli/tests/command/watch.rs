@@ -120,7 +120,7 @@ async fn lists_again_when_changes_were_missed_and_shows_only_what_is_new() {
 }
 
 #[tokio::test]
-async fn survives_a_restart_and_gives_up_when_nobody_comes_back() {
+async fn gives_up_when_nobody_comes_back() {
     let fake = Fake::new();
     fake.put(Kind::Pod, phase("a", "Running"));
     let server = fake.serve().await;
