@@ -157,7 +157,9 @@ impl RunArgs {
 impl Config {
     /// Fills in the defaults and checks every value.
     pub fn new(options: Options) -> Result<Self, Error> {
-        let data_dir = options.data_dir.ok_or_else(|| bad("data-dir", "is not set: name the coordinator's data directory"))?;
+        let data_dir = options
+            .data_dir
+            .ok_or_else(|| bad("data-dir", "is not set: name the coordinator's data directory"))?;
         let listen = options.listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 7443)));
         let enrol = match options.enrol {
             Some(enrol) => enrol,
@@ -178,13 +180,22 @@ impl Config {
             ("http", http, "enrol", enrol),
         ] {
             if address.port() != 0 && address.port() == theirs.port() && address.ip() == theirs.ip() {
-                return Err(bad(name, &format!("and {other} are both {address}: choose another port")));
+                return Err(bad(
+                    name,
+                    &format!("and {other} are both {address}: choose another port"),
+                ));
             }
         }
         if let Some(advertise) = &options.advertise {
-            let port = advertise.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, p)| p);
+            let port = advertise
+                .rsplit_once(':')
+                .filter(|(host, _)| !host.is_empty())
+                .map(|(_, p)| p);
             if !port.is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p != 0)) {
-                return Err(bad("advertise", &format!("is {advertise:?}, not HOST:PORT as in coordinator.example:7443")));
+                return Err(bad(
+                    "advertise",
+                    &format!("is {advertise:?}, not HOST:PORT as in coordinator.example:7443"),
+                ));
             }
         }
         let d = session::Settings::default();
@@ -239,7 +250,9 @@ fn read(path: &Path) -> Result<Options, Error> {
 /// Reads a file's text. The error has the line and names an unknown key's nearest one.
 fn parse(text: &str) -> Result<Options, String> {
     let place = |e: &toml::de::Error| {
-        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+        let line = e
+            .span()
+            .map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         format!("line {line}: {}", e.message().replace('\n', " "))
     };
     let table: toml::Table = text.parse().map_err(|e| place(&e))?;
@@ -264,7 +277,9 @@ fn parse(text: &str) -> Result<Options, String> {
 /// Every key of the file: the flags' names.
 fn known() -> Vec<String> {
     let cli = Cli::command();
-    let run = cli.find_subcommand("run").map(|c| c.get_arguments().collect::<Vec<_>>());
+    let run = cli
+        .find_subcommand("run")
+        .map(|c| c.get_arguments().collect::<Vec<_>>());
     let names = run.unwrap_or_default().into_iter().filter_map(clap::Arg::get_long);
     names
         .filter(|n| !["config", "check-config", "help", "version"].contains(n))

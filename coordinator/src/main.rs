@@ -44,6 +44,10 @@ fn run(args: RunArgs) -> Result<(), Error> {
 }
 
 async fn serve(config: Config) -> Result<(), Error> {
+    if !config.data_dir.is_dir() {
+        // Opening a store would make a mistyped directory.
+        return Err(Error::NoCluster(config.data_dir.display().to_string()));
+    }
     // The whole file is checked before anything else goes on; nothing else is waiting yet.
     let store = Arc::new(SqliteStore::open(&config.data_dir, SqliteOptions::default())?);
     let coordinator = Coordinator::start(config, store.clone()).await?;

@@ -19,7 +19,10 @@ use crate::{
     config::Config,
     error::Error,
     events::{Note, Recorder},
-    http::{self, metrics::{Metered, Metrics}},
+    http::{
+        self,
+        metrics::{Metered, Metrics},
+    },
     leader::{
         self,
         guard::{Guard, GuardError, Mark},
@@ -101,7 +104,9 @@ impl Coordinator {
         hub.read(|w| guard.check(&history.cluster, &history.incarnation, w))?;
         // Bound before the term is taken: a port in use must not end another process's leadership.
         let listener = listen("http", config.http).await?;
-        let http = listener.local_addr().map_err(|e| listen_error("http", config.http, &e))?;
+        let http = listener
+            .local_addr()
+            .map_err(|e| listen_error("http", config.http, &e))?;
 
         let mut base = JoinSet::new();
         let feeding = hub.clone().run();
@@ -118,12 +123,7 @@ impl Coordinator {
         hub.set_fence(Some(fence));
 
         let (recorder, notes) = Recorder::new();
-        let (sessions, driver) = Sessions::new(
-            hub.clone(),
-            recorder.clone(),
-            metrics.clone(),
-            config.sessions.clone(),
-        );
+        let (sessions, driver) = Sessions::new(hub.clone(), recorder.clone(), metrics.clone(), config.sessions.clone());
         let mut all = Self {
             config,
             hub,

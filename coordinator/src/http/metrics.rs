@@ -76,7 +76,11 @@ impl Metrics {
         all.register("build", "Release of the coordinator", build);
         all.register("sessions", "Agents connected now", new.sessions.clone());
         all.register("sessions_opened", "Sessions begun", new.sessions_opened.clone());
-        all.register("sessions_ended", "Sessions ended, by reason", new.sessions_ended.clone());
+        all.register(
+            "sessions_ended",
+            "Sessions ended, by reason",
+            new.sessions_ended.clone(),
+        );
         all.register("assignments_sent", "Assignments sent, by kind", new.assignments.clone());
         all.register("statuses_written", "Pod statuses written", new.statuses_written.clone());
         all.register(
@@ -84,14 +88,22 @@ impl Metrics {
             "Pod statuses from a node that the pod is not bound to",
             new.statuses_ignored.clone(),
         );
-        all.register("agent_events_dropped", "Agents' events dropped", new.events_dropped.clone());
+        all.register(
+            "agent_events_dropped",
+            "Agents' events dropped",
+            new.events_dropped.clone(),
+        );
         all.register("store_commits", "Commits, by result", new.commits.clone());
         all.register(
             "store_commit_seconds",
             "Time to make a commit durable",
             new.commit_seconds.clone(),
         );
-        all.register("store_revision", "Revision that the coordinator has seen", new.revision.clone());
+        all.register(
+            "store_revision",
+            "Revision that the coordinator has seen",
+            new.revision.clone(),
+        );
         all.register("nodes", "Nodes, by Ready condition", new.nodes.clone());
         all.register("pods", "Pods, by phase", new.pods.clone());
         all.register("leader", "1 while this coordinator leads", new.leader.clone());
@@ -137,9 +149,7 @@ impl Metrics {
             (ready, w.nodes.len(), w.rv)
         });
         for (phase, n) in phases {
-            self.pods
-                .get_or_create(&vec![("phase", phase.as_str())])
-                .set(gauge(n));
+            self.pods.get_or_create(&vec![("phase", phase.as_str())]).set(gauge(n));
         }
         for (label, n) in [("true", ready), ("false", total - ready)] {
             self.nodes.get_or_create(&vec![("ready", label)]).set(gauge(n));

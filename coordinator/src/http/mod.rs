@@ -52,7 +52,10 @@ async fn healthz(State(sources): State<Sources>) -> (StatusCode, String) {
         Ok(Err(e)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n")),
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("the store does not answer within {}\n", humantime::format_duration(STORE_ANSWERS)),
+            format!(
+                "the store does not answer within {}\n",
+                humantime::format_duration(STORE_ANSWERS)
+            ),
         ),
     }
 }
@@ -69,7 +72,10 @@ async fn readyz(State(sources): State<Sources>) -> (StatusCode, &'static str) {
 async fn leader(State(sources): State<Sources>) -> (StatusCode, String) {
     match sources.hub.fence() {
         Some(fence) => (StatusCode::OK, format!("term {}\n", fence.term)),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "this coordinator does not lead\n".into()),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this coordinator does not lead\n".into(),
+        ),
     }
 }
 

@@ -110,7 +110,11 @@ impl Guard {
                 found: world.rv.revision(),
                 served: mark.revision,
             })
-        } else if world.terms.get(&mark.term).is_none_or(|t| t.incarnation != mark.incarnation) {
+        } else if world
+            .terms
+            .get(&mark.term)
+            .is_none_or(|t| t.incarnation != mark.incarnation)
+        {
             Err(GuardError::OtherTerm {
                 dir: dir(),
                 term: mark.term,

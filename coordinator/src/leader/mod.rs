@@ -31,9 +31,7 @@ pub fn holder() -> String {
 pub async fn take(hub: &Hub, incarnation: &str, holder: &str) -> Result<Fence, CommitError> {
     let mut feed = hub.subscribe();
     let fence = hub.store().take_term(incarnation, holder).await?;
-    let included = || {
-        hub.read(|w| w.terms.get(&fence.term).is_some_and(|t| t.nonce == *fence.nonce))
-    };
+    let included = || hub.read(|w| w.terms.get(&fence.term).is_some_and(|t| t.nonce == *fence.nonce));
     while !included() {
         // Lagging is as good as a batch: look again.
         if let Err(tokio::sync::broadcast::error::RecvError::Closed) = feed.recv().await {

@@ -36,7 +36,9 @@ pub fn record(facts: &NodeFacts, capabilities: &[String]) -> Result<FactsRecord,
         ("pods", allocatable.pods, capacity.pods),
     ] {
         if part > whole {
-            return Err(format!("allocatable {name} ({part}) is more than the capacity ({whole})"));
+            return Err(format!(
+                "allocatable {name} ({part}) is more than the capacity ({whole})"
+            ));
         }
     }
     for (name, text) in [
@@ -55,7 +57,9 @@ pub fn record(facts: &NodeFacts, capabilities: &[String]) -> Result<FactsRecord,
         }
     }
     if capabilities.len() > CAPABILITIES || capabilities.iter().any(|c| labels::check_dns_subdomain(c).is_err()) {
-        return Err(format!("capabilities are more than {CAPABILITIES} or not all lower-case words"));
+        return Err(format!(
+            "capabilities are more than {CAPABILITIES} or not all lower-case words"
+        ));
     }
     Ok(FactsRecord {
         status: NodeStatus {
@@ -102,7 +106,10 @@ fn resources(amounts: &ResourceAmounts) -> ResourceList {
     ResourceList::from([
         ("cpu".to_owned(), Quantity::from_milli(amounts.cpu_milli)),
         ("memory".to_owned(), Quantity::from_bytes(amounts.memory)),
-        ("ephemeral-storage".to_owned(), Quantity::from_bytes(amounts.ephemeral_storage)),
+        (
+            "ephemeral-storage".to_owned(),
+            Quantity::from_bytes(amounts.ephemeral_storage),
+        ),
         ("pods".to_owned(), Quantity::from_units(amounts.pods)),
     ])
 }
@@ -110,7 +117,9 @@ fn resources(amounts: &ResourceAmounts) -> ResourceList {
 fn addresses(facts: &NodeFacts) -> Result<Vec<NodeAddress>, String> {
     let good = |a: &String| a.parse::<std::net::IpAddr>().is_ok() || labels::check_dns_subdomain(a).is_ok();
     if facts.addresses.len() > ADDRESSES || !facts.addresses.iter().all(good) {
-        return Err(format!("addresses are more than {ADDRESSES} or not all addresses or host names"));
+        return Err(format!(
+            "addresses are more than {ADDRESSES} or not all addresses or host names"
+        ));
     }
     let of = |kind: &str, address: &String| NodeAddress {
         kind: kind.to_owned(),

@@ -56,7 +56,10 @@ pub fn lineage(world: &World, hello: &Hello) -> Lineage {
             fence.term
         ))
     } else if revision > world.rv {
-        Lineage::Broken(format!("revision {revision} is beyond the newest one here ({})", world.rv))
+        Lineage::Broken(format!(
+            "revision {revision} is beyond the newest one here ({})",
+            world.rv
+        ))
     } else {
         Lineage::Proven
     }
@@ -65,7 +68,9 @@ pub fn lineage(world: &World, hello: &Hello) -> Lineage {
 /// Releases N−2…N within one major release.
 pub fn check_version(ours: &str, theirs: &str) -> Result<(), String> {
     let refused = || {
-        format!("the agent is release {theirs:?} and the coordinator {ours}; install an agent of release {ours} or of one of the two before it")
+        format!(
+            "the agent is release {theirs:?} and the coordinator {ours}; install an agent of release {ours} or of one of the two before it"
+        )
     };
     let (Some((our_major, our_minor)), Some((major, minor))) = (release(ours), release(theirs)) else {
         return Err(refused());
@@ -109,7 +114,9 @@ pub fn strays(world: &World, node: &str, hello: &Hello, lineage: &Lineage) -> St
             Some((_, state)) if state.record.node == node || state.record.node.is_empty() => {}
             Some((_, state)) => {
                 let reason = format!("it is bound to node {}", state.record.node);
-                strays.stop.push(stop_unknown(&pod.uid, &pod.namespace, &pod.name, reason));
+                strays
+                    .stop
+                    .push(stop_unknown(&pod.uid, &pod.namespace, &pod.name, reason));
             }
             None if *lineage != Lineage::Proven => {}
             None if pod.running => strays.stop.push(unknown(&pod.uid, &pod.namespace, &pod.name)),
@@ -121,7 +128,12 @@ pub fn strays(world: &World, node: &str, hello: &Hello, lineage: &Lineage) -> St
 
 /// The stop entry for a pod whose record is gone.
 pub fn unknown(uid: &str, namespace: &str, name: &str) -> Stop {
-    stop_unknown(uid, namespace, name, "unknown to the coordinator: it was deleted".into())
+    stop_unknown(
+        uid,
+        namespace,
+        name,
+        "unknown to the coordinator: it was deleted".into(),
+    )
 }
 
 fn stop_unknown(uid: &str, namespace: &str, name: &str, reason: String) -> Stop {

@@ -38,7 +38,11 @@ pub fn merge(old: &StatusRecord, new: &StatusRecord) -> Option<StatusRecord> {
     let follows = order::supersedes((old.stamp(), &old.status), (new.stamp(), &new.status));
     let merged = StatusRecord {
         // The end of a pod is on record even if what comes with it would take the phase back.
-        status: if follows { new.status.clone() } else { old.status.clone() },
+        status: if follows {
+            new.status.clone()
+        } else {
+            old.status.clone()
+        },
         stopped: old.stopped || new.stopped,
         ..new.clone()
     };

@@ -38,9 +38,6 @@ pub enum Signal {
     Deleted(String),
 }
 
-
-
-
 /// Decides and writes until `signals` closes or the store refuses. Begin it once leadership is held: the
 /// grace for nodes on record counts from here.
 pub async fn run(

@@ -34,7 +34,11 @@ pub enum Verdict {
 enum Life {
     /// On record before this leadership; has not come back yet.
     Expected,
-    Open { handle: Arc<Handle>, docker: Docker, lost: bool },
+    Open {
+        handle: Arc<Handle>,
+        docker: Docker,
+        lost: bool,
+    },
     /// Waits for `agent_down` to pass.
     Closed(Verdict),
     Lost,

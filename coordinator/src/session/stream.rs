@@ -127,7 +127,9 @@ where
     let hello = match first {
         Err(_) => {
             let within = humantime::format_duration(settings.hello_timeout);
-            return Err(End::Refused(Status::deadline_exceeded(format!("no Hello within {within}"))));
+            return Err(End::Refused(Status::deadline_exceeded(format!(
+                "no Hello within {within}"
+            ))));
         }
         Ok(None | Some(Err(_))) => return Err(End::Closed),
         Ok(Some(Ok(Up {
@@ -141,7 +143,10 @@ where
     if hello.observed.len() > MAX_OBSERVED {
         return Err(End::protocol(format!("a Hello with more than {MAX_OBSERVED} pods")));
     }
-    let given = hello.facts.as_ref().ok_or_else(|| End::protocol("a Hello without facts"))?;
+    let given = hello
+        .facts
+        .as_ref()
+        .ok_or_else(|| End::protocol("a Hello without facts"))?;
     let facts = facts::record(given, &hello.capabilities).map_err(End::protocol)?;
     let fence = shared
         .hub
@@ -288,11 +293,7 @@ impl Session {
         });
         let unchanged = hello.fence.is_some() && hello.digest == assignments::digest(&wanted);
         let (kind, applies_to, delta) = if unchanged {
-            (
-                wire::assignments::Kind::Unchanged,
-                Rv(hello.revision),
-                Delta::default(),
-            )
+            (wire::assignments::Kind::Unchanged, Rv(hello.revision), Delta::default())
         } else {
             (wire::assignments::Kind::Complete, Rv(0), assignments::complete(&wanted))
         };
