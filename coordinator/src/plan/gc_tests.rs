@@ -219,15 +219,10 @@ fn expiry_removes_what_is_old_unused_or_too_much() {
         put_event(&mut sim, "default", &format!("many-{i}"), "y", now - 200 + i);
     }
     for (id, age) in [("old", 25 * 3600), ("new", 23 * 3600)] {
-        let op = OpRecord {
-            at: Time(now - age),
-            caller: String::new(),
-            request: String::new(),
-            kind: String::new(),
-            namespace: String::new(),
-            name: String::new(),
-            uid: String::new(),
-        };
+        let text = serde_json::json!({
+            "at": Time(now - age), "caller": "", "request": "", "kind": "", "namespace": "", "name": "", "uid": "",
+        });
+        let op: OpRecord = serde_json::from_value(text).expect("an op record");
         sim.put(keys::op(id), &op);
     }
     sim.settle();

@@ -290,12 +290,12 @@ impl World {
                     Some(record) => {
                         self.templates
                             .insert(hash.to_owned(), Arc::new(Template::new(update.rv, record)));
-                        self.refresh_pods_of_template(hash);
                     }
                     None => {
                         self.templates.remove(hash);
                     }
                 }
+                self.refresh_pods_of_template(hash);
                 touched.push(Touched::Template(hash.to_owned()));
             }
             Parsed::Event { namespace, name } => {
