@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use proto::model::{ConditionStatus, Event, Kind, Object, Phase, Time};
+use proto::model::{ConditionStatus, Event, Kind, Object, Phase, Quantity, Time};
 
 use super::*;
 use crate::{
