@@ -74,7 +74,7 @@ fn every_setting_has_its_variable_and_its_key() {
     let mut text = all.to_owned();
     for key in known() {
         if !all.contains(&format!("{key}=")) {
-            text += &format!("{key}=1\n");
+            text += &format!("{key}=1000\n");
         }
     }
     let options = parse(&text).unwrap();

@@ -48,6 +48,8 @@ struct Inner {
     failures: VecDeque<CommitError>,
     /// Commits that were applied, by how many changes.
     applied: Vec<usize>,
+    /// Commits with a pod that came under an old fence.
+    refused: usize,
     running: usize,
     most_running: usize,
 }
@@ -72,6 +74,7 @@ impl Double {
 impl Inner {
     fn commit(&mut self, fence: &Fence, changes: Vec<Change>) -> Result<Committed, CommitError> {
         if fence.term != self.term {
+            self.refused += usize::from(changes.iter().any(|c| c.key.starts_with("obj/pod/")));
             return Err(CommitError::Fenced {
                 ours: fence.term,
                 current: self.term,
@@ -376,10 +379,21 @@ async fn stops_when_deposed_and_starts_again_with_the_next_term() {
     bench.until("2 pods", |w| placed(w, "web") == 2).await;
     let next = bench.store.take_term("i", "other").await.unwrap();
     // The other leader's write; this process still believes it leads.
+    let refused = || bench.store.with(|s| s.refused);
+    bench.put_rc(&next, "web", 4).await;
+    let learned = async {
+        while refused() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), learned)
+        .await
+        .expect("it planned under the old fence");
     bench.put_rc(&next, "web", 5).await;
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
+    assert_eq!(refused(), 1, "it went on after it was deposed");
     assert_eq!(bench.hub.read(|w| placed(w, "web")), 2, "a deposed leader wrote");
     assert!(ended.try_recv().is_err(), "being deposed ended the process");
     bench.hub.set_fence(Some(next));

@@ -101,6 +101,20 @@ impl Change {
         }
     }
 
+    /// The pod that it creates or changes.
+    pub fn pod(&self) -> Option<&Key> {
+        match self {
+            Self::CreatePod { key, .. } => Some(key),
+            Self::Bind { pod, .. }
+            | Self::Explain { pod, .. }
+            | Self::Stop { pod, .. }
+            | Self::RemovePod { pod }
+            | Self::Release { pod }
+            | Self::Adopt { pod, .. } => Some(&pod.key),
+            _ => None,
+        }
+    }
+
     fn append(&self, out: &mut Vec<store::Change>) {
         match self {
             Self::PutTemplate { hash, record } => {

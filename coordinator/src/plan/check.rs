@@ -28,13 +28,16 @@ type Ports = HashMap<String, HashSet<(u16, Protocol)>>;
 pub struct Checker {
     added: HashMap<String, Amounts>,
     ports: Ports,
-    /// Pods created.
-    names: HashSet<Key>,
+    /// Pods that a plan of the pass creates or changes.
+    pods: HashSet<Key>,
+    /// Version of the world that the pass began with.
+    since: Option<Rv>,
 }
 
 impl Checker {
     /// Checks a plan against the world and the plans admitted before; counts it when it holds.
     pub fn admit(&mut self, world: &World, group: &Group, plan: &Plan) -> Result<(), Violation> {
+        let same_world = *self.since.get_or_insert(world.rv) == world.rv;
         let mut staged = Staged {
             world,
             group,
@@ -42,12 +45,11 @@ impl Checker {
             added: HashMap::new(),
             ports: HashMap::new(),
             taken: None,
-            names: HashSet::new(),
+            pods: HashSet::new(),
+            same_world,
         };
         let result = staged.plan(plan);
-        let Staged {
-            added, ports, names, ..
-        } = staged;
+        let Staged { added, ports, pods, .. } = staged;
         result.map_err(|what| Violation {
             group: group.clone(),
             what,
@@ -58,7 +60,7 @@ impl Checker {
         for (domain, taken) in ports {
             self.ports.entry(domain).or_default().extend(taken);
         }
-        self.names.extend(names);
+        self.pods.extend(pods);
         Ok(())
     }
 }
@@ -71,7 +73,9 @@ struct Staged<'a> {
     ports: Ports,
     /// Host ports that the world's pods take, built when first asked for.
     taken: Option<Ports>,
-    names: HashSet<Key>,
+    pods: HashSet<Key>,
+    /// The world is the one that the pass began with.
+    same_world: bool,
 }
 
 type Checked = Result<(), String>;
@@ -92,6 +96,14 @@ impl Staged<'_> {
                 keys.insert(change.key);
             }
             for change in &commit.changes {
+                if let Some(pod) = change.pod() {
+                    // One pod is of one group. Where the world moved on during the pass it may have come to
+                    // another one; then the store's expectations decide which plan holds.
+                    ensure(!(self.same_world && self.admitted.pods.contains(pod)), || {
+                        format!("{pod:?} is changed by another plan of this pass")
+                    })?;
+                    self.pods.insert(pod.clone());
+                }
                 self.change(change, &commit.changes)?;
             }
         }
@@ -192,10 +204,7 @@ impl Staged<'_> {
     }
 
     fn create(&mut self, key: &Key, record: &PodRecord, commit: &[Change]) -> Checked {
-        ensure(
-            !self.world.pods.contains_key(key) && !self.admitted.names.contains(key) && self.names.insert(key.clone()),
-            || format!("{key:?} exists already"),
-        )?;
+        ensure(!self.world.pods.contains_key(key), || format!("{key:?} exists already"))?;
         ensure(
             !record.uid.is_empty() && self.world.pod_by_uid(&record.uid).is_none(),
             || format!("{key:?} has no uid of its own"),

@@ -153,6 +153,23 @@ fn capacity_and_host_ports() {
         checker.admit(&sim.world, &web(), &plan("web-3")).is_err(),
         "the same port"
     );
+    // A pod that came to another group during the pass is no fault.
+    let bare = Group::Pod(key("default", "bare"));
+    let explain = Plan {
+        commits: vec![Commit {
+            group: bare.clone(),
+            changes: vec![Change::Explain {
+                pod: of(&sim, "bare"),
+                waiting: "x".into(),
+            }],
+            notes: Vec::new(),
+        }],
+        wake_at: None,
+    };
+    assert!(checker.admit(&sim.world, &bare, &explain).is_ok());
+    assert!(checker.admit(&sim.world, &bare, &explain).is_err());
+    sim.put_node("n3", &[], false);
+    assert!(checker.admit(&sim.world, &bare, &explain).is_ok());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Which groups must be planned again. Fed by `control::driver` with what each update touched.
 //!
-//! Invariant: planners cost what changed. A group that is not marked here would plan nothing (the property
-//! tests compare with a full pass).
+//! Invariant: planners cost what changed. A group that is not marked here would plan nothing but a fresher
+//! reason for a pod that waits (the property tests compare with a full pass).
 
 use std::collections::BTreeSet;
 

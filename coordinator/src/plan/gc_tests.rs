@@ -130,6 +130,29 @@ fn an_unplaced_pod_says_so_once_and_is_placed_when_there_is_room() {
 }
 
 #[test]
+fn room_that_an_ended_pod_leaves_is_given_to_one_that_waits() {
+    let mut sim = fleet();
+    sim.delete_node("n2");
+    let ask = Ask {
+        host_port: 80,
+        ..Ask::default()
+    };
+    for name in ["p1", "p2", "p3"] {
+        sim.put_bare("default", name, &template(name, ask));
+        sim.settle();
+    }
+    let node = |sim: &Sim, name: &str| sim.world.pods[&key("default", name)].record.node.clone();
+    assert_eq!((node(&sim, "p1").as_str(), node(&sim, "p2").as_str()), ("n1", ""));
+    // It ends and its record stays; the next one is deleted.
+    sim.report(&key("default", "p1"), Phase::Succeeded, false, false);
+    sim.settle();
+    assert_eq!((node(&sim, "p2").as_str(), node(&sim, "p3").as_str()), ("n1", ""));
+    sim.stop(&key("default", "p2"));
+    sim.settle();
+    assert_eq!(node(&sim, "p3"), "n1");
+}
+
+#[test]
 fn pods_of_a_deleted_controller_are_stopped() {
     let mut sim = fleet();
     sim.put_rc(&rc("default", "web", "u", 3, template("web", Ask::default())));
@@ -219,16 +242,10 @@ fn expiry_removes_what_is_old_unused_or_too_much() {
         put_event(&mut sim, "default", &format!("many-{i}"), "y", now - 200 + i);
     }
     for (id, age) in [("old", 25 * 3600), ("new", 23 * 3600)] {
-        let op = OpRecord {
-            at: Time(now - age),
-            caller: String::new(),
-            request: String::new(),
-            kind: String::new(),
-            namespace: String::new(),
-            name: String::new(),
-            uid: String::new(),
-            result: String::new(),
-        };
+        let text = serde_json::json!({
+            "at": Time(now - age), "caller": "", "request": "", "kind": "", "namespace": "", "name": "", "uid": "",
+        });
+        let op: OpRecord = serde_json::from_value(text).expect("an op record");
         sim.put(keys::op(id), &op);
     }
     sim.settle();

@@ -18,7 +18,7 @@ pub mod gc;
 pub mod replicas;
 pub mod scheduler;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 
