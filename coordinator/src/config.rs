@@ -35,7 +35,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   wharf-coordinator run --data-dir /var/lib/wharfinger
   WHARF_HEARTBEAT_MS=500 wharf-coordinator run --data-dir D --listen 127.0.0.1:0")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Make a cluster: its CA, its store, and the admin's credentials at DIR/admin.yaml.
     #[command(after_help = "Examples:
   wharf-coordinator init --data-dir /var/lib/wharfinger --advertise coordinator.example:7443

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     proto::program::init_logging();
     let result = match command {
-        Command::Run(args) => run(args),
+        Command::Run(args) => run(*args),
         Command::Init(args) => init(args),
         Command::AdminCredentials(args) => admin_credentials(&args),
     };

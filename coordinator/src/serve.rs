@@ -26,10 +26,7 @@ use crate::{
     init::Layout,
     run::{self, Coordinator},
     session::service::{Callers, Renewer},
-    store::{
-        Store,
-        sqlite::{SqliteOptions, SqliteStore},
-    },
+    store::sqlite::{SqliteOptions, SqliteStore},
     tls::{self, AcceptLimits},
 };
 
@@ -56,16 +53,23 @@ fn check_data_dir(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-async fn lead(config: Config, store: Arc<dyn Store>) -> Result<(), Error> {
+async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
     // Bound before the term is taken: a port in use must not end another process's leadership.
     let session = run::listen("agents and the command", config.listen).await?;
     let enrol = run::listen("joining", config.enrol).await?;
     let addresses = (session.local_addr().ok(), enrol.local_addr().ok());
 
-    let mut coordinator = Coordinator::start(config, store).await?;
+    let mut coordinator = Coordinator::start(config, store.clone()).await?;
     let authority = open_authority(&coordinator).await?;
     let stopping = coordinator.stopping();
 
+    let ending = stopping.clone();
+    coordinator.spawn("the store", async move {
+        tokio::select! {
+            () = ending.cancelled() => Ok(()),
+            reason = store.closed() => Err(reason),
+        }
+    });
     start_control(&mut coordinator);
     let (ca, ending) = (authority.clone(), stopping.clone());
     coordinator.spawn("certificates", async move {

@@ -227,6 +227,7 @@ fn expiry_removes_what_is_old_unused_or_too_much() {
             namespace: String::new(),
             name: String::new(),
             uid: String::new(),
+            result: String::new(),
         };
         sim.put(keys::op(id), &op);
     }
