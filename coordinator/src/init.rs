@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,7 +19,7 @@ use proto::{
     model::labels::check_dns_subdomain,
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     ca::{
@@ -33,93 +32,13 @@ use crate::{
     store::{Change, CommitError, Expect, OpenError, ReadError, Store, keys},
 };
 
+pub use crate::layout::{ClusterFile, Layout};
+
 /// Session port where none is named.
 pub const SESSION_PORT: u16 = 7443;
 /// The first user.
 pub const ADMIN: &str = "admin";
 const ADMIN_LIFE_MS: u64 = 365 * 24 * 3600 * 1000;
-
-/// Where things lie in a coordinator's data directory.
-#[derive(Clone, Debug)]
-pub struct Layout(PathBuf);
-
-impl Layout {
-    pub fn new(data_dir: &Path) -> Self {
-        Self(data_dir.to_owned())
-    }
-
-    /// The mark that this directory belongs to a cluster, [`ClusterFile`].
-    pub fn cluster_file(&self) -> PathBuf {
-        self.0.join("cluster.json")
-    }
-
-    /// The cluster secret K.
-    pub fn cluster_key(&self) -> PathBuf {
-        self.0.join("cluster.key")
-    }
-
-    pub fn admin_file(&self) -> PathBuf {
-        self.0.join("admin.yaml")
-    }
-
-    fn ca_dir(&self) -> PathBuf {
-        self.0.join("ca")
-    }
-
-    pub fn intermediate_key(&self) -> PathBuf {
-        self.ca_dir().join("intermediate.key")
-    }
-
-    /// The intermediate, then the root.
-    pub fn intermediate_cert(&self) -> PathBuf {
-        self.ca_dir().join("intermediate.crt")
-    }
-
-    /// Audit records of commands on this host, until the coordinator takes them in.
-    pub fn audit_dir(&self) -> PathBuf {
-        self.ca_dir().join("audit")
-    }
-
-    /// What `init` works in before anything has its name.
-    fn staging(&self) -> PathBuf {
-        self.0.join(".init")
-    }
-
-    /// Reads this coordinator's intermediate; the error names the file.
-    pub(crate) fn issuer(&self, cluster: &str) -> Result<Issuer, (PathBuf, String)> {
-        let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|e| (path, e.to_string()));
-        let chain = read(self.intermediate_cert())?;
-        let key = read(self.intermediate_key())?;
-        Issuer::new(cluster, &chain, &key).map_err(|e| (self.intermediate_cert(), e.to_string()))
-    }
-}
-
-/// `cluster.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterFile {
-    /// UUID.
-    pub cluster: String,
-    /// UUID of the state history that this directory served last.
-    pub incarnation: String,
-    /// Name of this coordinator, a DNS subdomain.
-    pub name: String,
-    /// Session addresses at the time of `init` or `join`.
-    pub addresses: Vec<String>,
-}
-
-impl ClusterFile {
-    /// The error is for people and does not name the path.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => {
-                "no cluster in this data directory; run `wharf-coordinator init` first".to_owned()
-            }
-            _ => e.to_string(),
-        })?;
-        serde_json::from_slice(&bytes).map_err(|e| format!("damaged ({e}); put back the undamaged file"))
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct InitOptions {
@@ -363,7 +282,7 @@ fn refuse_to_overwrite(layout: &Layout) -> Result<(), InitError> {
     if staging.exists() && !layout.cluster_file().exists() {
         return Err(InitError::Interrupted {
             path: staging.display().to_string(),
-            dir: layout.0.display().to_string(),
+            dir: layout.dir().display().to_string(),
         });
     }
     match ours.iter().find(|path| path.symlink_metadata().is_ok()) {

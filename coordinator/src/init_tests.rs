@@ -1,3 +1,5 @@
+//! `init` and `admin-credentials` on real directories.
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;

@@ -11,7 +11,7 @@
 //! | [`api`] | the admin services |
 //! | [`leader`] | takes the term; refuses a store that is older than what was served |
 //! | [`http`] | health and metrics |
-//! | [`init`] | a new cluster |
+//! | [`init`] | a new cluster; [`layout`] where its files lie |
 //! | [`config`], [`error`], [`events`], [`run`], [`serve`] | settings, how the process ends, notes, wiring |
 
 pub mod api;
@@ -22,6 +22,7 @@ pub mod error;
 pub mod events;
 pub mod http;
 pub mod init;
+pub mod layout;
 pub mod leader;
 pub mod plan;
 pub mod run;

@@ -1,3 +1,5 @@
+//! The accept loop and its configurations with real TLS clients, silent ones included.
+
 use std::{collections::VecDeque, net::SocketAddr};
 
 use proto::identity::Role;

@@ -1,3 +1,5 @@
+//! Every method and every kind by every role, against tables written down here.
+
 use prost::Message as _;
 use proto::identity::Identity;
 

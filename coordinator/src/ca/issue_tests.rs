@@ -1,3 +1,5 @@
+//! What of a request reaches a certificate, and what is refused.
+
 use proptest::prelude::*;
 use rcgen::{CertificateSigningRequest, PKCS_ED25519};
 use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate};

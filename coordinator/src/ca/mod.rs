@@ -55,7 +55,7 @@ use self::{
 #[cfg(test)]
 use crate::store;
 use crate::{
-    init::{ClusterFile, Layout},
+    layout::{ClusterFile, Layout},
     store::{Change, CommitError, Fence, ReadError, Store, Update},
 };
 
