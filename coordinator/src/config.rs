@@ -149,6 +149,12 @@ options! {
     /// Most agents connected at a time [default: 12000].
     #[arg(long, env = "WHARF_MAX_SESSIONS", value_name = "N", hide_short_help = true)]
     max_sessions: usize,
+    /// Events that an agent may send at once [default: 256].
+    #[arg(long, env = "WHARF_EVENT_BURST", value_name = "N", hide_short_help = true)]
+    event_burst: u32,
+    /// Time until an agent may send one event more, milliseconds [default: 100].
+    #[arg(long, env = "WHARF_EVENT_EVERY_MS", value_name = "MS", hide_short_help = true)]
+    event_every_ms: u64,
     /// How often the mark of what was served is renewed, milliseconds [default: 3000].
     #[arg(long, env = "WHARF_SERVED_MARK_MS", value_name = "MS", hide_short_help = true)]
     served_mark_ms: u64,
@@ -254,6 +260,8 @@ impl Config {
             max_silence: time("max-silence-ms", options.max_silence_ms, d.max_silence)?,
             max_skew: time("max-clock-skew-ms", options.max_clock_skew_ms, d.max_skew)?,
             max_sessions: count("max-sessions", options.max_sessions.unwrap_or(d.max_sessions), 100_000)?,
+            event_burst: options.event_burst.unwrap_or(d.event_burst),
+            event_every: time("event-every-ms", options.event_every_ms, d.event_every)?,
             coordinators: options.advertise.iter().cloned().collect(),
         };
         let defaults = ca::Settings::default();

@@ -48,6 +48,9 @@ struct History {
     cluster: String,
     /// UUID of the state history.
     incarnation: String,
+    /// Session addresses as told to `init`.
+    #[serde(default)]
+    addresses: Vec<String>,
 }
 
 impl History {
@@ -88,7 +91,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// Loads the store, takes the term, and starts what keeps sessions and serves HTTP. Agents are served once
     /// the caller puts [`Coordinator::routes`] behind a listener.
-    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+    pub async fn start(mut config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Metered {
             store,
@@ -102,6 +105,9 @@ impl Coordinator {
             return Err(Error::NoCluster(config.data_dir.display().to_string()));
         };
         hub.read(|w| guard.check(&history.cluster, &history.incarnation, w))?;
+        if config.sessions.coordinators.is_empty() {
+            config.sessions.coordinators.clone_from(&history.addresses);
+        }
         // Bound before the term is taken: a port in use must not end another process's leadership.
         let listener = listen("http", config.http).await?;
         let http = listener

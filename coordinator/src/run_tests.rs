@@ -34,7 +34,8 @@ fn config(dir: &Path) -> Config {
 async fn initialised() -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new(MemoryOptions::default()));
     let fence = store.take_term(INCARNATION, "init").await.unwrap();
-    let meta = format!("{{\"cluster\":\"c\",\"incarnation\":\"{INCARNATION}\",\"more\":1}}");
+    let meta =
+        format!("{{\"cluster\":\"c\",\"incarnation\":\"{INCARNATION}\",\"addresses\":[\"c1:7443\"],\"more\":1}}");
     let node = Bytes::from_static(b"{\"metadata\":{\"name\":\"n1\",\"uid\":\"u\"},\"spec\":{}}");
     let changes = vec![
         Change::put(META_CLUSTER, Expect::Absent, meta),
@@ -85,7 +86,7 @@ async fn it_serves_until_asked_to_end_and_knows_its_store_again() {
         let _ = ended.await;
     }));
     let mut agent = Agent::connect(address, "n1", hello()).await;
-    agent.welcome().await;
+    assert_eq!(agent.welcome().await.coordinators, ["c1:7443"]);
     agent.assignments().await;
     let mut feed = hub.subscribe();
     while hub.read(|w| !w.nodes["n1"].is_ready()) {

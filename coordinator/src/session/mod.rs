@@ -4,7 +4,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `service` | the gRPC service; who calls comes from [`service::Callers`], never from a message |
-//! | `stream` | one session from Hello to its end |
+//! | `greet`, `stream` | one session: its beginning, and the rest |
 //! | `hello` | PURE: what a Hello must fulfil, lineage, pods that nobody knows |
 //! | `assignments` | PURE: what a node should run, and the change between two states |
 //! | `ingest`, `facts`, `notes` | what agents report, checked, on its way to the store |
@@ -17,6 +17,7 @@
 
 pub mod assignments;
 mod facts;
+mod greet;
 mod hello;
 mod ingest;
 pub mod liveness;
@@ -62,6 +63,9 @@ pub struct Settings {
     pub max_skew: Duration,
     /// Most nodes connected at a time.
     pub max_sessions: usize,
+    /// Events that an agent may send at once, and how long until it may send one more.
+    pub event_burst: u32,
+    pub event_every: Duration,
     /// Session addresses (HOST:PORT) that agents are told, this coordinator's first.
     pub coordinators: Vec<String>,
 }
@@ -77,6 +81,8 @@ impl Default for Settings {
             max_silence: Duration::from_secs(15),
             max_skew: Duration::from_secs(300),
             max_sessions: 12_000,
+            event_burst: 256,
+            event_every: Duration::from_millis(100),
             coordinators: Vec::new(),
         }
     }

@@ -31,6 +31,8 @@ pub struct Kick {
 #[derive(Debug)]
 pub struct Handle {
     pub node: String,
+    /// Of the node object: another one of the same name is another node.
+    pub uid: String,
     /// Rises with every session of this process.
     pub id: u64,
     pub started: Instant,
@@ -119,15 +121,16 @@ impl Registry {
         }
     }
 
-    /// Makes a session of `node` the live one. The one before it, if any, is told to end and returned: wait
+    /// Makes a session of `node` (object `uid`) the live one. The one before it, if any, is told to end and returned: wait
     /// for its end before any write.
-    pub fn open(&self, node: &str) -> Result<(Arc<Handle>, Option<Arc<Handle>>), Full> {
+    pub fn open(&self, node: &str, uid: &str) -> Result<(Arc<Handle>, Option<Arc<Handle>>), Full> {
         let mut sessions = self.lock();
         if sessions.len() >= self.most && !sessions.contains_key(node) {
             return Err(Full(self.most));
         }
         let handle = Arc::new(Handle {
             node: node.to_owned(),
+            uid: uid.to_owned(),
             id: self.ids.fetch_add(1, Ordering::Relaxed),
             started: Instant::now(),
             heard: AtomicU64::new(0),
@@ -181,10 +184,10 @@ mod tests {
     #[tokio::test]
     async fn one_session_a_node_and_a_cap() {
         let registry = Registry::new(1);
-        let (first, none) = registry.open("n1").unwrap();
+        let (first, none) = registry.open("n1", "u").unwrap();
         assert!(none.is_none());
-        assert_eq!(registry.open("n2").unwrap_err(), Full(1));
-        let (second, old) = registry.open("n1").unwrap();
+        assert_eq!(registry.open("n2", "u").unwrap_err(), Full(1));
+        let (second, old) = registry.open("n1", "u").unwrap();
         assert_eq!(old.map(|o| o.id), Some(first.id));
         assert_eq!(first.kicked().await.reason, Reason::Superseded);
         first.kick(Reason::Shutdown, "later");
@@ -198,7 +201,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_newest_message_counts() {
         let registry = Registry::new(1);
-        let (handle, _) = registry.open("n1").unwrap();
+        let (handle, _) = registry.open("n1", "u").unwrap();
         let now = Instant::now();
         assert!(!handle.hear(now + Duration::from_secs(2)));
         assert!(!handle.hear(now + Duration::from_secs(1)));

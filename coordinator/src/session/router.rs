@@ -21,7 +21,7 @@ pub async fn run(sessions: &Sessions) {
                 feed = sessions.hub.subscribe();
                 homes = sessions.hub.read(homes_of);
                 for handle in sessions.registry.all() {
-                    if sessions.hub.read(|w| !w.nodes.contains_key(&handle.node)) {
+                    if sessions.hub.read(|w| replaced(sessions, w, &handle.node)) {
                         deleted(sessions, &handle.node);
                     }
                     handle.dirty.notify_one();
@@ -59,7 +59,7 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
                     wake.push(now.to_owned());
                 }
                 Touched::Template(_) => templates = true,
-                Touched::Node(name) if !world.nodes.contains_key(name) => gone.push(name.clone()),
+                Touched::Node(name) if replaced(sessions, world, name) => gone.push(name.clone()),
                 _ => {}
             }
         }
@@ -79,6 +79,15 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
     }
     for node in gone {
         deleted(sessions, &node);
+    }
+}
+
+/// Whether the node is gone, or another one of its name has taken its place.
+fn replaced(sessions: &Sessions, world: &World, name: &str) -> bool {
+    match (world.nodes.get(name), sessions.registry.get(name)) {
+        (None, _) => true,
+        (Some(node), Some(handle)) => node.node.metadata.uid != handle.uid,
+        (Some(_), None) => false,
     }
 }
 

@@ -393,9 +393,14 @@ async fn goodbyes_say_why() {
     let mut deleted = rig.join("n1", hello()).await;
     let mut revoked = rig.join("n2", hello()).await;
     let mut left = rig.join("n3", hello()).await;
+    rig.base.node("n4").await;
+    let mut replaced = rig.join("n4", hello()).await;
     rig.base.until_ready("n3", "AgentReady").await;
     rig.base.delete(&[keys::object(Kind::Node, "", "n1")]).await;
     assert_eq!(deleted.goodbye().await.reason(), Reason::Revoked);
+    let other = b"{\"metadata\":{\"name\":\"n4\",\"uid\":\"another\"},\"spec\":{}}";
+    rig.base.put(keys::object(Kind::Node, "", "n4"), other.to_vec()).await;
+    assert_eq!(replaced.goodbye().await.reason(), Reason::Revoked);
     rig.sessions.revoke("n2", "its certificate was revoked");
     assert_eq!(revoked.goodbye().await.message, "its certificate was revoked");
     rig.driver.abort();

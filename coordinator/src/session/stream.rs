@@ -6,14 +6,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{Stream, StreamExt as _, future::BoxFuture};
-use proto::{
-    model::{EventType, Kind},
-    wire::{self, Ack, Assignments, Down, Goodbye, Hello, Stop, Up, Welcome, down, goodbye::Reason, up},
-};
+use proto::wire::{self, Ack, Assignments, Down, Goodbye, Hello, Stop, Up, down, goodbye::Reason, up};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
 
@@ -21,34 +17,15 @@ use super::{
     Sessions,
     assignments::{self, Delta, Desired, Wanted},
     facts,
+    greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
     hello::{self, Lineage},
     ingest::{self, Docker, FlushError, Flushed, Pending},
     liveness::Signal,
-    notes,
+    notes::{self, Budget},
     registry::{Handle, Kick},
     service::Outgoing,
 };
-use crate::{
-    events::Note,
-    store::{CommitError, Fence, Rv},
-};
-
-/// Most pods that an agent may speak of at once.
-const MAX_OBSERVED: usize = 4096;
-
-/// How a session ends.
-enum End {
-    /// The agent is gone.
-    Closed,
-    Goodbye(Reason, String),
-    Refused(Status),
-}
-
-impl End {
-    fn protocol(what: impl Into<String>) -> Self {
-        Self::Goodbye(Reason::Protocol, what.into())
-    }
-}
+use crate::store::{CommitError, Fence, Rv};
 
 /// Serves one stream of the agent of `node`.
 pub async fn serve<S>(shared: Arc<Sessions>, node: String, mut inbound: S, out: Outgoing)
@@ -57,8 +34,12 @@ where
 {
     let Outgoing { messages, last } = out;
     let end = match greet(&shared, &node, &mut inbound, &messages).await {
-        Ok(mut session) => {
-            let end = session.run(&mut inbound).await;
+        Ok(greeted) => {
+            let mut session = Session::new(shared.clone(), &greeted, messages.clone());
+            let end = match session.first(&greeted.hello, &greeted.lineage).await {
+                Ok(()) => session.run(&mut inbound).await,
+                Err(end) => end,
+            };
             session.finish().await;
             end
         }
@@ -90,174 +71,9 @@ where
     }
 }
 
-fn say(message: down::Message) -> Down {
-    Down { message: Some(message) }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn wire_fence(fence: &Fence) -> wire::Fence {
-    wire::Fence {
-        incarnation: fence.incarnation.to_string(),
-        term: fence.term,
-        nonce: fence.nonce.to_string(),
-    }
-}
-
-/// From the first message to the first assignments.
-async fn greet<S>(
-    shared: &Arc<Sessions>,
-    node: &str,
-    inbound: &mut S,
-    messages: &mpsc::Sender<Down>,
-) -> Result<Session, End>
-where
-    S: Stream<Item = Result<Up, Status>> + Send + Unpin,
-{
-    let settings = &shared.settings;
-    let first = tokio::select! {
-        first = tokio::time::timeout(settings.hello_timeout, inbound.next()) => first,
-        () = shared.stopping.cancelled() => {
-            return Err(End::Goodbye(Reason::Shutdown, "the coordinator stops; come back".into()));
-        }
-    };
-    let hello = match first {
-        Err(_) => {
-            let within = humantime::format_duration(settings.hello_timeout);
-            return Err(End::Refused(Status::deadline_exceeded(format!(
-                "no Hello within {within}"
-            ))));
-        }
-        Ok(None | Some(Err(_))) => return Err(End::Closed),
-        Ok(Some(Ok(Up {
-            message: Some(up::Message::Hello(hello)),
-        }))) => hello,
-        Ok(Some(Ok(_))) => return Err(End::protocol("the first message is not a Hello")),
-    };
-    let refuse = |what| End::Refused(Status::failed_precondition(what));
-    hello::check_version(proto::VERSION, &hello.version).map_err(refuse)?;
-    hello::check_clock(now_ms(), hello.clock_ms, settings.max_skew).map_err(refuse)?;
-    if hello.observed.len() > MAX_OBSERVED {
-        return Err(End::protocol(format!("a Hello with more than {MAX_OBSERVED} pods")));
-    }
-    let given = hello
-        .facts
-        .as_ref()
-        .ok_or_else(|| End::protocol("a Hello without facts"))?;
-    let facts = facts::record(given, &hello.capabilities).map_err(End::protocol)?;
-    let fence = shared
-        .hub
-        .fence()
-        .ok_or_else(|| End::Refused(Status::unavailable("this coordinator does not lead; retry later")))?;
-
-    let (uid, lineage, known, ended) = shared.hub.read(|w| {
-        let uid = w.nodes.get(node).map(|n| n.node.metadata.uid.clone());
-        let (known, ended) = hello::term_of(w, hello.fence.as_ref());
-        (uid, hello::lineage(w, &hello), known, ended)
-    });
-    let Some(uid) = uid else {
-        let gone = format!("node {node} was deleted; let it join again with a new token");
-        return Err(End::Refused(Status::permission_denied(gone)));
-    };
-    let welcome = Welcome {
-        role: wire::welcome::Role::Active.into(),
-        leader: settings.coordinators.first().cloned().unwrap_or_default(),
-        coordinators: settings.coordinators.clone(),
-        fence: Some(wire_fence(&fence)),
-        heartbeat_ms: millis(settings.heartbeat),
-        your_term_ended_at: ended.0,
-        your_term_known: known,
-        node: node.to_owned(),
-        max_silence_ms: millis(settings.max_silence),
-    };
-    let welcome = say(down::Message::Welcome(welcome));
-    if let Lineage::Broken(why) = lineage {
-        messages.send(welcome).await.map_err(|_| End::Closed)?;
-        let message = format!(
-            "the agent of node {node} belongs to another history: {why}; put back the newer store, or restore this one as a new incarnation"
-        );
-        shared.recorder.note(Note {
-            involved: notes::reference(Kind::Node, "", node, &uid),
-            reason: "HistoryRefused".into(),
-            message: message.clone(),
-            kind: EventType::Warning,
-            component: "session",
-            host: String::new(),
-            at: proto::model::Time::now(),
-        });
-        return Err(refuse(message));
-    }
-
-    let (handle, old) = shared
-        .registry
-        .open(node)
-        .map_err(|full| End::Refused(Status::resource_exhausted(full.to_string())))?;
-    let guard = Guard {
-        shared: shared.clone(),
-        handle: handle.clone(),
-    };
-    if let Some(old) = old {
-        // What the old session still writes must not come after what this one knows.
-        let _ = tokio::time::timeout(settings.stall, old.ended()).await;
-    }
-    if shared.stopping.is_cancelled() {
-        handle.kick(Reason::Shutdown, "the coordinator stops; come back");
-    }
-    messages.send(welcome).await.map_err(|_| End::Closed)?;
-    shared.metrics.sessions_opened.inc();
-    tracing::info!(node, version = hello.version, epoch = hello.epoch, "session opened");
-
-    let mut session = Session {
-        shared: shared.clone(),
-        handle,
-        _guard: guard,
-        out: messages.clone(),
-        fence,
-        epoch: hello.epoch,
-        capabilities: hello.capabilities.clone(),
-        proven: lineage == Lineage::Proven,
-        sent: Desired::new(),
-        revision: Rv(0),
-        strays: BTreeMap::new(),
-        pending: Pending::default(),
-        inflight: None,
-        docker: None,
-        acked: 0,
-        dirty: false,
-        ack_due: false,
-        wants_since: None,
-        last_sent: Instant::now(),
-    };
-    session.pending.set_facts(facts);
-    session.first(&hello, &lineage).await?;
-    Ok(session)
-}
-
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// Puts a session's end on record, however its task ends.
-struct Guard {
-    shared: Arc<Sessions>,
-    handle: Arc<Handle>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.shared.registry.close(&self.handle);
-        self.shared.signal(Signal::Closed(self.handle.clone()));
-        self.handle.end();
-    }
-}
-
 struct Session {
     shared: Arc<Sessions>,
     handle: Arc<Handle>,
-    _guard: Guard,
     out: mpsc::Sender<Down>,
     fence: Arc<Fence>,
     epoch: u64,
@@ -274,6 +90,8 @@ struct Session {
     /// As liveness knows it; `None`: the first facts are not durable yet.
     docker: Option<Docker>,
     acked: u64,
+    /// Events that the agent may still send.
+    budget: Budget,
     dirty: bool,
     ack_due: bool,
     wants_since: Option<Instant>,
@@ -281,6 +99,32 @@ struct Session {
 }
 
 impl Session {
+    fn new(shared: Arc<Sessions>, greeted: &Greeted, out: mpsc::Sender<Down>) -> Self {
+        let mut pending = Pending::default();
+        pending.set_facts(greeted.facts.clone());
+        Self {
+            budget: Budget::new(shared.settings.event_burst, shared.settings.event_every, Instant::now()),
+            shared,
+            handle: greeted.guard.handle.clone(),
+            out,
+            fence: greeted.fence.clone(),
+            epoch: greeted.hello.epoch,
+            capabilities: greeted.hello.capabilities.clone(),
+            proven: greeted.lineage == Lineage::Proven,
+            sent: Desired::new(),
+            revision: Rv(0),
+            strays: BTreeMap::new(),
+            pending,
+            inflight: None,
+            docker: None,
+            acked: 0,
+            dirty: false,
+            ack_due: false,
+            wants_since: None,
+            last_sent: Instant::now(),
+        }
+    }
+
     /// Answers the digest in Hello, then what the agent observes beyond its assignments.
     async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
         let node = self.handle.node.clone();
@@ -443,11 +287,12 @@ impl Session {
                 Ok(())
             }
             Some(up::Message::Events(events)) => {
+                let most = self.budget.take(events.events.len(), Instant::now());
                 let skew = self.shared.settings.max_skew;
                 let (notes, dropped) = self
                     .shared
                     .hub
-                    .read(|w| notes::notes(w, &self.handle.node, &events, now_ms(), skew));
+                    .read(|w| notes::notes(w, &self.handle.node, &events, most, now_ms(), skew));
                 self.shared.metrics.events_dropped.inc_by(dropped as u64);
                 for note in notes {
                     self.shared.recorder.note(note);
