@@ -12,7 +12,7 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, convert,
+    Action, Api, convert,
     errors::ApiError,
     write::{Decision, Outcome, Ticket},
 };
@@ -33,9 +33,14 @@ impl wire::controllers_server::Controllers for ControllerService {
         self.0.access.caller(request.extensions())?;
         let kind = convert::kind(&message.kind)?;
         let namespace = convert::namespace(kind, &message.namespace);
-        let caller = self
-            .0
-            .admit(request.extensions(), "scale", kind, namespace, &message.name)?;
+        let action = Action {
+            verb: "update",
+            resource: kind.plural(),
+            subresource: "scale",
+            namespace,
+            name: &message.name,
+        };
+        let caller = self.0.admit(request.extensions(), &action)?;
         Ok(Response::new(self.0.scale(caller, kind, namespace, message).await?))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     model::{Kind, NamespacePhase},
-    wire::CreateRequest,
+    wire::{CreateRequest, resources_server::Resources},
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -343,7 +343,14 @@ async fn a_repeat_returns_the_first_result() {
         ..creating("rc", &rc("api"))
     };
     let message = "request_id r-1 belongs to another request; choose a new one for each request".to_owned();
-    assert_eq!(refused(bench.create(other).await), (Code::InvalidArgument, message));
+    assert_eq!(
+        refused(bench.create(other).await),
+        (Code::InvalidArgument, message.clone())
+    );
+    let mut foreign = tonic::Request::new(request);
+    foreign.extensions_mut().insert(As("user/other"));
+    let refusal = bench.resources.create(foreign).await.map(|_| ());
+    assert_eq!(refused(refusal), (Code::InvalidArgument, message));
 }
 
 #[tokio::test]

@@ -50,16 +50,21 @@ pub trait Access: Send + Sync + 'static {
     /// The caller's identity, e.g. `user/admin`. Errors: UNAUTHENTICATED.
     fn caller(&self, extensions: &Extensions) -> Result<String, Status>;
 
-    /// `verb` is `get`, `list`, `watch`, `create`, `delete` or `scale`; `resource` a kind's plural. Namespace
-    /// and name are empty where the request is about all. Errors: UNAUTHENTICATED, PERMISSION_DENIED.
-    fn allow(
-        &self,
-        extensions: &Extensions,
-        verb: &str,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<(), Status>;
+    /// Errors: UNAUTHENTICATED, PERMISSION_DENIED.
+    fn allow(&self, extensions: &Extensions, action: &Action<'_>) -> Result<(), Status>;
+}
+
+/// One request, in Kubernetes' terms. Empty: not given, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action<'a> {
+    /// `get`, `list`, `watch`, `create`, `delete`, `update`.
+    pub verb: &'a str,
+    /// A kind's plural.
+    pub resource: &'a str,
+    /// `scale`.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
 }
 
 #[derive(Clone, Debug)]

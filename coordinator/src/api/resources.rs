@@ -31,7 +31,7 @@ impl Resources for ResourceService {
         self.0.access.caller(request.extensions())?;
         let kind = convert::kind(kind)?;
         let namespace = convert::namespace(kind, namespace);
-        self.0.admit(request.extensions(), "get", kind, namespace, name)?;
+        self.0.admit_to(request.extensions(), "get", kind, namespace, name)?;
         named(name)?;
         let found = self.0.hub.read(|world| world.object(kind, namespace, name));
         let object = found.ok_or_else(|| ApiError::not_found(kind, name))?;
@@ -66,7 +66,7 @@ impl Resources for ResourceService {
         let names = create::subject(kind, message);
         let caller = self
             .0
-            .admit(request.extensions(), "create", kind, &names.namespace, &names.name)?;
+            .admit_to(request.extensions(), "create", kind, &names.namespace, &names.name)?;
         let ticket = Ticket::new(caller, "create", message.dry_run, &message.request_id, message)?;
         let create = Create::new(kind, &names, message, Time::now())?;
         let outcome = self.0.write(&ticket, |world| create.decide(world)).await?;
@@ -80,7 +80,7 @@ impl Resources for ResourceService {
         let namespace = convert::namespace(kind, &message.namespace);
         let caller = self
             .0
-            .admit(request.extensions(), "delete", kind, namespace, &message.name)?;
+            .admit_to(request.extensions(), "delete", kind, namespace, &message.name)?;
         named(&message.name)?;
         let delete = Delete::new(kind, namespace, &caller, message)?;
         let ticket = Ticket::new(caller, "delete", message.dry_run, &message.request_id, message)?;
@@ -96,7 +96,7 @@ impl ResourceService {
         let kind = convert::kind(&message.kind)?;
         // Unlike for one object, no namespace means all of them.
         let namespace = if kind.namespaced() { &message.namespace } else { "" };
-        self.0.admit(request.extensions(), verb, kind, namespace, "")?;
+        self.0.admit_to(request.extensions(), verb, kind, namespace, "")?;
         Ok(Filter::parse(
             kind,
             namespace,

@@ -53,13 +53,13 @@ async fn all_refusals(access: Arc<dyn Access>) -> Vec<(Code, String)> {
 #[tokio::test]
 async fn nothing_is_said_before_the_caller_is_authorized() {
     let asked = [
-        "get pods default/x",
-        "list pods a/",
-        "watch pods a/",
-        "create replicationcontrollers b/x",
-        "create nodes /n1",
-        "delete namespaces /default",
-        "scale replicationcontrollers default/x",
+        "get pods/ default/x",
+        "list pods/ a/",
+        "watch pods/ a/",
+        "create replicationcontrollers/ b/x",
+        "create nodes/ /n1",
+        "delete namespaces/ /default",
+        "update replicationcontrollers/scale default/x",
     ];
     let expected: Vec<_> = asked
         .iter()

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tonic::{Code, Extensions, Request, Status};
 
 use super::{
-    Access, Api, Settings, controllers::ControllerService, default_namespace, resources::ResourceService,
+    Access, Action, Api, Settings, controllers::ControllerService, default_namespace, resources::ResourceService,
     watch::WatchStream,
 };
 use crate::{
@@ -177,12 +177,16 @@ impl Store for TestStore {
 
 pub struct AllowAll;
 
+/// Another caller than `user/admin`, as an extension of the request.
+#[derive(Clone)]
+pub struct As(pub &'static str);
+
 impl Access for AllowAll {
-    fn caller(&self, _: &Extensions) -> Result<String, Status> {
-        Ok("user/admin".into())
+    fn caller(&self, extensions: &Extensions) -> Result<String, Status> {
+        Ok(extensions.get::<As>().map_or("user/admin", |a| a.0).into())
     }
 
-    fn allow(&self, _: &Extensions, _: &str, _: &str, _: &str, _: &str) -> Result<(), Status> {
+    fn allow(&self, _: &Extensions, _: &Action<'_>) -> Result<(), Status> {
         Ok(())
     }
 }
@@ -195,8 +199,15 @@ impl Access for DenyAll {
         Ok("user/guest".into())
     }
 
-    fn allow(&self, _: &Extensions, verb: &str, resource: &str, namespace: &str, name: &str) -> Result<(), Status> {
-        let asked = format!("{verb} {resource} {namespace}/{name}");
+    fn allow(&self, _: &Extensions, action: &Action<'_>) -> Result<(), Status> {
+        let Action {
+            verb,
+            resource,
+            subresource,
+            namespace,
+            name,
+        } = action;
+        let asked = format!("{verb} {resource}/{subresource} {namespace}/{name}");
         Err(Status::permission_denied(asked))
     }
 }
@@ -208,7 +219,7 @@ impl Access for Stranger {
         Err(Status::unauthenticated("no certificate"))
     }
 
-    fn allow(&self, _: &Extensions, _: &str, _: &str, _: &str, _: &str) -> Result<(), Status> {
+    fn allow(&self, _: &Extensions, _: &Action<'_>) -> Result<(), Status> {
         Ok(())
     }
 }
@@ -217,7 +228,7 @@ pub struct Bench {
     pub store: Arc<TestStore>,
     pub hub: Arc<Hub>,
     pub api: Arc<Api>,
-    resources: ResourceService,
+    pub resources: ResourceService,
     controllers: ControllerService,
     _tasks: JoinSet<()>,
 }

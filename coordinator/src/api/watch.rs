@@ -353,5 +353,8 @@ fn shown_version(world: &World, kind: Kind, key: &Key, own: Rv) -> Rv {
 }
 
 #[cfg(test)]
+#[path = "watch_property_tests.rs"]
+mod property_tests;
+#[cfg(test)]
 #[path = "watch_tests.rs"]
 mod tests;

@@ -1,11 +1,9 @@
-//! Watches: the table of the module's head case by case, then the invariant as a property, from every version
-//! and under forced lag.
+//! Watches: the table of the module's head case by case.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
-use proptest::prelude::*;
-use proto::model::{Phase, Time};
+use proto::model::Phase;
 use serde_json::json;
 use tonic::Code;
 
@@ -13,11 +11,14 @@ use super::*;
 use crate::{
     api::testing::*,
     store::{Change, Expect, keys},
-    world::record::{OwnerRecord, StopRecord},
+    world::record::OwnerRecord,
 };
 
+const LONG: Duration = Duration::from_secs(20);
+
 async fn next(stream: &mut WatchStream) -> (Type, String, wire::Object, u64) {
-    let event = stream.next().await.expect("goes on").expect("an event");
+    let event = timeout(LONG, stream.next()).await.expect("in time");
+    let event = event.expect("goes on").expect("an event");
     let object = event.object.clone().unwrap_or_default();
     (event.r#type(), object.name.clone(), object, event.resource_version)
 }
@@ -36,7 +37,7 @@ fn pods(names: &[(Type, &str)]) -> Vec<(Type, String)> {
     names.iter().map(|(t, n)| (*t, (*n).to_owned())).collect()
 }
 
-async fn remove(bench: &Bench, name: &str) {
+pub(super) async fn remove(bench: &Bench, name: &str) {
     let at = keys::object(Kind::Pod, "default", name);
     let status = keys::pod_status("default", name);
     bench
@@ -231,6 +232,8 @@ async fn a_controller_is_shown_anew_when_its_pods_or_their_node_change() {
     assert_eq!(counts(&next(&mut watch).await.2), (json!(1), json!(0)));
     bench.status("web-1", Phase::Running, true).await;
     assert_eq!(counts(&next(&mut watch).await.2), (json!(1), json!(1)));
+    let mut live = bench.watch(listing("pods", "", "")).await.expect("watching");
+    take(&mut live, 2).await;
     let after = bench.hub.rv().0;
     bench.node("n1", false).await;
     assert_eq!(counts(&next(&mut watch).await.2), (json!(1), json!(0)));
@@ -308,11 +311,16 @@ async fn a_reader_that_takes_nothing_is_told_to_list_again() {
 #[tokio::test]
 async fn it_ends_when_the_client_goes_and_when_the_coordinator_stops() {
     let bench = Bench::new().await;
-    let watch = bench.watch(listing("pods", "", "")).await.expect("watching");
+    let mut watch = bench.watch(listing("pods", "", "")).await.expect("watching");
+    take(&mut watch, 1).await;
+    assert_eq!(bench.api.watches.len(), 1);
     drop(watch);
-    while !bench.api.watches.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while !bench.api.watches.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, gone).await.expect("ends with its client");
     let mut watch = bench.watch(listing("pods", "", "")).await.expect("watching");
     take(&mut watch, 1).await;
     bench.api.close().await;
@@ -347,211 +355,4 @@ async fn a_watch_that_lost_batches_still_sees_each_deletion() {
         (Type::Deleted, "q"),
     ];
     assert_eq!(take(&mut watch, 4).await, pods(&expected));
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Pod(u8, bool),
-    Remove(u8),
-    Label(u8, u8),
-    Status(u8, u8),
-    Stop(u8),
-    Node(bool),
-    /// Look at what waits; or lose it and look everywhere.
-    Look(bool),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let pod = 0..4_u8;
-    let step = prop_oneof![
-        3 => (pod.clone(), any::<bool>()).prop_map(|(p, owned)| Step::Pod(p, owned)),
-        2 => pod.clone().prop_map(Step::Remove),
-        2 => (pod.clone(), 0..3_u8).prop_map(|(p, l)| Step::Label(p, l)),
-        2 => (pod.clone(), 0..3_u8).prop_map(|(p, s)| Step::Status(p, s)),
-        1 => pod.prop_map(Step::Stop),
-        1 => any::<bool>().prop_map(Step::Node),
-        3 => any::<bool>().prop_map(Step::Look),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-/// What a client has after the events, by name.
-#[derive(Clone, Debug, Default)]
-struct Client {
-    has: BTreeMap<String, wire::Object>,
-    version: u64,
-}
-
-impl Client {
-    fn apply(&mut self, events: Vec<WatchEvent>) {
-        for event in events {
-            assert!(
-                event.resource_version >= self.version,
-                "{event:?} after {}",
-                self.version
-            );
-            self.version = event.resource_version;
-            let kind = event.r#type();
-            let Some(object) = event.object else { continue };
-            match kind {
-                Type::Added => assert!(
-                    self.has.insert(object.name.clone(), object).is_none(),
-                    "ADDED what it had"
-                ),
-                Type::Modified => {
-                    self.has.insert(object.name.clone(), object);
-                }
-                Type::Deleted => {
-                    self.has.remove(&object.name);
-                }
-                Type::Bookmark | Type::Unspecified => panic!("an object in a {kind:?}"),
-            }
-        }
-    }
-}
-
-async fn apply_step(bench: &Bench, step: &Step, owner: &OwnerRecord) {
-    let (p, name) = match step {
-        Step::Pod(p, _) | Step::Remove(p) | Step::Label(p, _) | Step::Status(p, _) | Step::Stop(p) => {
-            (*p, format!("p{p}"))
-        }
-        Step::Node(_) | Step::Look(_) => (0, String::new()),
-    };
-    let there = bench
-        .hub
-        .read(|w| w.pods.contains_key(&("default".to_owned(), name.clone())));
-    match step {
-        Step::Pod(_, owned) if !there => {
-            let node = if p % 2 == 0 { "n1" } else { "" };
-            bench.pod(&name, node, owned.then(|| owner.clone())).await;
-        }
-        Step::Remove(_) if there => remove(bench, &name).await,
-        Step::Label(_, 0) if there => {
-            bench
-                .change_pod(&name, |r| {
-                    r.labels.insert("app".into(), None);
-                })
-                .await;
-        }
-        Step::Label(_, l) if there => {
-            bench
-                .change_pod(&name, |r| {
-                    r.labels
-                        .insert("app".into(), Some(if *l == 1 { "web" } else { "api" }.into()));
-                })
-                .await;
-        }
-        Step::Status(_, s) if there => {
-            let phase = [Phase::Pending, Phase::Running, Phase::Failed][usize::from(*s)];
-            bench.status(&name, phase, *s == 1).await;
-        }
-        Step::Stop(_) if there => {
-            let stop = StopRecord {
-                at: Time(3000),
-                grace: 1,
-                reason: "test".into(),
-            };
-            bench.change_pod(&name, |r| r.stop = Some(stop)).await;
-        }
-        Step::Node(ready) => bench.node("n1", *ready).await,
-        _ => {}
-    }
-}
-
-/// A watcher of one selection, begun at some step.
-struct Watcher {
-    tracker: Tracker,
-    feed: broadcast::Receiver<Arc<Batch>>,
-    client: Client,
-}
-
-const SELECTIONS: [(&str, &str, &str); 6] = [
-    ("pods", "", ""),
-    ("pods", "app=web", ""),
-    ("pods", "app!=api", "status.phase!=Failed"),
-    ("pods", "", "spec.nodeName=n1,metadata.name!=p2"),
-    ("rc", "", ""),
-    ("nodes", "", ""),
-];
-
-async fn listed(bench: &Bench, selection: (&str, &str, &str)) -> Client {
-    let (kind, labels, fields) = selection;
-    let reply = bench.list(listing(kind, labels, fields)).await.expect("listed");
-    Client {
-        has: reply.items.into_iter().map(|o| (o.name.clone(), o)).collect(),
-        version: reply.resource_version,
-    }
-}
-
-fn watcher(bench: &Bench, selection: (&str, &str, &str), client: Client) -> Watcher {
-    let (kind, labels, fields) = selection;
-    let kind = convert::kind(kind).expect("a kind");
-    let filter = Filter::parse(kind, "", labels, fields).expect("a selector");
-    let feed = bench.hub.subscribe();
-    let after = Rv(client.version);
-    let (tracker, events) = Tracker::begin(Arc::clone(&bench.hub), filter, after).expect("begins");
-    let mut watcher = Watcher { tracker, feed, client };
-    watcher.client.apply(events);
-    watcher
-}
-
-fn look(watcher: &mut Watcher, lose: bool) {
-    let mut touched = BTreeSet::new();
-    while let Ok(batch) = watcher.feed.try_recv() {
-        touched.extend(batch.touched.iter().cloned());
-    }
-    let look = if lose { Look::All } else { Look::At(touched) };
-    let events = watcher.tracker.look(&look);
-    watcher.client.apply(events);
-}
-
-async fn converges(steps: &[Step], resume_at: usize) {
-    let bench = Bench::new().await;
-    bench.node("n1", true).await;
-    let made = bench.make("rc", &rc("web")).await;
-    let owner = OwnerRecord {
-        name: "web".into(),
-        uid: made.uid,
-    };
-    // Clients that listed at each step and come back at `resume_at`, and one that watches from nothing.
-    let mut waiting: Vec<(usize, Client)> = Vec::new();
-    let mut watchers: Vec<(usize, Watcher)> = Vec::new();
-    for (i, step) in steps.iter().enumerate() {
-        for (s, selection) in SELECTIONS.iter().enumerate() {
-            let client = listed(&bench, *selection).await;
-            if i == resume_at {
-                watchers.push((s, watcher(&bench, *selection, Client::default())));
-            } else if i < resume_at {
-                waiting.push((s, client));
-            }
-        }
-        if i == resume_at {
-            for (s, client) in std::mem::take(&mut waiting) {
-                watchers.push((s, watcher(&bench, SELECTIONS[s], client)));
-            }
-        }
-        if let Step::Look(lose) = step {
-            for (_, w) in &mut watchers {
-                look(w, *lose);
-            }
-        }
-        apply_step(&bench, step, &owner).await;
-    }
-    for (s, client) in waiting {
-        watchers.push((s, watcher(&bench, SELECTIONS[s], client)));
-    }
-    for (s, w) in &mut watchers {
-        look(w, false);
-        let expected = listed(&bench, SELECTIONS[*s]).await;
-        assert_eq!(w.client.has, expected.has, "{:?}", SELECTIONS[*s]);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    #[test]
-    fn a_client_that_applies_the_events_has_what_a_list_gives(steps in steps(), resume_at in 0..40_usize) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(converges(&steps, resume_at));
-    }
 }

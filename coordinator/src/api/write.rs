@@ -12,7 +12,7 @@ use proto::{
 };
 use tonic::Extensions;
 
-use super::{Api, errors::ApiError};
+use super::{Action, Api, errors::ApiError};
 use crate::{
     store::{Change, CommitError, Expect, Fence, Rv, keys},
     world::{
@@ -125,7 +125,15 @@ pub enum Outcome {
 
 impl Api {
     /// Authorizes, then checks that this coordinator answers; returns the caller.
-    pub(super) fn admit(
+    pub(super) fn admit(&self, extensions: &Extensions, action: &Action<'_>) -> Result<String, tonic::Status> {
+        let caller = self.access.caller(extensions)?;
+        self.access.allow(extensions, action)?;
+        self.active()?;
+        Ok(caller)
+    }
+
+    /// As [`Api::admit`], for a verb on a kind as a whole or one object of it.
+    pub(super) fn admit_to(
         &self,
         extensions: &Extensions,
         verb: &str,
@@ -133,10 +141,14 @@ impl Api {
         namespace: &str,
         name: &str,
     ) -> Result<String, tonic::Status> {
-        let caller = self.access.caller(extensions)?;
-        self.access.allow(extensions, verb, kind.plural(), namespace, name)?;
-        self.active()?;
-        Ok(caller)
+        let action = Action {
+            verb,
+            resource: kind.plural(),
+            subresource: "",
+            namespace,
+            name,
+        };
+        self.admit(extensions, &action)
     }
 
     /// See the module's head. `decide` runs under the world's lock, once an attempt.
