@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status, service::Routes};
 
 use crate::{
-    api::{self, Access, Api, cluster::ClusterFacts},
+    api::{self, Access, Action, Api, cluster::ClusterFacts},
     ca::{
         self, Authority,
         authorizer::Attributes,
@@ -218,20 +218,14 @@ impl Access for Gate {
         Ok(caller(extensions)?.to_string())
     }
 
-    fn allow(
-        &self,
-        extensions: &Extensions,
-        verb: &str,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<(), Status> {
-        // Scale is an update of a part, as in Kubernetes.
-        let (verb, subresource) = if verb == "scale" {
-            ("update", "scale")
-        } else {
-            (verb, "")
-        };
+    fn allow(&self, extensions: &Extensions, action: &Action<'_>) -> Result<(), Status> {
+        let &Action {
+            verb,
+            resource,
+            subresource,
+            namespace,
+            name,
+        } = action;
         let attributes = Attributes {
             verb,
             resource,

@@ -48,7 +48,12 @@ fn files(extension: &str) -> Vec<(String, String)> {
 }
 
 fn is_test(path: &str) -> bool {
-    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
+    let name = path.rsplit('/').next().unwrap_or_default();
+    path.starts_with("tests/")
+        || path.contains("/tests/")
+        || ["tests.rs", "testing.rs", "sim.rs"].contains(&name)
+        || name.ends_with("_tests.rs")
+        || name.ends_with("_properties.rs")
 }
 
 /// A file without what stands below its `#[cfg(test)] mod tests {`.
