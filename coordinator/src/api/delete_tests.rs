@@ -84,6 +84,20 @@ async fn a_pod_placed_meanwhile_is_not_removed() {
 }
 
 #[tokio::test]
+async fn a_stop_entry_keeps_what_others_wrote_meanwhile() {
+    let bench = Bench::new().await;
+    bench.pod("p", "n1", None).await;
+    let key = ("default".to_owned(), "p".to_owned());
+    let mut record = bench.hub.read(|w| (*w.pods[&key].record).clone());
+    record.labels.insert("colour".into(), Some("red".into()));
+    let at = keys::object(Kind::Pod, "default", "p");
+    bench.store.rival(vec![Change::put(at, Expect::Any, encode(&record))]);
+    let shown = bench.delete(deleting("pod", "p")).await.expect("deleted");
+    assert_eq!(value(&shown)["metadata"]["labels"]["colour"], "red");
+    assert!(stop_of(&bench, "p").is_some());
+}
+
+#[tokio::test]
 async fn a_rival_that_removes_the_object_leaves_nothing_to_delete() {
     let bench = Bench::new().await;
     bench.make("rc", &rc("web")).await;

@@ -239,11 +239,15 @@ async fn a_controller_is_shown_anew_when_its_pods_or_their_node_change() {
     assert_eq!(counts(&next(&mut watch).await.2), (json!(1), json!(0)));
     // The same for pods, and for those who come back.
     let mut resumed = resume(&bench, after).await;
-    let shown = value(&next(&mut resumed).await.2);
-    assert!(
-        shown["status"]["conditions"].to_string().contains("NodeLost"),
-        "{shown}"
-    );
+    for pods in [&mut live, &mut resumed] {
+        let (kind, _, shown, _) = next(pods).await;
+        assert_eq!(kind, Type::Modified);
+        let shown = value(&shown);
+        assert!(
+            shown["status"]["conditions"].to_string().contains("NodeLost"),
+            "{shown}"
+        );
+    }
     remove(&bench, "web-1").await;
     assert_eq!(counts(&next(&mut watch).await.2), (json!(0), json!(0)));
 }
