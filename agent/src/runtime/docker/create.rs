@@ -85,12 +85,11 @@ fn labels(spec: &CreateContainer, scope: &Scope) -> HashMap<String, String> {
     let owner = &spec.owner;
     let attempt = owner.attempt.to_string();
     // Identity comes last: no other label may stand in its place.
-    spec.labels
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.as_str()))
+    [(label::INCARNATION, scope.incarnation.as_str())]
+        .into_iter()
+        .chain(spec.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())))
         .chain([
             (label::CLUSTER, scope.cluster.as_str()),
-            (label::INCARNATION, scope.incarnation.as_str()),
             (label::NODE, scope.node.as_str()),
             (label::NAMESPACE, owner.namespace.as_str()),
             (label::POD, owner.pod.as_str()),
