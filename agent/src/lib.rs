@@ -1,2 +1,4 @@
 //! The agent.
+pub mod clock;
 pub mod runtime;
+pub mod step;
