@@ -1,4 +1,13 @@
 //! The agent.
+pub mod clock;
+pub mod facts;
 pub mod host;
 pub mod identity;
+pub mod ledger;
+pub mod metrics;
+pub mod notes;
+pub mod reporter;
 pub mod runtime;
+pub mod settings;
+pub mod step;
+pub mod worker;

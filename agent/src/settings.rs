@@ -1,0 +1,177 @@
+//! Every default that a test would wait for, with millisecond resolution. Set in the configuration file's
+//! `[settings]` table or by `WHARF_<NAME>`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::step::{Backoff, StepSettings};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// A container is ready when it has run this long.
+    pub ready_after_ms: u64,
+    /// Delay before the second restart in a row; doubles up to `crash_max_ms`.
+    pub crash_initial_ms: u64,
+    pub crash_max_ms: u64,
+    /// A run this long makes the next restart immediate again.
+    pub crash_reset_ms: u64,
+    /// Delay after the first failed pull; doubles up to `image_max_ms`.
+    pub image_initial_ms: u64,
+    pub image_max_ms: u64,
+    /// How often to look whether an image appeared by other means than a pull.
+    pub image_recheck_ms: u64,
+    /// Delay before a call is repeated whose effect is unknown; doubles up to `retry_max_ms`.
+    pub retry_initial_ms: u64,
+    pub retry_max_ms: u64,
+    /// How long a failure shows its own reason before that of its backoff.
+    pub fresh_error_ms: u64,
+
+    /// Period of the full list of containers, which is the truth.
+    pub relist_ms: u64,
+    /// Period of attempts while Docker does not answer.
+    pub engine_retry_ms: u64,
+    /// Failed attempts in a row after which the node says that Docker is away.
+    pub engine_down_after: u32,
+    /// Dead containers of unknown pods are removed this long after the agent's start at the earliest.
+    pub gc_grace_ms: u64,
+    /// Creates and starts under way at once; 0: two a CPU, at most 8.
+    pub max_starts: usize,
+    /// Stops and removes under way at once; a stop mostly waits for its grace period.
+    pub max_stops: usize,
+    /// Pulls under way at once.
+    pub max_pulls: usize,
+    /// Wait before a pod's task is started again after a panic.
+    pub task_restart_ms: u64,
+
+    /// How long a change of bookkeeping may wait for its write.
+    pub lazy_write_ms: u64,
+    /// False only where power loss does not matter: a simulated fleet.
+    pub sync_writes: bool,
+    /// Period of collecting the host's facts.
+    pub facts_ms: u64,
+    /// Period of the file that `wharf-agent status` reads.
+    pub status_file_ms: u64,
+
+    pub connect_timeout_ms: u64,
+    pub keepalive_interval_ms: u64,
+    pub keepalive_timeout_ms: u64,
+    /// From Hello to Welcome, and from Welcome to the first assignments.
+    pub welcome_timeout_ms: u64,
+    /// A coordinator that takes no message for this long is hung.
+    pub send_timeout_ms: u64,
+    /// Ceiling of the random wait after every coordinator was tried once; doubles up to `reconnect_max_ms`.
+    pub reconnect_initial_ms: u64,
+    pub reconnect_max_ms: u64,
+    /// Ceiling after a coordinator was refused or refuses this agent.
+    pub refused_retry_ms: u64,
+    /// A session this long makes the next reconnect quick again.
+    pub stable_after_ms: u64,
+    /// Wait on a standby that knows no leader before another coordinator is tried.
+    pub standby_wait_ms: u64,
+    /// Statuses are gathered this long before they are sent.
+    pub gather_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let step = StepSettings::default();
+        Self {
+            ready_after_ms: step.ready_after_ms,
+            crash_initial_ms: step.crash.initial_ms,
+            crash_max_ms: step.crash.max_ms,
+            crash_reset_ms: step.crash_reset_ms,
+            image_initial_ms: step.image.initial_ms,
+            image_max_ms: step.image.max_ms,
+            image_recheck_ms: step.image_recheck_ms,
+            retry_initial_ms: step.retry.initial_ms,
+            retry_max_ms: step.retry.max_ms,
+            fresh_error_ms: step.fresh_error_ms,
+            relist_ms: 10_000,
+            engine_retry_ms: 1_000,
+            engine_down_after: 3,
+            gc_grace_ms: 60_000,
+            max_starts: 0,
+            max_stops: 32,
+            max_pulls: 4,
+            task_restart_ms: 1_000,
+            lazy_write_ms: 1_000,
+            sync_writes: true,
+            facts_ms: 60_000,
+            status_file_ms: 2_000,
+            connect_timeout_ms: 5_000,
+            keepalive_interval_ms: 10_000,
+            keepalive_timeout_ms: 5_000,
+            welcome_timeout_ms: 10_000,
+            send_timeout_ms: 10_000,
+            reconnect_initial_ms: 250,
+            reconnect_max_ms: 10_000,
+            refused_retry_ms: 30_000,
+            stable_after_ms: 10_000,
+            standby_wait_ms: 2_000,
+            gather_ms: 50,
+        }
+    }
+}
+
+impl Settings {
+    pub fn step(&self) -> StepSettings {
+        StepSettings {
+            ready_after_ms: self.ready_after_ms,
+            crash: Backoff {
+                initial_ms: self.crash_initial_ms,
+                max_ms: self.crash_max_ms,
+            },
+            crash_reset_ms: self.crash_reset_ms,
+            image: Backoff {
+                initial_ms: self.image_initial_ms,
+                max_ms: self.image_max_ms,
+            },
+            image_recheck_ms: self.image_recheck_ms,
+            retry: Backoff {
+                initial_ms: self.retry_initial_ms,
+                max_ms: self.retry_max_ms,
+            },
+            fresh_error_ms: self.fresh_error_ms,
+        }
+    }
+
+    /// Creates and starts under way at once: Docker starts no more a second beyond this.
+    pub fn starts(&self) -> usize {
+        if self.max_starts > 0 {
+            return self.max_starts;
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        (2 * cpus).min(8)
+    }
+
+    /// The first setting that cannot work, in words.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, value) in [
+            ("relist_ms", self.relist_ms),
+            ("engine_retry_ms", self.engine_retry_ms),
+            ("retry_initial_ms", self.retry_initial_ms),
+            ("crash_initial_ms", self.crash_initial_ms),
+            ("image_initial_ms", self.image_initial_ms),
+            ("image_recheck_ms", self.image_recheck_ms),
+            ("reconnect_initial_ms", self.reconnect_initial_ms),
+            ("facts_ms", self.facts_ms),
+            ("status_file_ms", self.status_file_ms),
+            ("keepalive_interval_ms", self.keepalive_interval_ms),
+            ("max_stops", self.max_stops as u64),
+            ("max_pulls", self.max_pulls as u64),
+            ("engine_down_after", u64::from(self.engine_down_after)),
+        ] {
+            if value == 0 {
+                return Err(format!("settings.{name}: must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds as a duration.
+pub fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}

@@ -1,0 +1,166 @@
+//! Performs one action of a pod and looks at what it did. Called by the pod's task, which keeps at most one
+//! action a container under way.
+//!
+//! Invariant: creates and starts, stops and removes, and pulls wait in three separate queues, so that none of
+//! them starves another.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    spec::{Surroundings, create_container},
+};
+use crate::{
+    ledger::PodEntry,
+    runtime::{ContainerInfo, RuntimeError},
+    settings::ms,
+    step::{Action, Outcome, PodDesired, announce},
+};
+
+/// An action that has ended.
+pub(super) struct Landed {
+    pub action: Action,
+    /// `None`: it was called off before it began, or while it only waited.
+    pub outcome: Option<Outcome>,
+    /// The container it was about, seen after it; `None` when that could not be seen.
+    pub seen: Option<Seen>,
+}
+
+/// One container by id; `info` is `None` when it is gone.
+pub(super) struct Seen {
+    pub id: String,
+    pub info: Option<ContainerInfo>,
+}
+
+pub(super) struct Flight {
+    pub shared: Arc<Shared>,
+    pub entry: Arc<PodEntry>,
+    pub desired: Arc<PodDesired>,
+    pub action: Action,
+    pub call_off: CancellationToken,
+}
+
+impl Flight {
+    pub(super) async fn fly(self) -> Landed {
+        let shared = self.shared.clone();
+        let queue = match &self.action {
+            Action::CheckImage { .. } => None,
+            Action::Pull { .. } => Some(&shared.pulls),
+            Action::Create { .. } | Action::Start { .. } => Some(&shared.starts),
+            Action::Stop { .. } | Action::Remove { .. } => Some(&shared.stops),
+        };
+        let permit = match queue {
+            None => None,
+            Some(queue) => tokio::select! {
+                biased;
+                () = self.call_off.cancelled() => return self.called_off(),
+                permit = queue.acquire() => permit.ok(),
+            },
+        };
+        if let Some(note) = announce(&self.action) {
+            self.shared.notes.push(&self.entry, note);
+        }
+        // A create or a start is never left half-way: what it did would be unknown.
+        let waits_only = matches!(
+            self.action,
+            Action::CheckImage { .. } | Action::Pull { .. } | Action::Stop { .. }
+        );
+        let outcome = tokio::select! {
+            () = self.call_off.cancelled(), if waits_only => None,
+            outcome = self.perform() => Some(outcome),
+        };
+        drop(permit);
+        let Some(outcome) = outcome else {
+            return self.called_off();
+        };
+        self.shared.metrics.action(&self.action, &outcome);
+        let seen = self.look(&outcome).await;
+        Landed {
+            action: self.action,
+            outcome: Some(outcome),
+            seen,
+        }
+    }
+
+    fn called_off(self) -> Landed {
+        Landed {
+            action: self.action,
+            outcome: None,
+            seen: None,
+        }
+    }
+
+    async fn perform(&self) -> Outcome {
+        let runtime = &self.shared.runtime;
+        let done = |result: Result<(), RuntimeError>| result.map_or_else(Outcome::Failed, |()| Outcome::Done);
+        match &self.action {
+            Action::CheckImage { image, .. } => runtime.image(image).await.map_or_else(Outcome::Failed, Outcome::Image),
+            Action::Pull { image, .. } => {
+                let from_ms = self.shared.clock.now_ms();
+                match runtime.pull(image).await {
+                    Ok(()) => Outcome::Pulled {
+                        took_ms: self.shared.clock.now_ms() - from_ms,
+                    },
+                    Err(e) => Outcome::Failed(e),
+                }
+            }
+            Action::Create {
+                container,
+                attempt,
+                join,
+                pod_ip,
+            } => self.create(container, *attempt, join.clone(), pod_ip).await,
+            Action::Start { id, .. } => done(runtime.start(id).await),
+            Action::Stop { id, grace_ms, .. } => done(runtime.stop(id, ms(*grace_ms)).await),
+            Action::Remove { id, .. } => done(runtime.remove(id).await),
+        }
+    }
+
+    async fn create(&self, container: &str, attempt: u32, join: Option<String>, pod_ip: &str) -> Outcome {
+        let host_ip = self.shared.host_ip.borrow().clone();
+        let ledger = self.shared.keeper.current();
+        let around = Surroundings {
+            node: &self.shared.node,
+            host_ip: &host_ip,
+            pod_ip,
+            incarnation: ledger.fence.as_ref().map_or("", |f| f.incarnation.as_str()),
+            spec_hash: &self.entry.spec_hash,
+            join,
+        };
+        let Some(spec) = create_container(&self.desired, container, attempt, &around) else {
+            return Outcome::Failed(RuntimeError::Refused(format!("the pod has no container {container:?}")));
+        };
+        self.shared
+            .runtime
+            .create(&spec)
+            .await
+            .map_or_else(Outcome::Failed, Outcome::Created)
+    }
+
+    /// Looks at the container right after the action. What failed in an unknown way is left to the next list.
+    async fn look(&self, outcome: &Outcome) -> Option<Seen> {
+        let id = match (&self.action, outcome) {
+            (_, Outcome::Failed(RuntimeError::Unavailable(_))) => return None,
+            (Action::Create { .. }, Outcome::Created(id)) => id,
+            (Action::Start { id, .. } | Action::Stop { id, .. } | Action::Remove { id, .. }, _) => id,
+            (_, _) => return None,
+        };
+        let info = self.shared.runtime.inspect(id).await.ok()?;
+        Some(Seen { id: id.clone(), info })
+    }
+}
+
+/// Looks at containers by id; `None` when the engine did not answer for one of them.
+pub(super) async fn inspect(shared: &Shared, ids: Vec<String>) -> Option<Vec<Seen>> {
+    let mut all = Vec::with_capacity(ids.len());
+    for id in ids {
+        let info = shared.runtime.inspect(&id).await.ok()?;
+        all.push(Seen { id, info });
+    }
+    Some(all)
+}
+
+/// Wait before a write to a disk that refused one is tried again.
+pub(super) const DISK_RETRY: Duration = Duration::from_secs(1);

@@ -1,0 +1,322 @@
+//! The task of one pod: sees, steps, acts, and sees again. Started and watched by [`super::Supervisor`].
+//!
+//! Invariants: at most one action a container is under way; the task acts only on a view that is newer than its
+//! own last action; what must not be unlearned is durable before the next action and before it is reported.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Listing, Shared,
+    act::{DISK_RETRY, Flight, Landed, Seen, inspect},
+};
+use crate::{
+    ledger::{PodEntry, Saved},
+    runtime::ContainerInfo,
+    step::{Action, Outcome, PodBook, PodDesired, PodObserved, Step, StepSettings, record, step},
+};
+
+/// Runs until the agent stops or the task is aborted; returns the pod's uid. Begins after `delay`.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    wish: watch::Receiver<Arc<PodEntry>>,
+    poke: Arc<Notify>,
+    delay: Duration,
+) -> String {
+    tokio::time::sleep(delay).await;
+    let entry = wish.borrow().clone();
+    let uid = entry.uid.clone();
+    let mut task = PodTask {
+        listing: shared.listing.subscribe(),
+        answers: shared.answers.subscribe(),
+        host_ip: shared.host_ip.clone(),
+        settings: shared.settings.step(),
+        desired: Arc::new(entry.desired()),
+        book: entry.book.clone(),
+        saved: entry.book.clone(),
+        view: None,
+        acted: 0,
+        wake: None,
+        busy: BTreeMap::new(),
+        flights: FuturesUnordered::new(),
+        looking: false,
+        look_again: false,
+        entry,
+        shared,
+        wish,
+        poke,
+    };
+    while task.turn().await.is_continue() {}
+    uid
+}
+
+/// What the pod looks like, and when that look began.
+struct Seeing {
+    begun: u64,
+    containers: Vec<ContainerInfo>,
+}
+
+enum Arrived {
+    Action(Landed),
+    /// The look's tick, and what was seen if the engine answered.
+    Look(u64, Option<Vec<Seen>>),
+}
+
+struct Busy {
+    call_off: CancellationToken,
+    may_make: bool,
+}
+
+struct PodTask {
+    shared: Arc<Shared>,
+    wish: watch::Receiver<Arc<PodEntry>>,
+    poke: Arc<Notify>,
+    listing: watch::Receiver<Option<Arc<Listing>>>,
+    answers: watch::Receiver<bool>,
+    host_ip: watch::Receiver<String>,
+    settings: StepSettings,
+    entry: Arc<PodEntry>,
+    desired: Arc<PodDesired>,
+    book: PodBook,
+    /// As in the ledger.
+    saved: PodBook,
+    view: Option<Seeing>,
+    /// Tick of the last action's end; older looks are not believed.
+    acted: u64,
+    wake: Option<Instant>,
+    /// By container name.
+    busy: BTreeMap<String, Busy>,
+    flights: FuturesUnordered<BoxFuture<'static, Arrived>>,
+    looking: bool,
+    /// Something happened during that look.
+    look_again: bool,
+}
+
+type Flow = std::ops::ControlFlow<()>;
+
+impl PodTask {
+    /// One round: take what is new, step, act, wait.
+    async fn turn(&mut self) -> Flow {
+        // In this order: the observer publishes a list before it says that the engine answers.
+        let answers = *self.answers.borrow_and_update();
+        self.take_listing();
+        self.wake = None;
+        if answers && let Some(view) = &self.view {
+            let host_ip = self.host_ip.borrow_and_update().clone();
+            let observed = PodObserved {
+                book: &self.book,
+                containers: &view.containers,
+                host_ip: &host_ip,
+                in_flight: self.busy.values().any(|b| b.may_make),
+            };
+            let next = step(&self.desired, observed, self.shared.clock.now_ms(), &self.settings);
+            if self.settle(next).await.is_break() {
+                return Flow::Break(());
+            }
+        }
+        self.wait().await
+    }
+
+    /// Makes a step's answer true: durable, told, reported, begun.
+    async fn settle(&mut self, next: Step) -> Flow {
+        self.book = next.book;
+        for note in next.notes {
+            self.shared.notes.push(&self.entry, note);
+        }
+        self.wake = next.wake_at_ms.map(|at| self.shared.clock.instant(at));
+        if self.book.must_persist_after(&self.saved) {
+            match self.shared.keeper.save_book(&self.entry.uid, self.book.clone()).await {
+                Ok(()) => self.saved = self.book.clone(),
+                Err(Saved::Stopping) => return Flow::Break(()),
+                Err(e) => {
+                    tracing::error!(pod = %self.entry.name, "nothing is done for this pod: {e}");
+                    self.wake = Some(Instant::now() + DISK_RETRY);
+                    return Flow::Continue(());
+                }
+            }
+        } else if self.book.differs_on_disk(&self.saved) {
+            self.shared.keeper.note_book(&self.entry.uid, self.book.clone()).await;
+            self.saved = self.book.clone();
+        }
+        let pod = &self.entry;
+        self.shared
+            .reporter
+            .update(&pod.uid, &pod.namespace, &pod.name, next.view.status, next.view.stopped);
+        if next.view.gone && self.busy.is_empty() && pod.leaves_when_gone() {
+            if let Err(e) = self.shared.keeper.drop_pod(&pod.uid).await {
+                tracing::warn!(pod = %pod.name, "cannot drop the pod from the ledger: {e}");
+                self.wake = Some(Instant::now() + DISK_RETRY);
+            }
+            return Flow::Continue(());
+        }
+        for action in next.actions {
+            self.begin(action);
+        }
+        Flow::Continue(())
+    }
+
+    fn begin(&mut self, action: Action) {
+        if self.busy.contains_key(action.container()) {
+            return;
+        }
+        let call_off = CancellationToken::new();
+        let busy = Busy {
+            call_off: call_off.clone(),
+            may_make: matches!(action, Action::Create { .. } | Action::Start { .. }),
+        };
+        self.busy.insert(action.container().to_owned(), busy);
+        let flight = Flight {
+            shared: self.shared.clone(),
+            entry: self.entry.clone(),
+            desired: self.desired.clone(),
+            action,
+            call_off,
+        };
+        self.flights
+            .push(Box::pin(async { Arrived::Action(flight.fly().await) }));
+    }
+
+    async fn wait(&mut self) -> Flow {
+        let wake = self.wake;
+        tokio::select! {
+            Some(arrived) = self.flights.next(), if !self.flights.is_empty() => match arrived {
+                Arrived::Action(landed) => self.landed(landed),
+                Arrived::Look(begun, seen) => self.looked(begun, seen),
+            },
+            changed = self.wish.changed() => {
+                if changed.is_err() {
+                    return Flow::Break(());
+                }
+                self.entry = self.wish.borrow_and_update().clone();
+                self.desired = Arc::new(self.entry.desired());
+                // What only waits is not wanted any more, or wanted otherwise.
+                for busy in self.busy.values() {
+                    busy.call_off.cancel();
+                }
+            }
+            changed = self.listing.changed() => if changed.is_err() { return Flow::Break(()) },
+            changed = self.answers.changed() => if changed.is_err() { return Flow::Break(()) },
+            // The sender ends with the agent; the address then stays as it is.
+            Ok(()) = self.host_ip.changed() => {}
+            () = self.poke.notified() => self.look(),
+            () = async { match wake { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
+        }
+        Flow::Continue(())
+    }
+
+    /// Takes the newest full list, unless this pod has acted since it began.
+    fn take_listing(&mut self) {
+        let Some(listing) = self.listing.borrow_and_update().clone() else {
+            return;
+        };
+        let known = self.view.as_ref().map_or(0, |v| v.begun);
+        if listing.begun > self.acted && listing.begun > known {
+            self.view = Some(Seeing {
+                begun: listing.begun,
+                containers: listing.pods.get(&self.entry.uid).cloned().unwrap_or_default(),
+            });
+        }
+    }
+
+    fn landed(&mut self, landed: Landed) {
+        let Landed { action, outcome, seen } = landed;
+        self.busy.remove(action.container());
+        let Some(outcome) = outcome else {
+            // A stop that was called off may still take effect.
+            if matches!(action, Action::Stop { .. }) {
+                self.distrust();
+            }
+            return;
+        };
+        let (book, notes) = record(
+            std::mem::take(&mut self.book),
+            &self.desired,
+            &action,
+            &outcome,
+            self.shared.clock.now_ms(),
+            &self.settings,
+        );
+        self.book = book;
+        for note in notes {
+            self.shared.notes.push(&self.entry, note);
+        }
+        if matches!(action, Action::CheckImage { .. } | Action::Pull { .. }) {
+            return;
+        }
+        self.acted = self.shared.tick();
+        let unsure = matches!((&action, &outcome), (Action::Create { .. }, Outcome::Failed(_)));
+        match seen {
+            Some(seen) if !unsure => self.merge(vec![seen]),
+            _ => self.distrust(),
+        }
+    }
+
+    /// What was known is not believed any more; the next full list decides.
+    fn distrust(&mut self) {
+        self.acted = self.shared.tick();
+        self.view = None;
+        self.shared.relist.notify_one();
+    }
+
+    fn merge(&mut self, seen: Vec<Seen>) {
+        let begun = self.shared.tick();
+        let Some(view) = &mut self.view else {
+            return;
+        };
+        view.begun = begun;
+        for Seen { id, info } in seen {
+            view.containers.retain(|c| c.id != id);
+            view.containers.extend(info);
+        }
+    }
+
+    /// Looks at this pod's containers: something happened to one of them.
+    fn look(&mut self) {
+        let ids: Vec<_> = self
+            .view
+            .iter()
+            .flat_map(|v| &v.containers)
+            .map(|c| c.id.clone())
+            .collect();
+        if ids.is_empty() {
+            // With an action under way, that one looks when it ends.
+            if self.busy.is_empty() {
+                self.shared.relist.notify_one();
+            }
+            return;
+        }
+        if !self.looking {
+            self.looking = true;
+            let shared = self.shared.clone();
+            self.flights.push(Box::pin(async move {
+                let begun = shared.tick();
+                Arrived::Look(begun, inspect(&shared, ids).await)
+            }));
+        } else {
+            // It may have happened after that look.
+            self.look_again = true;
+        }
+    }
+
+    fn looked(&mut self, begun: u64, seen: Option<Vec<Seen>>) {
+        self.looking = false;
+        let again = std::mem::take(&mut self.look_again);
+        match seen {
+            Some(seen) if begun > self.acted => {
+                self.merge(seen);
+                if again {
+                    self.look();
+                }
+            }
+            // An action ended meanwhile.
+            Some(_) => self.look(),
+            None => self.shared.relist.notify_one(),
+        }
+    }
+}
