@@ -1,4 +1,6 @@
-//! The coordinator.
+//! The coordinator: keeps the fleet's state, decides, and talks to agents. `main` and tests call [`run`].
+//!
+//! Invariant: this file is the map and the wiring of modules only.
 
 pub mod config;
 pub mod error;
