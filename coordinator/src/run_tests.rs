@@ -95,7 +95,8 @@ async fn it_serves_until_asked_to_end_and_knows_its_store_again() {
     drop(end);
     assert_eq!(agent.goodbye().await.reason(), Reason::Shutdown);
     drop(agent);
-    tasks.join_next().await.unwrap().unwrap().unwrap();
+    let orderly = tokio::time::timeout(Duration::from_secs(20), tasks.join_next()).await;
+    orderly.expect("no end").unwrap().unwrap().unwrap();
     assert!(
         hub.read(|w| w.nodes["n1"].is_ready()),
         "an orderly end makes no node lost"

@@ -50,7 +50,7 @@ pub fn lineage(world: &World, hello: &Hello) -> Lineage {
     let revision = Rv(hello.revision);
     if !known {
         Lineage::Broken(format!("term {} is not on record here", fence.term))
-    } else if ended != Rv(0) && revision > ended {
+    } else if ended != Rv(0) && revision >= ended {
         Lineage::Broken(format!(
             "revision {revision} was accepted under term {}, which ended here at {ended}",
             fence.term

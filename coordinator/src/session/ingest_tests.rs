@@ -135,24 +135,27 @@ async fn a_pod_deleted_meanwhile_leaves_no_status() {
         .read(|w| pending(w, vec![report("seen", 1, Phase::Running, false)]));
     flush(&base.hub, &metrics, "n1", first).await.unwrap();
 
-    base.store.gate.send_replace(Gate::Closed);
-    let reports = ["fresh", "seen", "stays"].map(|n| report(n, 2, Phase::Failed, false));
-    let second = base.hub.read(|w| pending(w, reports.to_vec()));
-    let (hub, mut arrived) = (base.hub.clone(), base.store.arrived.subscribe());
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move { flush(&hub, &Metrics::new(), "n1", second).await.map(|f| f.seq) });
-    arrived.wait_for(|n| *n == 2).await.unwrap();
-    // Past the gate: what the api does while the reports wait for the store.
-    let fence = base.hub.fence().unwrap();
-    let gone = vec![
-        Change::delete(keys::object(Kind::Pod, "default", "fresh"), Expect::Any),
-        Change::delete(keys::object(Kind::Pod, "default", "seen"), Expect::Any),
-        Change::delete(keys::pod_status("default", "seen"), Expect::Any),
-    ];
+    // Past the gate: what the api does while the reports wait for the store. One status is there already, so
+    // that its write fails; the other one is not, so that it succeeds.
     let store: &dyn crate::store::Store = &base.store.inner;
-    store.commit(&fence, gone).await.unwrap();
-    base.store.gate.send_replace(Gate::Open);
-    assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap(), Some(9));
+    let fence = base.hub.fence().unwrap();
+    for name in ["seen", "fresh"] {
+        base.store.gate.send_replace(Gate::Closed);
+        let before = *base.store.arrived.borrow();
+        let reports = [name, "stays"].map(|n| report(n, 2, Phase::Failed, false));
+        let second = base.hub.read(|w| pending(w, reports.to_vec()));
+        let (hub, mut arrived) = (base.hub.clone(), base.store.arrived.subscribe());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { flush(&hub, &Metrics::new(), "n1", second).await.map(|f| f.seq) });
+        arrived.wait_for(|n| *n > before).await.unwrap();
+        let gone = vec![
+            Change::delete(keys::object(Kind::Pod, "default", name), Expect::Any),
+            Change::delete(keys::pod_status("default", name), Expect::Any),
+        ];
+        store.commit(&fence, gone).await.unwrap();
+        base.store.gate.send_replace(Gate::Open);
+        assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap(), Some(9));
+    }
     let left: Vec<String> = store.load().await.unwrap().entries.into_iter().map(|e| e.key).collect();
     let left: Vec<_> = left.iter().filter(|k| k.starts_with("status/")).collect();
     assert_eq!(left, ["status/pod/default/stays"]);

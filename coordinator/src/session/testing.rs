@@ -302,8 +302,13 @@ pub fn named(mut request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 impl Rig {
+    /// Says nothing on its own: what comes is an answer.
     pub async fn new() -> Self {
-        Self::with(Settings::default()).await
+        Self::with(Settings {
+            max_silence: Duration::from_secs(3600),
+            ..Settings::default()
+        })
+        .await
     }
 
     pub async fn with(settings: Settings) -> Self {
@@ -348,6 +353,11 @@ impl Rig {
         agent.assignments().await;
         agent
     }
+}
+
+/// Fails when nothing else but keeping alive goes on.
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("it did not come")
 }
 
 /// An agent that does what the test says; it keeps the ledger as a real one would.
@@ -413,48 +423,60 @@ impl Agent {
 
     /// The next assignments, after any acknowledgements; applied to the ledger.
     pub async fn assignments(&mut self) -> Assignments {
-        loop {
-            match self.next().await.unwrap() {
-                Some(down::Message::Ack(_)) => {}
-                Some(down::Message::Assignments(a)) => {
-                    self.ledger.apply(&a);
-                    return a;
+        within(async {
+            loop {
+                match self.next().await.unwrap() {
+                    Some(down::Message::Ack(_)) => {}
+                    Some(down::Message::Assignments(a)) => {
+                        self.ledger.apply(&a);
+                        return a;
+                    }
+                    other => panic!("no Assignments but {other:?}"),
                 }
-                other => panic!("no Assignments but {other:?}"),
             }
-        }
+        })
+        .await
     }
 
     pub async fn ack(&mut self, seq: u64) {
-        loop {
-            match self.next().await.unwrap() {
-                Some(down::Message::Ack(a)) if a.seq == seq => return,
-                Some(down::Message::Ack(a)) if a.seq < seq => {}
-                Some(down::Message::Assignments(a)) => self.ledger.apply(&a),
-                other => panic!("no Ack{{{seq}}} but {other:?}"),
+        within(async {
+            loop {
+                match self.next().await.unwrap() {
+                    Some(down::Message::Ack(a)) if a.seq == seq => return,
+                    Some(down::Message::Ack(a)) if a.seq < seq => {}
+                    Some(down::Message::Assignments(a)) => self.ledger.apply(&a),
+                    other => panic!("no Ack{{{seq}}} but {other:?}"),
+                }
             }
-        }
+        })
+        .await
     }
 
     pub async fn goodbye(&mut self) -> Goodbye {
-        loop {
-            match self.next().await.unwrap() {
-                Some(down::Message::Goodbye(goodbye)) => return goodbye,
-                None => panic!("the session ended without Goodbye"),
-                Some(_) => {}
+        within(async {
+            loop {
+                match self.next().await.unwrap() {
+                    Some(down::Message::Goodbye(goodbye)) => return goodbye,
+                    None => panic!("the session ended without Goodbye"),
+                    Some(_) => {}
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The error that ends the session.
     pub async fn refused(&mut self) -> Status {
-        loop {
-            match self.next().await {
-                Err(status) => return status,
-                Ok(None) => panic!("the session ended without an error"),
-                Ok(Some(_)) => {}
+        within(async {
+            loop {
+                match self.next().await {
+                    Err(status) => return status,
+                    Ok(None) => panic!("the session ended without an error"),
+                    Ok(Some(_)) => {}
+                }
             }
-        }
+        })
+        .await
     }
 
     pub async fn report(&self, seq: u64, pods: Vec<wire::PodStatus>) {
