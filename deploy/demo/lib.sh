@@ -10,6 +10,8 @@ start() {
     local name=$1
     shift
     setsid nohup "$@" >>"$demo/$name.log" 2>&1 </dev/null &
+    # Its end by a signal is part of the show, not a message of this shell.
+    disown
     echo $! >"$demo/$name.pid"
 }
 

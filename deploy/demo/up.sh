@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+say() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 die() { echo "error: $*" >&2; exit 1; }
 # until_ok SECONDS WHAT COMMAND…: waits until the command succeeds

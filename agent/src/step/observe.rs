@@ -166,11 +166,16 @@ impl Fold<'_> {
         } else if let Some(signal) = signal(ended.exit_code).filter(|_| !entry.must_restart && !oom) {
             notes.push(Note::warning(
                 "Killed",
-                format!("Container {name} ended by signal {signal} behind the agent's back"),
+                format!("Container {name} ended by signal {signal}, which the agent did not send"),
+            ));
+        } else if ended.reason == "StartError" {
+            notes.push(Note::warning(
+                "Failed",
+                format!("Failed to start container {name}: {}", ended.message),
             ));
         }
         if entry.delay_ms > 0 && will_restart(self.desired, self.name, entry, ended) {
-            notes.push(Note::warning("BackOff", back_off(self.desired, name, entry.delay_ms)));
+            notes.push(Note::warning("BackOff", back_off(self.desired, name, entry.delay_ms, ended)));
         }
     }
 }
@@ -187,12 +192,17 @@ pub(super) fn will_restart(desired: &PodDesired, name: &str, entry: &ContainerBo
     }
 }
 
-pub(super) fn back_off(desired: &PodDesired, name: &str, delay_ms: u64) -> String {
+/// Why a container is not restarted yet, with how it ended.
+pub(super) fn back_off(desired: &PodDesired, name: &str, delay_ms: u64, ended: &Ended) -> String {
+    let colon = if ended.message.is_empty() { "" } else { ": " };
     format!(
-        "back-off {} restarting failed container {name} of pod {}/{}",
+        "back-off {} restarting failed container {name} of pod {}/{} (last exit: {}, code {}{colon}{})",
         seconds(delay_ms),
         desired.namespace,
-        desired.name
+        desired.name,
+        ended.reason,
+        ended.exit_code,
+        ended.message
     )
 }
 
@@ -215,6 +225,9 @@ pub(super) fn ended(id: &str, exit: &Exit, now_ms: u64) -> Ended {
     let reason = match exit.code {
         // A child may have been killed for memory while the container went on: that is not this.
         137 if exit.oom => "OOMKilled",
+        // With an init in the container the engine starts that, and only the init learns that the command
+        // cannot run; its words are the exit's error.
+        126 | 127 if !exit.error.is_empty() => "StartError",
         127 | 128 if exit.started_at.is_none() => "StartError",
         0 => "Completed",
         _ => "Error",

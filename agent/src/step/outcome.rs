@@ -166,7 +166,7 @@ impl Recorder<'_> {
         entry.delay_ms = self.settings.crash.delay_ms(entry.level);
         entry.restart_at_ms = self.now_ms.saturating_add(entry.delay_ms);
         if entry.delay_ms > 0 && will_restart(self.desired, container, entry, &ended) {
-            let message = back_off(self.desired, container, entry.delay_ms);
+            let message = back_off(self.desired, container, entry.delay_ms, &ended);
             self.notes.push(Note::warning("BackOff", message));
         }
         entry.state = Attempt::Ended(ended);

@@ -197,12 +197,7 @@ impl Look<'_> {
         if ended.reason == "StartError" && self.fresh(ended.observed_ms, entry.delay_ms, wake) {
             return waiting("RunContainerError", ended.message.clone());
         }
-        let mut message = back_off(self.desired, &container.name, entry.delay_ms);
-        let words = if ended.message.is_empty() { "" } else { ": " };
-        message += &format!(
-            " (last exit: {}, code {}{words}{})",
-            ended.reason, ended.exit_code, ended.message
-        );
+        let message = back_off(self.desired, &container.name, entry.delay_ms, ended);
         waiting("CrashLoopBackOff", message)
     }
 

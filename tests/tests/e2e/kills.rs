@@ -178,7 +178,9 @@ fn containers_removed_and_killed_behind_our_back() {
                         .contains(words)
             })
         };
-        if says(&before[0].pod, "removed") && says(&before[1].pod, "137") {
+        // `rm -f` kills first: which of the two is seen depends on who is faster.
+        let removed = says(&before[0].pod, "removed behind") || says(&before[0].pod, "signal 9");
+        if removed && says(&before[1].pod, "signal 9") {
             Ok(())
         } else {
             Err(format!("{events:#?}"))
