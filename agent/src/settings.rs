@@ -57,7 +57,7 @@ pub struct Settings {
     pub connect_timeout_ms: u64,
     pub keepalive_interval_ms: u64,
     pub keepalive_timeout_ms: u64,
-    /// From Hello to Welcome, and from Welcome to the first assignments.
+    /// From Hello to Welcome.
     pub welcome_timeout_ms: u64,
     /// A coordinator that takes no message for this long is hung.
     pub send_timeout_ms: u64,
