@@ -54,6 +54,8 @@ pub struct Join {
     /// First contact, HOST:PORT; the ledger's list goes before it.
     pub coordinators: Vec<String>,
     pub connector: watch::Receiver<Arc<dyn Connector>>,
+    /// The channel of the session with the active coordinator, while there is one: renewals go over it.
+    pub channel: Arc<watch::Sender<Option<Channel>>>,
 }
 
 impl Join {
@@ -83,6 +85,7 @@ impl Join {
             node: node.into(),
             coordinators,
             connector,
+            channel: Arc::default(),
         };
         (join, sender)
     }

@@ -13,7 +13,9 @@
 pub mod clock;
 pub mod config;
 pub mod facts;
+pub mod host;
 pub mod http;
+pub mod identity;
 pub mod join;
 pub mod ledger;
 pub mod lock;
@@ -26,6 +28,7 @@ pub mod session;
 pub mod settings;
 pub mod status;
 pub mod step;
+pub mod wiring;
 pub mod worker;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -146,6 +149,7 @@ pub async fn run(
         worker: shared.clone(),
         facts: facts_seen.clone(),
         connector: join.connector,
+        channel: join.channel,
         contact: Arc::new(watch::Sender::new(Contact::default())),
         stop: stop.clone(),
     };

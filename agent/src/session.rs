@@ -54,6 +54,8 @@ pub struct Links {
     pub facts: watch::Receiver<Option<wire::NodeFacts>>,
     pub connector: watch::Receiver<Arc<dyn Connector>>,
     pub contact: Arc<watch::Sender<Contact>>,
+    /// Open while the session is the active coordinator's.
+    pub channel: Arc<watch::Sender<Option<Channel>>>,
     pub stop: CancellationToken,
 }
 
@@ -105,6 +107,7 @@ fn failed(status: &Status) -> End {
 struct Session<'a> {
     links: &'a mut Links,
     address: &'a str,
+    channel: Channel,
     out: mpsc::Sender<wire::Up>,
     down: Streaming<wire::Down>,
     active: bool,
@@ -124,7 +127,7 @@ impl<'a> Session<'a> {
         let _ = out.try_send(wire::Up {
             message: Some(up::Message::Hello(hello)),
         });
-        let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut client = AgentClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let wait = ms(links.worker.settings.welcome_timeout_ms);
         let opened = tokio::select! {
             () = links.stop.cancelled() => return Err(End::Stopping),
@@ -140,6 +143,7 @@ impl<'a> Session<'a> {
         Ok(Session {
             links,
             address,
+            channel,
             out,
             down,
             active: false,
@@ -167,6 +171,7 @@ impl<'a> Session<'a> {
         }
         let result = self.talk().await;
         self.links.worker.metrics.connected.set(0);
+        self.links.channel.send_replace(None);
         result
     }
 
@@ -274,6 +279,7 @@ impl<'a> Session<'a> {
                 }
                 self.active = true;
                 self.links.worker.metrics.connected.set(1);
+                self.links.channel.send_replace(Some(self.channel.clone()));
             }
             welcome::Role::Standby => {
                 if !welcome.coordinators.is_empty() && welcome.coordinators != keeper.current().coordinators {
@@ -284,6 +290,7 @@ impl<'a> Session<'a> {
                 }
                 self.active = false;
                 self.was_standby = true;
+                self.links.channel.send_replace(None);
                 self.links.worker.metrics.connected.set(0);
                 if !welcome.leader.is_empty() && welcome.leader != self.address {
                     return Err(End::Standby { leader: welcome.leader });

@@ -12,13 +12,14 @@ pub struct Item<'a> {
     pub stop: Option<u32>,
 }
 
-/// Lower-case hex; independent of the items' order.
+/// Lower-case hex; independent of the items' order. The spec of a pod being stopped does not count: one end
+/// may never have seen it, and it changes nothing any more.
 pub fn assignments<'a>(items: impl IntoIterator<Item = Item<'a>>) -> String {
     let mut items: Vec<_> = items.into_iter().collect();
     items.sort_unstable();
     let mut context = Context::new(&SHA256);
     for Item { uid, spec_hash, stop } in items {
-        for part in [uid, spec_hash] {
+        for part in [uid, if stop.is_some() { "" } else { spec_hash }] {
             context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             context.update(part.as_bytes());
         }
@@ -56,11 +57,16 @@ mod tests {
             assignments([]),
             assignments([a.clone()]),
             assignments([a.clone(), b]),
-            assignments([a.clone(), stopped]),
+            assignments([a.clone(), stopped.clone()]),
             assignments([a, other]),
         ];
         for (i, x) in all.iter().enumerate() {
             assert!(!all[..i].contains(x));
         }
+        let never_seen = Item {
+            spec_hash: "",
+            ..stopped.clone()
+        };
+        assert_eq!(assignments([stopped]), assignments([never_seen]));
     }
 }

@@ -103,6 +103,27 @@ pub fn serial_of_certificate(der: &[u8]) -> Result<String, IdentityError> {
     Ok(cert.raw_serial().iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// SHA-256 of a DER certificate's SubjectPublicKeyInfo: what a join token pins.
+pub fn spki_sha256(der: &[u8]) -> Result<[u8; 32], IdentityError> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|e| IdentityError(e.to_string()))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, cert.public_key().raw);
+    digest
+        .as_ref()
+        .try_into()
+        .map_err(|_| IdentityError("its key has no SHA-256".into()))
+}
+
+/// Seconds since the Unix epoch from and until which a DER certificate is valid.
+pub fn validity_of_certificate(der: &[u8]) -> Result<(u64, u64), IdentityError> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|e| IdentityError(e.to_string()))?;
+    let seconds = |t: i64| u64::try_from(t).unwrap_or(0);
+    let validity = cert.validity();
+    Ok((
+        seconds(validity.not_before.timestamp()),
+        seconds(validity.not_after.timestamp()),
+    ))
+}
+
 /// Name in every coordinator's certificate, whatever its address.
 pub fn coordinator_dns_name(cluster: &str) -> String {
     format!("coordinator.{cluster}.wharfinger.internal")

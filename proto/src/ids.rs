@@ -46,7 +46,7 @@ impl IdGen {
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014): every seed is good, one word of state.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -56,7 +56,7 @@ impl IdGen {
 
     /// A version 4 UUID.
     pub fn uid(&mut self) -> String {
-        let bits = (u128::from(self.next()) << 64) | u128::from(self.next());
+        let bits = (u128::from(self.next_u64()) << 64) | u128::from(self.next_u64());
         uuid::Builder::from_u128(bits)
             .with_version(uuid::Version::Random)
             .with_variant(uuid::Variant::RFC4122)
@@ -66,7 +66,7 @@ impl IdGen {
 
     /// Five characters, as after a controller's name.
     pub fn suffix(&mut self) -> String {
-        let mut word = self.next();
+        let mut word = self.next_u64();
         (0..5)
             .map(|_| {
                 let c = LETTERS[usize::try_from(word % 27).unwrap_or(0)];

@@ -10,12 +10,14 @@
 //! | [`token`] | the joining token's text |
 //! | [`digest`] | the digest over a node's assignments |
 //! | [`credentials`] | `admin.yaml` / PEM bundle, and a channel made from it |
+//! | [`files`] | private files that are whole or absent |
 //! | [`program`] | what every program does the same at its start: logging, the TLS provider |
 //!
-//! Invariant: everything but [`credentials`] and [`program`] is pure.
+//! Invariant: everything but [`credentials`], [`files`] and [`program`] is pure.
 
 pub mod credentials;
 pub mod digest;
+pub mod files;
 pub mod identity;
 pub mod ids;
 pub mod model;

@@ -164,7 +164,7 @@ impl Route {
         };
         let ceiling = Backoff { initial_ms, max_ms }.delay_ms(self.level);
         // Full jitter.
-        self.jitter.next() % ceiling.saturating_add(1)
+        self.jitter.next_u64() % ceiling.saturating_add(1)
     }
 }
 

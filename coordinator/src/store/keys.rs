@@ -113,6 +113,8 @@ pub enum Parsed<'a> {
     Other,
 }
 
+type Make = for<'a> fn(&'a str) -> Parsed<'a>;
+
 pub fn parse(key: &str) -> Parsed<'_> {
     let two = |rest: &'static str| -> Option<(&str, &str)> { key.strip_prefix(rest)?.split_once('/') };
     if key == TERM {
@@ -133,7 +135,7 @@ pub fn parse(key: &str) -> Parsed<'_> {
     if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
         return Parsed::TermHistory(term);
     }
-    let one: [(&str, fn(&str) -> Parsed<'_>); 8] = [
+    let one: [(&str, Make); 8] = [
         ("facts/node/", |r| Parsed::NodeFacts(r)),
         ("ready/node/", |r| Parsed::NodeReady(r)),
         ("template/", |r| Parsed::Template(r)),

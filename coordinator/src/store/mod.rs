@@ -5,6 +5,8 @@
 //! Invariant: a commit is applied whole or not at all, only while its fence is the current one, and once
 //! acknowledged it survives SIGKILL and power loss. No resource version is handed out twice or goes back.
 
+mod apply;
+mod fanout;
 pub mod keys;
 pub mod memory;
 pub mod sqlite;
@@ -118,8 +120,9 @@ pub struct Snapshot {
 /// behind (then load again).
 pub type Watch = tokio::sync::mpsc::Receiver<Vec<Update>>;
 
-/// Versions of the changes of one commit, in their order (a delete that found nothing has the version of the
-/// transaction). The last one is what a reader must have seen to see all of it.
+/// Versions of the changes of one commit, in their order. A delete that found nothing is no update of its own
+/// and has the newest version there was at its turn, so that a reader that waits for [`Self::last`] gets there.
+/// The last one is what a reader must have seen to see all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub rvs: Vec<Rv>,
@@ -176,7 +179,8 @@ pub enum OpenError {
 
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum ReadError {
-    /// The updates after this version are no longer kept: load again.
+    /// The updates after this version are no longer kept: load again. `oldest` is the oldest version from which
+    /// a watch can still resume.
     #[error("version {after} is no longer kept (oldest: {oldest})")]
     Compacted { after: Rv, oldest: Rv },
     /// The version is beyond what this store has handed out: another or an older history.

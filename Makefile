@@ -1,0 +1,41 @@
+# Thin: each target calls one script or one cargo command. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+
+.PHONY: help build test test-long lint demo demo-down tools
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## build the three programs
+	cargo build --workspace --bins
+
+test: ## install and start what the tests need (Docker), run them all
+	deploy/dev/ensure-docker.sh
+	cargo build --workspace --bins
+	deploy/demo-app/make-image.sh wharf-test-app:1
+	$(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
+
+test-long: ## many kills, random faults, many seeds
+	deploy/dev/ensure-docker.sh
+	cargo build --workspace --bins
+	deploy/demo-app/make-image.sh wharf-test-app:1
+	WHARF_TEST_LONG=1 PROPTEST_CASES=5000 $(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
+
+lint: tools ## formatting, clippy, dependencies, house rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny --offline check bans licenses sources
+	cargo test --package wharf-tests --test house_rules
+
+tools:
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	@cargo fetch --locked
+
+demo: ## one coordinator, three nodes and a controller on this machine; leaves it running
+	deploy/demo/up.sh
+
+demo-down: ## remove all that `make demo` made
+	deploy/demo/down.sh

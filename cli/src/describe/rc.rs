@@ -1,0 +1,50 @@
+//! `describe rc`.
+
+use proto::model::{Event, Phase, Pod, ReplicationController, Time};
+
+use super::{Doc, event_table, meta, pod::containers, when};
+
+pub fn describe(rc: &ReplicationController, pods: &[Pod], events: &[Event], now: Time) -> String {
+    let mut doc = Doc::default();
+    let status = rc.status.clone().unwrap_or_default();
+    meta(&mut doc, &rc.metadata);
+    doc.pairs(0, "Selector", &rc.spec.selector);
+    doc.field(0, "Created", when(rc.metadata.creation_timestamp, now));
+    doc.field(
+        0,
+        "Replicas",
+        format!(
+            "{} current / {} desired, {} ready",
+            status.replicas, rc.spec.replicas, status.ready_replicas
+        ),
+    );
+    let count = |phase: Phase| {
+        let phases = pods
+            .iter()
+            .map(|p| p.status.as_ref().map_or(Phase::Pending, |s| s.phase));
+        phases.filter(|p| *p == phase).count()
+    };
+    doc.field(
+        0,
+        "Pods Status",
+        format!(
+            "{} Running / {} Waiting / {} Succeeded / {} Failed",
+            count(Phase::Running),
+            count(Phase::Pending),
+            count(Phase::Succeeded),
+            count(Phase::Failed)
+        ),
+    );
+    doc.heading(0, "Pod Template");
+    doc.group();
+    let template = &rc.spec.template;
+    doc.pairs(2, "Labels", &template.metadata.labels);
+    if !template.metadata.annotations.is_empty() {
+        doc.pairs(2, "Annotations", &template.metadata.annotations);
+    }
+    doc.pairs(2, "Node-Selectors", &template.spec.node_selector);
+    doc.field(2, "Grace Period", format!("{}s", template.spec.grace_seconds()));
+    containers(&mut doc, 2, &template.spec, None, now);
+    event_table(&mut doc, events, now);
+    doc.finish()
+}

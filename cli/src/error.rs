@@ -1,0 +1,135 @@
+//! Failures and their exit statuses. Every command returns [`Error`]; [`crate::run`] reports it.
+//!
+//! Invariant: a failure is reported once, one line each, as `error: …` on stderr.
+
+use std::io::{self, Write};
+
+use crate::output::clean;
+
+pub const DONE: u8 = 0;
+pub const REFUSED: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const TIMED_OUT: u8 = 3;
+pub const UNREACHABLE: u8 = 4;
+pub const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator or a check of ours said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A wait ended before what it waited for; the work goes on.
+    #[error("{0}")]
+    TimedOut(String),
+    /// No coordinator answered, or none leads.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Ctrl-C during a wait; says what goes on, or nothing where nothing does.
+    #[error("{0}")]
+    Interrupted(String),
+    #[error("stdout cannot be written: {0}")]
+    Output(#[from] io::Error),
+    #[error("{} errors", .0.len())]
+    Several(Vec<Error>),
+}
+
+impl Error {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(_) | Self::Output(_) => REFUSED,
+            Self::Usage(_) => USAGE,
+            Self::TimedOut(_) => TIMED_OUT,
+            Self::Unreachable(_) => UNREACHABLE,
+            Self::Interrupted(_) => INTERRUPTED,
+            Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(REFUSED),
+        }
+    }
+
+    /// The reader of our output went away, as `head` does: not a failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Writes one line an error.
+    pub fn report(&self, to: &mut dyn Write, color: bool) {
+        match self {
+            Self::Several(errors) => errors.iter().for_each(|e| e.report(to, color)),
+            Self::Interrupted(goes_on) if goes_on.is_empty() => {}
+            other => {
+                let label = if color { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+                // Nothing better can be done when stderr is gone.
+                let _ = writeln!(to, "{label} {}", clean(&other.to_string()));
+            }
+        }
+    }
+}
+
+/// Goes on after refusals, so that one bad name does not hide the others.
+#[derive(Debug, Default)]
+pub struct Refusals(Vec<Error>);
+
+impl Refusals {
+    /// The value, or `None` after a refusal, which is kept. Anything worse than a refusal ends the command.
+    pub fn keep<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(e @ Error::Refused(_)) => {
+                self.0.push(e);
+                Ok(None)
+            }
+            Err(e) => {
+                let mut all = std::mem::take(&mut self.0);
+                if all.is_empty() {
+                    return Err(e);
+                }
+                all.push(e);
+                Err(Error::Several(all))
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn finish(mut self) -> Result<(), Error> {
+        match self.0.len() {
+            0 => Ok(()),
+            1 => self.0.pop().map_or(Ok(()), Err),
+            _ => Err(Error::Several(self.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_an_error_and_the_worst_status() {
+        let error = Error::Several(vec![
+            Error::Refused("pods \"a\" not found".into()),
+            Error::Unreachable("two\nlines".into()),
+        ]);
+        let mut text = Vec::new();
+        error.report(&mut text, false);
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            "error: pods \"a\" not found\nerror: two lines\n"
+        );
+        assert_eq!(error.exit_code(), UNREACHABLE);
+    }
+
+    #[test]
+    fn refusals_are_kept_and_what_is_worse_ends_at_once() {
+        let mut refusals = Refusals::default();
+        assert!(matches!(refusals.keep(Ok(1)), Ok(Some(1))));
+        assert!(matches!(refusals.keep::<()>(Err(Error::Refused("a".into()))), Ok(None)));
+        let end = refusals.keep::<()>(Err(Error::Unreachable("b".into())));
+        assert!(matches!(end, Err(Error::Several(all)) if all.len() == 2));
+        assert!(refusals.finish().is_ok());
+    }
+}

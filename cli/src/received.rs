@@ -1,0 +1,130 @@
+//! An object as a coordinator sent it, and the model's view of it.
+//!
+//! Invariant: a field that this build does not know never makes an object unreadable: the coordinator may be
+//! one release newer.
+
+use proto::{
+    model::{Kind, Object, parse},
+    wire,
+};
+use serde_json::Value;
+
+use crate::error::Error;
+
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    /// The whole object.
+    pub json: Value,
+    pub warnings: Vec<String>,
+}
+
+impl Received {
+    /// Takes an object of `kind` from the wire.
+    pub fn new(kind: Kind, object: wire::Object) -> Result<Self, Error> {
+        let json: Value = serde_json::from_slice(&object.json).map_err(|e| {
+            Error::Refused(format!(
+                "{} {:?}: the coordinator sent it damaged: {e}",
+                kind.plural(),
+                object.name
+            ))
+        })?;
+        Ok(Self {
+            kind,
+            namespace: object.namespace,
+            name: object.name,
+            uid: object.uid,
+            resource_version: object.resource_version,
+            json,
+            warnings: object.warnings,
+        })
+    }
+
+    /// The typed view, without what this build does not know.
+    pub fn object(&self) -> Result<Object, Error> {
+        let mut json = self.json.clone();
+        // Bounded: each round removes one field.
+        loop {
+            match parse::object_value(self.kind, json.clone()) {
+                Ok(object) => return Ok(object),
+                Err(e) if e.message.starts_with("unknown field") && remove(&mut json, &e.path) => {}
+                Err(e) => {
+                    return Err(Error::Refused(format!(
+                        "{} {:?}: this version of wharf cannot read it ({e}); use that of the coordinator",
+                        self.kind.plural(),
+                        self.name
+                    )));
+                }
+            }
+        }
+    }
+}
+
+/// Removes the field at `spec.containers[0].name`; the names of a struct's fields hold no dots.
+fn remove(value: &mut Value, path: &str) -> bool {
+    let mut pointer = String::new();
+    for part in path.split('.') {
+        let mut pieces = part.split('[');
+        pointer.push('/');
+        pointer.push_str(pieces.next().unwrap_or_default());
+        for index in pieces {
+            pointer.push('/');
+            pointer.push_str(index.trim_end_matches(']'));
+        }
+    }
+    let Some((parent, field)) = pointer.rsplit_once('/') else {
+        return false;
+    };
+    match value.pointer_mut(parent) {
+        Some(Value::Object(map)) => map.shift_remove(field).is_some(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn received(json: &Value) -> Received {
+        let object = wire::Object {
+            name: "p".into(),
+            json: json.to_string().into_bytes(),
+            ..wire::Object::default()
+        };
+        Received::new(Kind::Pod, object).expect("JSON")
+    }
+
+    #[test]
+    fn what_a_newer_coordinator_adds_is_left_out() {
+        let object = received(&json!({
+            "kind": "Pod", "new": 1,
+            "metadata": {"name": "p", "managedFields": []},
+            "spec": {"containers": [{"name": "c", "image": "i", "probe": {"x": 1}}], "priority": 3},
+            "status": {"qosClass": "Burstable"}
+        }))
+        .object()
+        .expect("readable");
+        assert_eq!(object.meta().name, "p");
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_what_to_do() {
+        let error = received(&json!({"status": {"phase": "Sleeping"}}))
+            .object()
+            .expect_err("unknown phase");
+        assert!(
+            error
+                .to_string()
+                .contains("pods \"p\": this version of wharf cannot read it"),
+            "{error}"
+        );
+        let damaged = Received::new(Kind::Pod, wire::Object::default());
+        assert!(damaged.is_err());
+    }
+}

@@ -1,0 +1,567 @@
+//! A coordinator that keeps objects in memory and fails on request, and a way to run a command line against it.
+//!
+//! Invariant: tests wait for what was written or called, never for time.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{self, Write},
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures::{FutureExt, Stream, stream};
+use proto::{
+    credentials::{ChannelTimes, Credentials},
+    model::{FieldSelector, Kind, LabelSelector, Time},
+    wire::{
+        self,
+        cluster_server::{Cluster, ClusterServer},
+        controllers_server::{Controllers, ControllersServer},
+        resources_server::{Resources, ResourcesServer},
+        tokens_server::{Tokens, TokensServer},
+        watch_event::Type,
+    },
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tonic::{Request, Response, Status, transport::Endpoint};
+use wharf::{Env, Times};
+
+/// 2026-01-31T12:00:00Z.
+pub const NOW: i64 = 1_769_860_800;
+
+#[derive(Default)]
+pub struct State {
+    objects: BTreeMap<(Kind, String, String), Value>,
+    pub revision: u64,
+    history: Vec<(u64, Type, Value)>,
+    /// Watches from before this revision are refused.
+    pub oldest: u64,
+    /// The next calls fail so.
+    pub failures: VecDeque<Status>,
+    /// Every call never answers.
+    pub silent: bool,
+    /// A delete only marks the object.
+    pub slow_delete: bool,
+    /// Method and what identifies the request.
+    pub calls: Vec<String>,
+    pub warning: Option<String>,
+    uids: u64,
+}
+
+#[derive(Clone)]
+pub struct Fake {
+    state: Arc<Mutex<State>>,
+    /// (changes, breaks of all watches).
+    tick: watch::Sender<(u64, u64)>,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        Self {
+            state: Arc::default(),
+            tick: watch::Sender::new((0, 0)),
+        }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    /// Serves on a port of its own.
+    pub async fn serve(&self) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        let service = tonic::transport::Server::builder()
+            .add_service(ResourcesServer::new(self.clone()))
+            .add_service(ControllersServer::new(self.clone()))
+            .add_service(TokensServer::new(self.clone()))
+            .add_service(ClusterServer::new(self.clone()))
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+        let task = tokio::spawn(async move {
+            let _ = service.await;
+        });
+        Server { address, task }
+    }
+
+    /// Stores an object, new or changed.
+    pub fn put(&self, kind: Kind, mut value: Value) {
+        let mut state = self.state();
+        state.revision += 1;
+        let revision = state.revision;
+        value["apiVersion"] = json!("v1");
+        value["kind"] = json!(kind.name());
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (kind, text("namespace"), text("name"));
+        let known = state.objects.get(&key).map(|o| o["metadata"]["uid"].clone());
+        let event = if known.is_some() { Type::Modified } else { Type::Added };
+        value["metadata"]["uid"] = known.unwrap_or_else(|| {
+            state.uids += 1;
+            json!(format!("uid-{}", state.uids))
+        });
+        value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        state.objects.insert(key, value.clone());
+        state.history.push((revision, event, value));
+        drop(state);
+        self.tick.send_modify(|t| t.0 += 1);
+    }
+
+    pub fn remove(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        let mut state = self.state();
+        let value = state.objects.remove(&(kind, namespace.to_owned(), name.to_owned()))?;
+        state.revision += 1;
+        let revision = state.revision;
+        state.history.push((revision, Type::Deleted, value.clone()));
+        drop(state);
+        self.tick.send_modify(|t| t.0 += 1);
+        Some(value)
+    }
+
+    /// Puts another object of the same name in an object's place, at once.
+    pub fn succeed(&self, kind: Kind, namespace: &str, name: &str) {
+        let mut state = self.state();
+        let value = state.objects.get_mut(&(kind, namespace.to_owned(), name.to_owned()));
+        value.expect("it is there")["metadata"]["uid"] = json!("successor");
+    }
+
+    /// Ends every open watch as a restart would.
+    pub fn break_watches(&self) {
+        self.tick.send_modify(|t| t.1 += 1);
+    }
+
+    /// Completes once `done` holds.
+    pub async fn until(&self, done: impl Fn(&State) -> bool) {
+        let mut changes = self.tick.subscribe();
+        within(async {
+            while !done(&self.state()) {
+                changes.changed().await.expect("the sender is ours");
+            }
+        })
+        .await;
+    }
+
+    /// Notes a call; fails or is silent if so told.
+    async fn begin(&self, call: String) -> Result<(), Status> {
+        let (failure, silent) = {
+            let mut state = self.state();
+            state.calls.push(call);
+            (state.failures.pop_front(), state.silent)
+        };
+        self.tick.send_modify(|t| t.0 += 1);
+        if silent {
+            std::future::pending::<()>().await;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+pub struct Server {
+    pub address: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn wire_object(value: &Value) -> wire::Object {
+    let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+    wire::Object {
+        kind: value["kind"].as_str().unwrap_or_default().to_owned(),
+        api_version: "v1".to_owned(),
+        namespace: text("namespace"),
+        name: text("name"),
+        uid: text("uid"),
+        resource_version: text("resourceVersion"),
+        json: value.to_string().into_bytes(),
+        warnings: Vec::new(),
+    }
+}
+
+fn kind(text: &str) -> Result<Kind, Status> {
+    Kind::parse(text).ok_or_else(|| Status::invalid_argument(format!("unknown kind {text:?}")))
+}
+
+fn selects(request: &wire::ListRequest, value: &Value) -> Result<bool, Status> {
+    let bad = |e: proto::model::SelectorError| Status::invalid_argument(e.to_string());
+    let labels = LabelSelector::parse(&request.label_selector).map_err(bad)?;
+    let fields = ["metadata.name", "spec.nodeName", "involvedObject.uid"];
+    let fields = FieldSelector::parse(&request.field_selector, &fields).map_err(bad)?;
+    let meta = &value["metadata"];
+    let of: BTreeMap<String, String> = meta
+        .get("labels")
+        .and_then(|l| serde_json::from_value(l.clone()).ok())
+        .unwrap_or_default();
+    let get = |path: &str| {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        value.pointer(&pointer).and_then(Value::as_str).unwrap_or_default()
+    };
+    Ok(value["kind"] == kind(&request.kind)?.name()
+        && (request.namespace.is_empty() || meta["namespace"] == *request.namespace)
+        && labels.matches(&of)
+        && fields.matches(get))
+}
+
+fn not_found(kind: Kind, name: &str) -> Status {
+    Status::not_found(format!("{} {name:?} not found", kind.plural()))
+}
+
+#[tonic::async_trait]
+impl Resources for Fake {
+    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::Object>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("get {} {}", r.kind, r.name)).await?;
+        let kind = kind(&r.kind)?;
+        let state = self.state();
+        let found = state.objects.get(&(kind, r.namespace, r.name.clone()));
+        found
+            .map(|v| Response::new(wire_object(v)))
+            .ok_or_else(|| not_found(kind, &r.name))
+    }
+
+    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("list {}", r.kind)).await?;
+        let state = self.state();
+        let mut items = Vec::new();
+        for value in state.objects.values() {
+            if selects(&r, value)? {
+                items.push(wire_object(value));
+            }
+        }
+        Ok(Response::new(wire::ListReply {
+            items,
+            resource_version: state.revision,
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchEvent, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<wire::ListRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("watch {} {}", r.kind, r.resource_version)).await?;
+        if r.resource_version < self.state().oldest {
+            return Err(Status::out_of_range("the revision is no longer kept"));
+        }
+        let tick = self.tick.subscribe();
+        let breaks = tick.borrow().1;
+        let start = (self.clone(), tick, r.resource_version, Some(r));
+        let events = stream::unfold(start, move |(fake, mut tick, at, request)| async move {
+            let request = request?;
+            loop {
+                if tick.borrow_and_update().1 != breaks {
+                    let status = Status::unavailable("this coordinator is going away");
+                    return Some((Err(status), (fake, tick, at, None)));
+                }
+                let next = {
+                    let state = fake.state();
+                    let mut later = state.history.iter().filter(|(revision, ..)| *revision > at);
+                    later.find(|(.., v)| selects(&request, v).unwrap_or(false)).cloned()
+                };
+                if let Some((revision, kind, value)) = next {
+                    let event = wire::WatchEvent {
+                        r#type: kind.into(),
+                        object: Some(wire_object(&value)),
+                        resource_version: revision,
+                    };
+                    return Some((Ok(event), (fake, tick, revision, Some(request))));
+                }
+                tick.changed().await.ok()?;
+            }
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn create(&self, request: Request<wire::CreateRequest>) -> Result<Response<wire::Object>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("create {} {}", r.kind, r.request_id)).await?;
+        let kind = kind(&r.kind)?;
+        let mut value: Value = serde_json::from_slice(&r.json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if kind.namespaced() && value["metadata"]["namespace"].is_null() {
+            value["metadata"]["namespace"] = json!(r.namespace);
+        }
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (kind, text("namespace"), text("name"));
+        if self.state().objects.contains_key(&key) {
+            return Err(Status::already_exists(format!(
+                "{} {:?} already exists",
+                kind.plural(),
+                key.2
+            )));
+        }
+        let mut reply = value.clone();
+        if !r.dry_run {
+            self.put(kind, value);
+            reply = self.state().objects[&key].clone();
+        }
+        let mut reply = wire_object(&reply);
+        reply.warnings.extend(self.state().warning.clone());
+        Ok(Response::new(reply))
+    }
+
+    async fn delete(&self, request: Request<wire::DeleteRequest>) -> Result<Response<wire::Object>, Status> {
+        let r = request.into_inner();
+        self.begin(format!(
+            "delete {} {}/{} uid={:?} cascade={} grace={:?} {}",
+            r.kind, r.namespace, r.name, r.uid, r.cascade, r.grace_seconds, r.request_id
+        ))
+        .await?;
+        let kind = kind(&r.kind)?;
+        let key = (kind, r.namespace.clone(), r.name.clone());
+        let found = self.state().objects.get(&key).cloned();
+        let value = found.ok_or_else(|| not_found(kind, &r.name))?;
+        if !r.uid.is_empty() && value["metadata"]["uid"] != *r.uid {
+            return Err(Status::aborted("the uid does not match"));
+        }
+        let slow = self.state().slow_delete;
+        if !r.dry_run && !slow {
+            self.remove(kind, &r.namespace, &r.name);
+        }
+        Ok(Response::new(wire_object(&value)))
+    }
+}
+
+#[tonic::async_trait]
+impl Controllers for Fake {
+    async fn scale(&self, request: Request<wire::ScaleRequest>) -> Result<Response<wire::ScaleReply>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("scale {} to {}", r.name, r.replicas)).await?;
+        let key = (Kind::ReplicationController, r.namespace, r.name.clone());
+        let found = self.state().objects.get(&key).cloned();
+        let mut value = found.ok_or_else(|| not_found(key.0, &r.name))?;
+        let now = value["spec"]["replicas"].as_i64().unwrap_or_default();
+        if let Some(expected) = r.current_replicas.filter(|c| i64::from(*c) != now) {
+            return Err(Status::aborted(format!(
+                "replicationcontrollers {:?}: spec.replicas: is {now}, not {expected}",
+                r.name
+            )));
+        }
+        value["spec"]["replicas"] = json!(r.replicas);
+        if !r.dry_run {
+            self.put(key.0, value);
+        }
+        Ok(Response::new(wire::ScaleReply::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl Tokens for Fake {
+    async fn create_token(
+        &self,
+        request: Request<wire::CreateTokenRequest>,
+    ) -> Result<Response<wire::CreateTokenReply>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("token {} {} {:?}", r.uses, r.ttl_seconds, r.labels))
+            .await?;
+        Ok(Response::new(wire::CreateTokenReply {
+            token: Some(wire::Token {
+                id: "k7x2p9".into(),
+                role: r.role,
+                max_uses: r.uses,
+                created_at: NOW as u64,
+                expires_at: NOW as u64 + r.ttl_seconds,
+                labels: r.labels,
+                node: r.node,
+                ..wire::Token::default()
+            }),
+            text: "wharf1.agent.k7x2p9.s-e_c.r.00000000".into(),
+            coordinators: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
+        }))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<wire::ListTokensRequest>,
+    ) -> Result<Response<wire::ListTokensReply>, Status> {
+        self.begin("tokens".into()).await?;
+        let token = wire::Token {
+            id: "k7x2p9".into(),
+            role: "agent".into(),
+            max_uses: 1,
+            expires_at: NOW as u64 + 600,
+            ..wire::Token::default()
+        };
+        Ok(Response::new(wire::ListTokensReply { tokens: vec![token] }))
+    }
+
+    async fn revoke_token(&self, request: Request<wire::RevokeTokenRequest>) -> Result<Response<wire::Token>, Status> {
+        let id = request.into_inner().id;
+        self.begin(format!("revoke {id}")).await?;
+        if id == "k7x2p9" {
+            Ok(Response::new(wire::Token::default()))
+        } else {
+            Err(Status::not_found(format!("tokens {id:?} not found")))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Fake {
+    async fn info(&self, _: Request<wire::InfoRequest>) -> Result<Response<wire::InfoReply>, Status> {
+        self.begin("info".into()).await?;
+        Ok(Response::new(wire::InfoReply {
+            cluster_id: "0f8fad5b-d9cb-469f-a165-70867728950e".into(),
+            version: "9.8.7".into(),
+            caller: "user/admin".into(),
+            ..wire::InfoReply::default()
+        }))
+    }
+}
+
+/// A test that hangs fails here.
+pub async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .expect("the test took too long")
+}
+
+/// Text that a command wrote, and a way to wait for it.
+#[derive(Clone)]
+pub struct Sink(watch::Sender<String>);
+
+impl Sink {
+    pub fn new() -> Self {
+        Self(watch::Sender::new(String::new()))
+    }
+
+    pub fn text(&self) -> String {
+        self.0.borrow().clone()
+    }
+
+    pub async fn until(&self, done: impl Fn(&str) -> bool) {
+        let mut reader = self.0.subscribe();
+        let seen = tokio::time::timeout(Duration::from_secs(30), reader.wait_for(|t| done(t))).await;
+        assert!(seen.is_ok(), "never written; so far:\n{}", self.text());
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send_modify(|t| t.push_str(&String::from_utf8_lossy(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One command line's surroundings.
+pub struct Command {
+    pub env: Env,
+    pub out: Sink,
+    pub err: Sink,
+    pub interrupt: Option<tokio::sync::oneshot::Sender<()>>,
+    pub dir: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub struct Done {
+    pub code: u8,
+    pub out: String,
+    pub err: String,
+}
+
+impl Command {
+    /// For a cluster with coordinators at these addresses.
+    pub fn new(addresses: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let config = dir.path().join("admin.yaml");
+        let text = json!({"coordinators": addresses, "cluster": "0f8fad5b-d9cb-469f-a165-70867728950e",
+            "ca": "-", "certificate": "-", "key": "-"});
+        std::fs::write(&config, text.to_string()).expect("written");
+        let (out, err) = (Sink::new(), Sink::new());
+        let (interrupt, interrupted) = tokio::sync::oneshot::channel();
+        let env = Env {
+            stdin: Box::new(io::empty()),
+            stdout: Box::new(out.clone()),
+            stderr: Box::new(err.clone()),
+            stderr_is_terminal: false,
+            vars: BTreeMap::from([("WHARF_CONFIG".to_owned(), config.display().to_string())]),
+            now: || Time(NOW),
+            connect: Arc::new(|_: Credentials, address: String, times: ChannelTimes| {
+                async move {
+                    Endpoint::from_shared(format!("http://{address}"))
+                        .expect("an address")
+                        .connect_timeout(times.connect)
+                        .connect()
+                        .await
+                        .map_err(|e| wharf::Error::Unreachable(proto::credentials::root_cause(&e)))
+                }
+                .boxed()
+            }),
+            interrupt: async move {
+                if interrupted.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            .boxed()
+            .shared(),
+            times: Times {
+                retry_pause: Duration::from_millis(10),
+                poll: (Duration::from_millis(5), Duration::from_millis(20)),
+                reconnect: (Duration::from_millis(5), Duration::from_millis(20)),
+                ..Times::default()
+            },
+        };
+        Self {
+            env,
+            out,
+            err,
+            interrupt: Some(interrupt),
+            dir,
+        }
+    }
+
+    /// A file beside the credentials.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.env.stdin = Box::new(io::Cursor::new(text.as_bytes().to_vec()));
+        self
+    }
+
+    /// Runs `wharf` with these words.
+    pub async fn run(mut self, line: &str) -> Done {
+        let args = std::iter::once("wharf").chain(line.split_whitespace()).map(Into::into);
+        let code = within(wharf::run(args, &mut self.env)).await;
+        Done {
+            code,
+            out: self.out.text(),
+            err: self.err.text(),
+        }
+    }
+}
+
+/// Runs `line` against one coordinator.
+pub async fn wharf(server: &Server, line: &str) -> Done {
+    Command::new(&[&server.address]).run(line).await
+}
+
+/// A pod that runs on `node`.
+pub fn pod(namespace: &str, name: &str, app: &str, node: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": app},
+                     "creationTimestamp": "2026-01-31T11:50:00Z"},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "web:1"}]},
+        "status": {"phase": "Running", "containerStatuses":
+            [{"name": "c", "image": "web:1", "state": {"running": {}}, "ready": true, "restartCount": 0}]}
+    })
+}
+
+pub fn rc(name: &str, replicas: i32) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default", "creationTimestamp": "2026-01-31T11:50:00Z"},
+        "spec": {"replicas": replicas, "selector": {"app": name}, "template": {
+            "metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "web:1"}]}}},
+        "status": {"replicas": replicas, "readyReplicas": replicas}
+    })
+}

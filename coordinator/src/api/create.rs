@@ -1,0 +1,328 @@
+//! What a Create stores: the manifest read strictly, defaulted, validated, stamped, and turned into records.
+//! Called by `resources` through `write`.
+//!
+//! Invariant: what is committed can be read back by the world; no field that the coordinator owns comes from
+//! the caller.
+
+use proto::{
+    ids::IdGen,
+    model::{
+        FieldError, Invalid, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time,
+        labels::quoted, parse, validate,
+    },
+    wire::CreateRequest,
+};
+
+use super::{
+    controllers::check_replicas,
+    convert::{self, DEFAULT_NAMESPACE, Names},
+    errors::ApiError,
+    write::Decision,
+};
+use crate::{
+    store::{Change, Expect, Rv, Update, keys},
+    world::{
+        World,
+        record::{PodRecord, TemplateRecord, encode},
+    },
+};
+
+/// How many generated names are tried for one that is free.
+const NAME_TRIES: usize = 16;
+
+/// Namespace and name that a request is about, for authorization: read leniently, before anything else.
+pub fn subject(kind: Kind, message: &CreateRequest) -> Names {
+    let mut names = convert::names(&message.json);
+    // An object that names another namespace than the request is refused later: the request's is what counts.
+    let given = if message.namespace.is_empty() {
+        &names.namespace
+    } else {
+        &message.namespace
+    };
+    names.namespace = convert::namespace(kind, given).to_owned();
+    names
+}
+
+/// The manifest, ready but for what the world decides.
+pub struct Create {
+    object: Object,
+}
+
+impl Create {
+    pub fn new(kind: Kind, names: &Names, message: &CreateRequest, now: Time) -> Result<Self, ApiError> {
+        let name = if names.name.is_empty() {
+            &names.generate_name
+        } else {
+            &names.name
+        };
+        let size = message.json.len();
+        if size > validate::MAX_OBJECT_BYTES {
+            let what = format!("it has {size} bytes; at most {} fit", validate::MAX_OBJECT_BYTES);
+            return Err(ApiError::invalid(kind, name, "", what));
+        }
+        match kind {
+            Kind::Node => {
+                return Err(ApiError::BadRequest(
+                    "nodes are not created; nodes join by token: wharf token create".into(),
+                ));
+            }
+            Kind::Event => {
+                return Err(ApiError::BadRequest(
+                    "events are written by the coordinator and the agents; they cannot be created".into(),
+                ));
+            }
+            Kind::Namespace | Kind::ReplicationController | Kind::Pod => {}
+        }
+        let one = |e: FieldError| ApiError::invalid(kind, name, &e.path, e.message);
+        let mut object = parse::object(kind, &message.json).map_err(one)?;
+        placed(kind, object.meta_mut(), names).map_err(one)?;
+        validate::default(&mut object);
+        let errors = problems(&object);
+        if !errors.is_empty() {
+            return Err(ApiError::Invalid(Invalid {
+                kind,
+                name: name.clone(),
+                errors,
+            }));
+        }
+        stamp(&mut object, now);
+        Ok(Self { object })
+    }
+
+    pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
+        let mut object = self.object.clone();
+        let kind = object.kind();
+        check_namespace(world, &object)?;
+        if object.meta().name.is_empty() {
+            object.meta_mut().name = free_name(world, kind, object.meta());
+            // The prefix was checked with five letters behind it; the length of the whole is checked here.
+            validate::object(&object)?;
+        }
+        let meta = object.meta();
+        if world.object(kind, &meta.namespace, &meta.name).is_some() {
+            return Err(ApiError::AlreadyExists {
+                kind,
+                name: meta.name.clone(),
+            });
+        }
+        let warnings = warnings(world, &object);
+        let changes = records(&object);
+        let object = as_shown(&changes, &object)?;
+        Ok(Decision {
+            warnings,
+            ..Decision::new(changes, object)
+        })
+    }
+}
+
+/// The strict reading must say what the lenient one was authorized for.
+fn placed(kind: Kind, meta: &mut ObjectMeta, names: &Names) -> Result<(), FieldError> {
+    if meta.name != names.name {
+        return Err(FieldError::new("metadata.name", "stands twice; leave one"));
+    }
+    if kind.namespaced() {
+        if !meta.namespace.is_empty() && meta.namespace != names.namespace {
+            return Err(FieldError::new(
+                "metadata.namespace",
+                format!(
+                    "is {}, but the request is for {:?}; make them equal or leave one out",
+                    quoted(&meta.namespace),
+                    names.namespace
+                ),
+            ));
+        }
+        meta.namespace.clone_from(&names.namespace);
+    }
+    Ok(())
+}
+
+/// All that is wrong with it, beyond its types.
+fn problems(object: &Object) -> Vec<FieldError> {
+    let mut errors = validate::object(object).err().map(|e| e.errors).unwrap_or_default();
+    let meta = object.meta();
+    let mut owned = |set: bool, field: &str, why: &str| {
+        if set {
+            errors.push(FieldError::new(format!("metadata.{field}"), why));
+        }
+    };
+    owned(
+        !meta.owner_references.is_empty(),
+        "ownerReferences",
+        "set by the coordinator; leave it out, a controller adopts pods that match its selector",
+    );
+    owned(
+        !meta.finalizers.is_empty(),
+        "finalizers",
+        "not supported by Wharfinger yet; leave it out",
+    );
+    owned(
+        meta.deletion_timestamp.is_some(),
+        "deletionTimestamp",
+        "set by the coordinator; leave it out",
+    );
+    if let Object::ReplicationController(rc) = object
+        && rc.spec.replicas >= 0
+        && let Err(what) = check_replicas(rc.spec.replicas)
+    {
+        errors.push(FieldError::new("spec.replicas", what));
+    }
+    errors
+}
+
+/// Replaces what an export carries by what this object is: new.
+fn stamp(object: &mut Object, now: Time) {
+    let meta = object.meta_mut();
+    meta.uid = uuid::Uuid::new_v4().to_string();
+    meta.creation_timestamp = Some(now);
+    meta.generation = Some(1);
+    meta.resource_version.clear();
+    meta.deletion_grace_period_seconds = None;
+    match object {
+        Object::Namespace(o) => o.status = None,
+        Object::ReplicationController(o) => o.status = None,
+        Object::Pod(o) => o.status = None,
+        Object::Node(_) | Object::Event(_) => {}
+    }
+}
+
+fn check_namespace(world: &World, object: &Object) -> Result<(), ApiError> {
+    if !object.kind().namespaced() {
+        return Ok(());
+    }
+    let name = &object.meta().namespace;
+    let Some(found) = world.namespaces.get(name) else {
+        return Err(ApiError::not_found(Kind::Namespace, name));
+    };
+    let phase = found.value.status.as_ref().map(|s| s.phase).unwrap_or_default();
+    if phase == NamespacePhase::Terminating {
+        return Err(ApiError::in_use(
+            Kind::Namespace,
+            name,
+            "it is being deleted; nothing new can be created in it",
+        ));
+    }
+    Ok(())
+}
+
+fn free_name(world: &World, kind: Kind, meta: &ObjectMeta) -> String {
+    let (seed, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let mut ids = IdGen::new(seed);
+    let mut name = String::new();
+    for _ in 0..NAME_TRIES {
+        name = format!("{}{}", meta.generate_name, ids.suffix());
+        if world.object(kind, &meta.namespace, &name).is_none() {
+            break;
+        }
+    }
+    name
+}
+
+fn warnings(world: &World, object: &Object) -> Vec<String> {
+    let (spec, field) = match object {
+        Object::ReplicationController(rc) => (&rc.spec.template.spec, "spec.template.spec.nodeName"),
+        Object::Pod(pod) => (&pod.spec, "spec.nodeName"),
+        Object::Namespace(_) | Object::Node(_) | Object::Event(_) => return Vec::new(),
+    };
+    let mut warnings = Vec::new();
+    if !spec.node_name.is_empty() && !world.nodes.contains_key(&spec.node_name) {
+        warnings.push(format!(
+            "{field}: nodes {:?} not found; pods wait until it joins",
+            spec.node_name
+        ));
+    }
+    if let Object::ReplicationController(rc) = object {
+        let others = world
+            .controllers
+            .range((rc.metadata.namespace.clone(), String::new())..);
+        let overlapping = others
+            .take_while(|(key, _)| key.0 == rc.metadata.namespace)
+            .filter(|(_, other)| overlap(rc, &other.rc))
+            .map(|(key, _)| {
+                format!(
+                    "spec.selector: overlaps with that of replicationcontrollers {:?}; each keeps its own pods, but a pod without an owner may be adopted by either",
+                    key.1
+                )
+            });
+        warnings.extend(overlapping);
+    }
+    warnings
+}
+
+/// Whether one's selector takes in the pods that the other makes.
+fn overlap(a: &ReplicationController, b: &ReplicationController) -> bool {
+    let takes = |x: &ReplicationController, y: &ReplicationController| {
+        LabelSelector::of_map(&x.spec.selector).matches(&y.spec.template.metadata.labels)
+    };
+    takes(a, b) || takes(b, a)
+}
+
+/// The changes that make the object.
+fn records(object: &Object) -> Vec<Change> {
+    let meta = object.meta();
+    let at = keys::object(object.kind(), &meta.namespace, &meta.name);
+    match object {
+        Object::Pod(pod) => pod_records(at, pod),
+        Object::ReplicationController(rc) => vec![Change::put(at, Expect::Absent, encode(rc))],
+        Object::Namespace(namespace) => vec![Change::put(at, Expect::Absent, encode(namespace))],
+        // Refused before.
+        Object::Node(_) | Object::Event(_) => Vec::new(),
+    }
+}
+
+/// The template comes with the record even where it exists already: a collector that found it unused
+/// conflicts then, and the pod never lacks its spec. A node that the user chose stays in the template, for the
+/// scheduler to honour.
+fn pod_records(at: String, pod: &Pod) -> Vec<Change> {
+    let (hash, template) = TemplateRecord::of(&pod.metadata, &pod.spec).encode();
+    let record = PodRecord {
+        uid: pod.metadata.uid.clone(),
+        template: hash.clone(),
+        created: pod.metadata.creation_timestamp.unwrap_or_default(),
+        ..PodRecord::default()
+    };
+    vec![
+        Change::put(keys::template(&hash), Expect::Any, template),
+        Change::put(at, Expect::Absent, encode(&record)),
+    ]
+}
+
+/// Reads the changes as the world will: what it cannot read must never be stored.
+fn as_shown(changes: &[Change], object: &Object) -> Result<Object, ApiError> {
+    let mut scratch = World::default();
+    for change in changes {
+        let update = Update {
+            rv: Rv(0),
+            key: change.key.clone(),
+            value: change.value.clone(),
+        };
+        scratch
+            .apply(&update)
+            .map_err(|e| ApiError::Internal(format!("the object does not read back: {e}")))?;
+    }
+    let meta = object.meta();
+    let mut shown = scratch
+        .object(object.kind(), &meta.namespace, &meta.name)
+        .ok_or_else(|| ApiError::Internal("the object does not read back".into()))?;
+    shown.meta_mut().resource_version.clear();
+    Ok(shown)
+}
+
+/// `default` exists from `init` on; a coordinator that finds none makes it with this.
+pub fn default_namespace(now: Time) -> Change {
+    let namespace = proto::model::Namespace {
+        metadata: ObjectMeta {
+            name: DEFAULT_NAMESPACE.to_owned(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            creation_timestamp: Some(now),
+            generation: Some(1),
+            ..ObjectMeta::default()
+        },
+        ..proto::model::Namespace::default()
+    };
+    let at = keys::object(Kind::Namespace, "", DEFAULT_NAMESPACE);
+    Change::put(at, Expect::Absent, encode(&namespace))
+}
+
+#[cfg(test)]
+#[path = "create_tests.rs"]
+mod tests;

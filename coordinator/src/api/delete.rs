@@ -1,0 +1,231 @@
+//! What a Delete changes in a given world: a pod gets its stop entry, a namespace its phase, the rest is
+//! removed. Called by `resources` through `write`.
+//!
+//! Invariant: nothing here stops a container; a placed pod's record stays until its agent has reported the
+//! end. A stop entry is only ever made more urgent.
+
+use proto::{
+    model::{Kind, NamespacePhase, Object, Time},
+    wire::{DeleteRequest, delete_request::Cascade},
+};
+
+use super::{convert::DEFAULT_NAMESPACE, errors::ApiError, write::Decision};
+use crate::{
+    store::{Change, Expect, keys},
+    world::{
+        Key, PodState, World,
+        record::{PodRecord, StopRecord, encode},
+    },
+};
+
+/// Finalizer under which `control` releases a controller's pods before it removes the controller.
+pub const ORPHAN: &str = "orphan";
+
+/// Longest grace, seconds; as for a pod's own.
+const MAX_GRACE: u32 = 86_400;
+
+/// A Delete, read and checked as far as it can be without the world.
+pub struct Delete {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    uid: String,
+    resource_version: String,
+    orphan: bool,
+    grace: Option<u32>,
+    pub caller: String,
+}
+
+impl Delete {
+    pub fn new(kind: Kind, namespace: &str, caller: &str, message: &DeleteRequest) -> Result<Self, ApiError> {
+        let cascade = Cascade::try_from(message.cascade)
+            .map_err(|_| ApiError::BadRequest(format!("cascade: {} is not BACKGROUND or ORPHAN", message.cascade)))?;
+        let orphan = cascade == Cascade::Orphan;
+        if orphan && kind == Kind::Namespace {
+            return Err(ApiError::BadRequest(
+                "cascade: what is in a namespace goes with it; only a replicationcontroller's pods can be orphaned"
+                    .into(),
+            ));
+        }
+        if let Some(grace) = message.grace_seconds.filter(|g| *g > MAX_GRACE) {
+            return Err(ApiError::BadRequest(format!(
+                "grace_seconds: must be 0 to {MAX_GRACE}, is {grace}"
+            )));
+        }
+        Ok(Self {
+            kind,
+            namespace: namespace.to_owned(),
+            name: message.name.clone(),
+            uid: message.uid.clone(),
+            resource_version: message.resource_version.clone(),
+            orphan,
+            grace: message.grace_seconds,
+            caller: caller.to_owned(),
+        })
+    }
+
+    pub fn decide(&self, world: &World, now: Time) -> Result<Decision, ApiError> {
+        let object = world
+            .object(self.kind, &self.namespace, &self.name)
+            .ok_or_else(|| ApiError::not_found(self.kind, &self.name))?;
+        self.preconditions(&object)?;
+        let key = (self.namespace.clone(), self.name.clone());
+        let decision = match self.kind {
+            Kind::Pod => world.pods.get(&key).map(|pod| self.pod(world, &key, pod, object, now)),
+            Kind::ReplicationController => self.controller(world, &key, object, now),
+            Kind::Namespace => return self.namespace(world, object, now),
+            Kind::Node => return self.node(world, object),
+            Kind::Event => world.events.get(&key).map(|event| {
+                let remove = Change::delete(keys::event(&key.0, &key.1), Expect::At(event.rv));
+                Decision::new(vec![remove], object)
+            }),
+        };
+        decision.ok_or_else(|| ApiError::not_found(self.kind, &self.name))
+    }
+
+    fn preconditions(&self, object: &Object) -> Result<(), ApiError> {
+        let meta = object.meta();
+        for (field, is, wanted) in [
+            ("uid", &meta.uid, &self.uid),
+            ("resource version", &meta.resource_version, &self.resource_version),
+        ] {
+            if !wanted.is_empty() && wanted != is {
+                let wanted = proto::model::labels::quoted(wanted);
+                return Err(ApiError::mismatch(
+                    self.kind,
+                    &self.name,
+                    format!("its {field} is {is:?}, not {wanted} as asked"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn pod(&self, world: &World, key: &Key, pod: &PodState, object: Object, now: Time) -> Decision {
+        let at = keys::object(Kind::Pod, &key.0, &key.1);
+        let record = &pod.record;
+        if record.node.is_empty() {
+            // Never placed: no container of it can exist.
+            let remove = vec![
+                Change::delete(at, Expect::At(pod.rv)),
+                Change::delete(keys::pod_status(&key.0, &key.1), Expect::Any),
+            ];
+            return Decision::new(remove, object);
+        }
+        let stop = match &record.stop {
+            None => StopRecord {
+                at: now,
+                grace: self.grace.unwrap_or_else(|| own_grace(pod)),
+                reason: format!("deleted by {}", self.caller),
+            },
+            Some(stop) => match self.grace.filter(|g| *g < stop.grace) {
+                Some(grace) => StopRecord { grace, ..stop.clone() },
+                None => return Decision::new(Vec::new(), object),
+            },
+        };
+        let detail = format!("grace {} s", stop.grace);
+        let changed = PodRecord {
+            stop: Some(stop),
+            ..(**record).clone()
+        };
+        let change = Change::put(at, Expect::At(pod.rv), encode(&changed));
+        let after = PodState {
+            record: changed.into(),
+            ..pod.clone()
+        };
+        Decision {
+            detail,
+            ..Decision::new(vec![change], Object::Pod(world.pod(key, &after)))
+        }
+    }
+
+    fn controller(&self, world: &World, key: &Key, object: Object, now: Time) -> Option<Decision> {
+        let state = world.controllers.get(key)?;
+        let at = keys::object(self.kind, &key.0, &key.1);
+        if state.rc.metadata.deletion_timestamp.is_some() {
+            // Its pods were promised to stay; that is not taken back.
+            return Some(Decision::new(Vec::new(), object));
+        }
+        if !self.orphan {
+            return Some(Decision::new(vec![Change::delete(at, Expect::At(state.rv))], object));
+        }
+        let mut rc = (*state.rc).clone();
+        rc.metadata.deletion_timestamp = Some(now);
+        rc.metadata.finalizers = vec![ORPHAN.to_owned()];
+        let change = Change::put(at, Expect::At(state.rv), encode(&rc));
+        rc.metadata.resource_version.clone_from(&object.meta().resource_version);
+        rc.status = Some(world.controller_status(state));
+        Some(Decision {
+            detail: "its pods stay".to_owned(),
+            ..Decision::new(vec![change], Object::ReplicationController(rc))
+        })
+    }
+
+    fn namespace(&self, world: &World, object: Object, now: Time) -> Result<Decision, ApiError> {
+        if self.name == DEFAULT_NAMESPACE {
+            return Err(ApiError::in_use(
+                self.kind,
+                &self.name,
+                "it cannot be deleted; delete what is in it",
+            ));
+        }
+        let Some(state) = world.namespaces.get(&self.name) else {
+            return Err(ApiError::not_found(self.kind, &self.name));
+        };
+        let mut namespace = (*state.value).clone();
+        let status = namespace.status.get_or_insert_default();
+        if status.phase == NamespacePhase::Terminating {
+            return Ok(Decision::new(Vec::new(), object));
+        }
+        status.phase = NamespacePhase::Terminating;
+        namespace.metadata.deletion_timestamp = Some(now);
+        let at = keys::object(self.kind, "", &self.name);
+        let change = Change::put(at, Expect::At(state.rv), encode(&namespace));
+        namespace.metadata.resource_version = state.rv.to_string();
+        Ok(Decision::new(vec![change], Object::Namespace(namespace)))
+    }
+
+    fn node(&self, world: &World, object: Object) -> Result<Decision, ApiError> {
+        let name = &self.name;
+        let Some(state) = world.nodes.get(name) else {
+            return Err(ApiError::not_found(self.kind, name));
+        };
+        let bound = world.pods_on(name).count();
+        if bound > 0 {
+            let pods = if bound == 1 {
+                "1 pod is"
+            } else {
+                &format!("{bound} pods are")
+            };
+            return Err(ApiError::in_use(
+                self.kind,
+                name,
+                format!(
+                    "{pods} still bound to it; see `wharf get pods -A --node {name}`, delete them or move them first"
+                ),
+            ));
+        }
+        // Without its certificate record nobody can speak for this node any more.
+        let changes = vec![
+            Change::delete(keys::object(self.kind, "", name), Expect::At(state.rv)),
+            Change::delete(keys::node_facts(name), Expect::Any),
+            Change::delete(keys::node_ready(name), Expect::Any),
+            Change::delete(keys::cert(name), Expect::Any),
+        ];
+        Ok(Decision::new(changes, object))
+    }
+}
+
+fn own_grace(pod: &PodState) -> u32 {
+    let seconds = pod
+        .template
+        .as_ref()
+        .map_or(proto::model::PodSpec::DEFAULT_GRACE_SECONDS, |t| {
+            t.record.spec.grace_seconds()
+        });
+    u32::try_from(seconds).unwrap_or(0).min(MAX_GRACE)
+}
+
+#[cfg(test)]
+#[path = "delete_tests.rs"]
+mod tests;

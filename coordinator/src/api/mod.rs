@@ -1,0 +1,134 @@
+//! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`] and
+//! [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `resources` | Get, List, Watch, Create, Delete: authorization and the way to the rest |
+//! | `controllers`, `cluster` | Scale; Info |
+//! | `create`, `delete` | the decisions: what a request changes in a given world |
+//! | `write` | one write: request id, audit record, commit, retry |
+//! | `filter`, `watch` | selectors; the life of a watch |
+//! | `convert`, `errors` | wire types and statuses stop here |
+//!
+//! Invariant: nothing is looked up, said or done before the caller was authorized; every write carries its
+//! audit record in its own commit.
+
+pub mod cluster;
+pub mod controllers;
+pub mod convert;
+mod create;
+mod delete;
+pub mod errors;
+mod filter;
+pub mod resources;
+#[cfg(test)]
+mod testing;
+pub mod watch;
+mod write;
+
+pub use create::default_namespace;
+pub use delete::ORPHAN;
+
+use std::{sync::Arc, time::Duration};
+
+use proto::wire::{
+    cluster_server::ClusterServer, controllers_server::ControllersServer, resources_server::ResourcesServer,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Extensions, Status};
+
+use self::{
+    cluster::{ClusterFacts, ClusterService},
+    controllers::ControllerService,
+    errors::ApiError,
+    resources::ResourceService,
+};
+use crate::{store::Fence, world::hub::Hub};
+
+/// Who calls, and what he may do. One implementation decides for every service (`ca::authorizer`).
+pub trait Access: Send + Sync + 'static {
+    /// The caller's identity, e.g. `user/admin`. Errors: UNAUTHENTICATED.
+    fn caller(&self, extensions: &Extensions) -> Result<String, Status>;
+
+    /// Errors: UNAUTHENTICATED, PERMISSION_DENIED.
+    fn allow(&self, extensions: &Extensions, action: &Action<'_>) -> Result<(), Status>;
+}
+
+/// One request, in Kubernetes' terms. Empty: not given, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action<'a> {
+    /// `get`, `list`, `watch`, `create`, `delete`, `update`.
+    pub verb: &'a str,
+    /// A kind's plural.
+    pub resource: &'a str,
+    /// `scale`.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Events that a watch keeps for a reader that is busy.
+    pub watch_buffer: usize,
+    /// How long a watch waits for a reader that takes nothing.
+    pub watch_stall: Duration,
+    /// How often a write is decided anew when others changed the same keys meanwhile.
+    pub attempts: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            watch_buffer: 256,
+            watch_stall: Duration::from_secs(10),
+            attempts: 8,
+        }
+    }
+}
+
+/// What all services share.
+pub struct Api {
+    hub: Arc<Hub>,
+    access: Arc<dyn Access>,
+    settings: Settings,
+    watches: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Api {
+    pub fn new(hub: Arc<Hub>, access: Arc<dyn Access>, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            hub,
+            access,
+            settings,
+            watches: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    pub fn resources(self: &Arc<Self>) -> ResourcesServer<ResourceService> {
+        ResourcesServer::new(ResourceService(Arc::clone(self)))
+    }
+
+    pub fn controllers(self: &Arc<Self>) -> ControllersServer<ControllerService> {
+        ControllersServer::new(ControllerService(Arc::clone(self)))
+    }
+
+    pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {
+        ClusterServer::new(ClusterService::new(Arc::clone(self), facts))
+    }
+
+    /// Ends every watch with UNAVAILABLE and returns once the last one has ended. Called at shutdown and when
+    /// leadership is lost; later watches end at once.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.watches.close();
+        self.watches.wait().await;
+    }
+
+    /// The leadership under which this request is answered.
+    fn active(&self) -> Result<Arc<Fence>, ApiError> {
+        self.hub.fence().ok_or(ApiError::NotActive)
+    }
+}

@@ -1,0 +1,314 @@
+//! A host joins: a token and a request for a certificate become a node and its identity. Called by
+//! [`super::service`] on the enrolment port.
+//!
+//! Invariant: use count, node, certificate record and audit record are one commit; the same key never makes
+//! two nodes and never costs two uses of one token.
+
+use proto::{
+    identity::Role,
+    model::{Kind, Node, ObjectMeta, Time},
+    token::JoinToken,
+    wire,
+};
+use tonic::Status;
+
+use super::{
+    Authority,
+    audit::AuditRecord,
+    certs::CertRecord,
+    issue::{PublicKey, parse_csr},
+    tokens::{HOSTNAME_LABEL, Joined, Refusal, TokenRecord, check_node_name},
+};
+use crate::store::{Change, CommitError, Entry, Expect, ReadError, Rv, keys};
+
+/// The one text for every refused token.
+pub const REFUSED: &str = "the join token was refused: it is unknown, expired, spent, revoked, or for another role; \
+                           make a new one with wharf token create";
+
+/// Why a host did not join; the message is what it is told.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum JoinError {
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{REFUSED}")]
+    Refused,
+    #[error("too many refused joins just now; try again in {0} ms")]
+    TooMany(u64),
+    #[error("the join token is for node {wanted:?} only, not {asked:?}; start the agent with --name {wanted}")]
+    OtherNode { wanted: String, asked: String },
+    #[error(
+        "node {0:?} already exists and belongs to another key; choose another --name, or delete the node first with wharf delete node {0}"
+    )]
+    NameTaken(String),
+    #[error(
+        "the clocks are too far apart: this host says {host}, the coordinator {coordinator}; set the host's clock and start again"
+    )]
+    ClockSkew { host: Time, coordinator: Time },
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<JoinError> for Status {
+    fn from(error: JoinError) -> Self {
+        let message = error.to_string();
+        match error {
+            JoinError::Malformed(_) => Self::invalid_argument(message),
+            JoinError::Refused => Self::unauthenticated(message),
+            JoinError::TooMany(_) => Self::resource_exhausted(message),
+            JoinError::OtherNode { .. } => Self::permission_denied(message),
+            JoinError::NameTaken(_) => Self::already_exists(message),
+            JoinError::ClockSkew { .. } => Self::failed_precondition(message),
+            JoinError::Unavailable(_) => Self::unavailable(message),
+        }
+    }
+}
+
+impl From<ReadError> for JoinError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<CommitError> for JoinError {
+    fn from(error: CommitError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+pub(super) fn not_active() -> String {
+    "this coordinator is not the active one or is starting; try again, or another coordinator".into()
+}
+
+/// One token with its record, read at a version.
+struct Presented {
+    token: JoinToken,
+    record: TokenRecord,
+    rv: Rv,
+}
+
+/// What will be committed, and the node that results.
+struct Plan {
+    changes: Vec<Change>,
+    node: String,
+    issued: wire::Issued,
+}
+
+impl Authority {
+    /// The whole of `Enrol.Enrol`.
+    pub async fn enrol(&self, request: &wire::EnrolRequest) -> Result<wire::EnrolReply, JoinError> {
+        let token = JoinToken::parse(&request.token).map_err(|e| JoinError::Malformed(format!("token: {e}")))?;
+        // Before anything costly: a stranger gets one HMAC of our time.
+        self.present(&token).await?;
+        let now_ms = self.now_ms();
+        if request.clock_ms.abs_diff(now_ms) > self.0.settings.max_skew_ms {
+            return Err(JoinError::ClockSkew {
+                host: Time::from_millis(request.clock_ms),
+                coordinator: Time::from_millis(now_ms),
+            });
+        }
+        let key = parse_csr(&request.csr_der).map_err(|e| JoinError::Malformed(e.to_string()))?;
+        check_node_name(&request.node_name).map_err(|e| JoinError::Malformed(format!("node_name: {e}")))?;
+
+        // One after the other: they contend for the token's record, and this way nearly none has to repeat.
+        let _turn = self
+            .0
+            .turn
+            .acquire()
+            .await
+            .map_err(|_| JoinError::Unavailable(not_active()))?;
+        for _ in 0..self.0.settings.commit_attempts {
+            let fence = (self.0.fence)().ok_or_else(|| JoinError::Unavailable(not_active()))?;
+            let presented = self.present(&token).await?;
+            let plan = self.plan_join(presented, &key, &request.node_name).await?;
+            match self.commit(&fence, plan.changes).await {
+                Ok(()) => {
+                    tracing::info!(node = plan.node, token = token.id, "node joined");
+                    return Ok(wire::EnrolReply {
+                        issued: Some(plan.issued),
+                        cluster_id: self.cluster().to_owned(),
+                        node_name: plan.node,
+                        coordinators: self.coordinators(),
+                        clock_ms: self.now_ms(),
+                    });
+                }
+                Err(CommitError::Conflict { key, .. }) => tracing::debug!(key, "join conflicts; reading again"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(JoinError::Unavailable("too many joins at once; try again".into()))
+    }
+
+    /// Reads the token's record and checks the secret.
+    async fn present(&self, token: &JoinToken) -> Result<Presented, JoinError> {
+        let entry = self.0.store.get(&keys::token(&token.id)).await?;
+        let checked = match entry {
+            None => Err(Refusal::Unknown),
+            Some(entry) => decode::<TokenRecord>(&entry)
+                .ok_or(Refusal::Unknown)
+                .and_then(|record| {
+                    record.authenticate(token, &self.0.pepper)?;
+                    if token.role != Role::Agent {
+                        return Err(Refusal::WrongRole);
+                    }
+                    Ok((record, entry.rv))
+                }),
+        };
+        match checked {
+            Ok((record, rv)) => Ok(Presented {
+                token: token.clone(),
+                record,
+                rv,
+            }),
+            Err(refusal) => Err(self.refuse(&token.id, refusal)),
+        }
+    }
+
+    /// Counts and logs a refusal. Only these are limited: a flood of them keeps no valid token out.
+    fn refuse(&self, id: &str, refusal: Refusal) -> JoinError {
+        if self.0.refusals.take(self.now_ms()) {
+            tracing::warn!(token = id, reason = ?refusal, "join refused");
+            JoinError::Refused
+        } else {
+            JoinError::TooMany(self.0.settings.refusal_refill_ms)
+        }
+    }
+
+    async fn plan_join(&self, presented: Presented, key: &PublicKey, asked: &str) -> Result<Plan, JoinError> {
+        let now_ms = self.now_ms();
+        // The last one: a key whose node was deleted may have joined again.
+        if let Some(joined) = presented.record.joined.iter().rev().find(|j| j.key == key.hash) {
+            let node = joined.node.clone();
+            let cert = self.cert_record(&node).await?;
+            if let Some((rv, record)) = cert
+                && repeatable(&record, key)
+                && now_ms / 1000 <= record.not_after
+            {
+                let (change, issued) = self.issue_again(&node, rv, record, key, now_ms)?;
+                return Ok(Plan {
+                    changes: vec![change],
+                    node,
+                    issued,
+                });
+            }
+        }
+        if let Err(refusal) = presented.record.admits_one_more(now_ms) {
+            return Err(self.refuse(&presented.token.id, refusal));
+        }
+        if !presented.record.node.is_empty() && presented.record.node != asked {
+            return Err(JoinError::OtherNode {
+                wanted: presented.record.node,
+                asked: asked.to_owned(),
+            });
+        }
+        let object = keys::object(Kind::Node, "", asked);
+        let exists = self.0.store.get(&object).await?.is_some();
+        let mut changes = Vec::with_capacity(4);
+        let issued = match (exists, self.cert_record(asked).await?) {
+            // The key joined before with another token and never got, or lost, the answer.
+            (true, Some((rv, record))) if repeatable(&record, key) => {
+                let (change, issued) = self.issue_again(asked, rv, record, key, now_ms)?;
+                changes.push(change);
+                issued
+            }
+            (true, _) => return Err(JoinError::NameTaken(asked.to_owned())),
+            (false, Some((_, record))) if record.revoked.is_none() => {
+                return Err(JoinError::NameTaken(asked.to_owned()));
+            }
+            (false, tombstone) => {
+                let expect = tombstone.map_or(Expect::Absent, |(rv, _)| Expect::At(rv));
+                let leaf = self.issue(key, asked, now_ms)?;
+                let record = CertRecord {
+                    active: leaf.serial.clone(),
+                    enrol_key: key.hash.clone(),
+                    not_after: leaf.not_after,
+                    ..CertRecord::default()
+                };
+                let node = new_node(asked, &presented.record, now_ms);
+                // The model's types always serialize.
+                let json = serde_json::to_vec(&node).unwrap_or_default();
+                changes.push(Change::put(object, Expect::Absent, json));
+                changes.push(record.change(asked, expect));
+                self.0.issuer.issued(&leaf)
+            }
+        };
+        let Presented { token, mut record, rv } = presented;
+        record.used += 1;
+        record.joined.push(Joined {
+            node: asked.to_owned(),
+            key: key.hash.clone(),
+        });
+        changes.push(record.change(&token.id, Expect::At(rv)));
+        let audit = AuditRecord::new(
+            now_ms,
+            format!("token/{}", token.id),
+            "join",
+            format!("node/{asked}"),
+            "",
+        );
+        changes.push(audit.change());
+        Ok(Plan {
+            changes,
+            node: asked.to_owned(),
+            issued,
+        })
+    }
+
+    /// Another certificate for the key that enrolled; the first one stays valid until this one is used.
+    fn issue_again(
+        &self,
+        node: &str,
+        rv: Rv,
+        mut record: CertRecord,
+        key: &PublicKey,
+        now_ms: u64,
+    ) -> Result<(Change, wire::Issued), JoinError> {
+        let leaf = self.issue(key, node, now_ms)?;
+        record.pending = Some(leaf.serial.clone());
+        record.not_after = leaf.not_after;
+        Ok((record.change(node, Expect::At(rv)), self.0.issuer.issued(&leaf)))
+    }
+
+    fn issue(&self, key: &PublicKey, node: &str, now_ms: u64) -> Result<super::issue::Leaf, JoinError> {
+        self.0
+            .issuer
+            .issue(key, Role::Agent, node, self.0.settings.agent_life_ms, now_ms)
+            .map_err(|e| JoinError::Unavailable(e.to_string()))
+    }
+
+    pub(super) async fn cert_record(&self, node: &str) -> Result<Option<(Rv, CertRecord)>, ReadError> {
+        let key = keys::cert(node);
+        match self.0.store.get(&key).await? {
+            None => Ok(None),
+            Some(entry) => match decode(&entry) {
+                Some(record) => Ok(Some((entry.rv, record))),
+                None => Err(ReadError::Io(format!("{key} does not decode"))),
+            },
+        }
+    }
+}
+
+/// The enrolment of this key may be answered again: it is the key on record, and nobody used a later one.
+fn repeatable(record: &CertRecord, key: &PublicKey) -> bool {
+    record.revoked.is_none() && !record.renewed && record.enrol_key == key.hash
+}
+
+fn new_node(name: &str, token: &TokenRecord, now_ms: u64) -> Node {
+    let mut labels = token.labels.clone();
+    labels.insert(HOSTNAME_LABEL.to_owned(), name.to_owned());
+    Node {
+        metadata: ObjectMeta {
+            name: name.to_owned(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            creation_timestamp: Some(Time::from_millis(now_ms)),
+            labels,
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    }
+}
+
+pub(super) fn decode<T: for<'a> serde::Deserialize<'a>>(entry: &Entry) -> Option<T> {
+    serde_json::from_slice(&entry.value)
+        .inspect_err(|error| tracing::error!(key = entry.key, %error, "record does not decode"))
+        .ok()
+}

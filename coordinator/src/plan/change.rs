@@ -1,0 +1,186 @@
+//! Every write that planners make. Made by the planners of this folder, checked by `check`, turned into the
+//! store's changes by [`to_store`] and committed by `control::driver`.
+//!
+//! Invariant: a change names the version it was decided on, and alters nothing but what its name says.
+
+use std::sync::Arc;
+
+use proto::model::{Kind, Time};
+
+use crate::{
+    store::{self, Expect, Rv, keys},
+    world::{
+        Key,
+        record::{OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
+    },
+};
+
+/// A pod as it was when its change was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub key: Key,
+    pub rv: Rv,
+    pub record: Arc<PodRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its key is the hash of its content, so writing it again changes nothing.
+    PutTemplate {
+        hash: String,
+        record: Arc<TemplateRecord>,
+    },
+    /// A new pod: bound when it names a node, else with the reason why it waits.
+    CreatePod {
+        key: Key,
+        record: PodRecord,
+    },
+    /// Gives an unplaced pod its node, for life.
+    Bind {
+        pod: Before,
+        node: String,
+    },
+    /// Says why a pod is not placed.
+    Explain {
+        pod: Before,
+        waiting: String,
+    },
+    Stop {
+        pod: Before,
+        at: Time,
+        /// Seconds.
+        grace: u32,
+        reason: String,
+    },
+    /// Removes the record and the status of a pod of which nothing runs.
+    RemovePod {
+        pod: Before,
+    },
+    /// Takes a pod from its owner; it runs on.
+    Release {
+        pod: Before,
+    },
+    /// Gives an ownerless pod to a controller.
+    Adopt {
+        pod: Before,
+        owner: OwnerRecord,
+    },
+    RemoveController {
+        key: Key,
+        rv: Rv,
+    },
+    RemoveNamespace {
+        name: String,
+        rv: Rv,
+    },
+    RemoveTemplate {
+        hash: String,
+        rv: Rv,
+    },
+    RemoveEvent {
+        key: Key,
+        rv: Rv,
+    },
+    RemoveOp {
+        id: String,
+        rv: Rv,
+    },
+    /// A status that no pod has.
+    RemoveStatus {
+        key: Key,
+        rv: Rv,
+    },
+}
+
+impl Change {
+    /// How many of the store's changes it is.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::RemovePod { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// The pod that it creates or changes.
+    pub fn pod(&self) -> Option<&Key> {
+        match self {
+            Self::CreatePod { key, .. } => Some(key),
+            Self::Bind { pod, .. }
+            | Self::Explain { pod, .. }
+            | Self::Stop { pod, .. }
+            | Self::RemovePod { pod }
+            | Self::Release { pod }
+            | Self::Adopt { pod, .. } => Some(&pod.key),
+            _ => None,
+        }
+    }
+
+    fn append(&self, out: &mut Vec<store::Change>) {
+        match self {
+            Self::PutTemplate { hash, record } => {
+                out.push(store::Change::put(keys::template(hash), Expect::Any, encode(&**record)));
+            }
+            Self::CreatePod { key, record } => {
+                out.push(store::Change::put(pod_key(key), Expect::Absent, encode(record)));
+            }
+            Self::Bind { pod, node } => out.push(edit(pod, |r| {
+                r.node.clone_from(node);
+                r.waiting.clear();
+            })),
+            Self::Explain { pod, waiting } => out.push(edit(pod, |r| r.waiting.clone_from(waiting))),
+            Self::Stop { pod, at, grace, reason } => out.push(edit(pod, |r| {
+                r.stop = Some(StopRecord {
+                    at: *at,
+                    grace: *grace,
+                    reason: reason.clone(),
+                });
+            })),
+            Self::RemovePod { pod } => {
+                out.push(store::Change::delete(pod_key(&pod.key), Expect::At(pod.rv)));
+                out.push(store::Change::delete(
+                    keys::pod_status(&pod.key.0, &pod.key.1),
+                    Expect::Any,
+                ));
+            }
+            Self::Release { pod } => out.push(edit(pod, |r| r.owner = None)),
+            Self::Adopt { pod, owner } => out.push(edit(pod, |r| r.owner = Some(owner.clone()))),
+            Self::RemoveController { key, rv } => {
+                let key = keys::object(Kind::ReplicationController, &key.0, &key.1);
+                out.push(store::Change::delete(key, Expect::At(*rv)));
+            }
+            Self::RemoveNamespace { name, rv } => {
+                let key = keys::object(Kind::Namespace, "", name);
+                out.push(store::Change::delete(key, Expect::At(*rv)));
+            }
+            Self::RemoveTemplate { hash, rv } => {
+                out.push(store::Change::delete(keys::template(hash), Expect::At(*rv)));
+            }
+            Self::RemoveEvent { key, rv } => {
+                out.push(store::Change::delete(keys::event(&key.0, &key.1), Expect::At(*rv)));
+            }
+            Self::RemoveOp { id, rv } => out.push(store::Change::delete(keys::op(id), Expect::At(*rv))),
+            Self::RemoveStatus { key, rv } => {
+                out.push(store::Change::delete(keys::pod_status(&key.0, &key.1), Expect::At(*rv)));
+            }
+        }
+    }
+}
+
+/// The store's changes of one commit, in order.
+pub fn to_store(changes: &[Change]) -> Vec<store::Change> {
+    let mut out = Vec::with_capacity(changes.len());
+    for change in changes {
+        change.append(&mut out);
+    }
+    out
+}
+
+fn pod_key(key: &Key) -> String {
+    keys::object(Kind::Pod, &key.0, &key.1)
+}
+
+fn edit(pod: &Before, f: impl FnOnce(&mut PodRecord)) -> store::Change {
+    let mut record = (*pod.record).clone();
+    f(&mut record);
+    store::Change::put(pod_key(&pod.key), Expect::At(pod.rv), encode(&record))
+}

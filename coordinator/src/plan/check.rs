@@ -1,0 +1,316 @@
+//! The invariants of a plan, checked before anything of it is committed. Called by `plan` for every plan; it
+//! recomputes what it checks and shares no state with the planners.
+//!
+//! Invariant: a plan that breaks a rule is refused whole; what other groups planned is not affected.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use proto::model::Protocol;
+
+use super::{Group, Plan, change::Before, change::Change, change::to_store, scheduler::port_domain};
+use crate::{
+    store::{MAX_CHANGES, Rv},
+    world::{Amounts, Key, PodState, Template, World, record::PodRecord},
+};
+
+/// A broken rule: a fault of a planner, not of a user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the plan of {group:?} was refused: {what}")]
+pub struct Violation {
+    pub group: Group,
+    pub what: String,
+}
+
+type Ports = HashMap<String, HashSet<(u16, Protocol)>>;
+
+/// What the admitted plans of a pass add to the world.
+#[derive(Clone, Debug, Default)]
+pub struct Checker {
+    added: HashMap<String, Amounts>,
+    ports: Ports,
+    /// Pods that a plan of the pass creates or changes.
+    pods: HashSet<Key>,
+    /// Version of the world that the pass began with.
+    since: Option<Rv>,
+}
+
+impl Checker {
+    /// Checks a plan against the world and the plans admitted before; counts it when it holds.
+    pub fn admit(&mut self, world: &World, group: &Group, plan: &Plan) -> Result<(), Violation> {
+        let same_world = *self.since.get_or_insert(world.rv) == world.rv;
+        let mut staged = Staged {
+            world,
+            group,
+            admitted: self,
+            added: HashMap::new(),
+            ports: HashMap::new(),
+            taken: None,
+            pods: HashSet::new(),
+            same_world,
+        };
+        let result = staged.plan(plan);
+        let Staged { added, ports, pods, .. } = staged;
+        result.map_err(|what| Violation {
+            group: group.clone(),
+            what,
+        })?;
+        for (node, amounts) in added {
+            self.added.entry(node).or_default().add(amounts);
+        }
+        for (domain, taken) in ports {
+            self.ports.entry(domain).or_default().extend(taken);
+        }
+        self.pods.extend(pods);
+        Ok(())
+    }
+}
+
+struct Staged<'a> {
+    world: &'a World,
+    group: &'a Group,
+    admitted: &'a Checker,
+    added: HashMap<String, Amounts>,
+    ports: Ports,
+    /// Host ports that the world's pods take, built when first asked for.
+    taken: Option<Ports>,
+    pods: HashSet<Key>,
+    /// The world is the one that the pass began with.
+    same_world: bool,
+}
+
+type Checked = Result<(), String>;
+
+impl Staged<'_> {
+    fn plan(&mut self, plan: &Plan) -> Checked {
+        let mut keys = BTreeSet::new();
+        for commit in &plan.commits {
+            let changes = to_store(&commit.changes);
+            ensure(commit.group == *self.group, || "a commit is of another group".into())?;
+            ensure(!changes.is_empty() && changes.len() <= MAX_CHANGES, || {
+                format!("a commit has {} changes", changes.len())
+            })?;
+            for change in changes {
+                ensure(!keys.contains(&change.key), || {
+                    format!("{} is changed twice", change.key)
+                })?;
+                keys.insert(change.key);
+            }
+            for change in &commit.changes {
+                if let Some(pod) = change.pod() {
+                    // One pod is of one group. Where the world moved on during the pass it may have come to
+                    // another one; then the store's expectations decide which plan holds.
+                    ensure(!(self.same_world && self.admitted.pods.contains(pod)), || {
+                        format!("{pod:?} is changed by another plan of this pass")
+                    })?;
+                    self.pods.insert(pod.clone());
+                }
+                self.change(change, &commit.changes)?;
+            }
+        }
+        for (name, added) in &self.added {
+            let node = self
+                .world
+                .nodes
+                .get(name)
+                .ok_or_else(|| format!("node {name} is gone"))?;
+            let mut sum = node.used;
+            sum.add(self.admitted.added.get(name).copied().unwrap_or_default());
+            sum.add(*added);
+            let room = node.allocatable;
+            ensure(
+                sum.cpu_milli <= room.cpu_milli
+                    && sum.memory <= room.memory
+                    && sum.storage <= room.storage.max(node.used.storage)
+                    && sum.pods <= room.pods,
+                || format!("node {name} would hold {sum:?} of {room:?}"),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change, commit: &[Change]) -> Checked {
+        match change {
+            Change::PutTemplate { hash, record } => ensure(record.encode().0 == *hash, || {
+                format!("template {hash} is not named by its content")
+            }),
+            Change::CreatePod { key, record } => self.create(key, record, commit),
+            Change::Bind { pod, node } => {
+                let state = self.current(pod)?;
+                ensure(state.record.node.is_empty(), || {
+                    format!("{:?} has a node already", pod.key)
+                })?;
+                ensure(!state.stopping(), || format!("{:?} is being stopped", pod.key))?;
+                let template = state.template.clone().ok_or("its template is not known")?;
+                self.land(node, &template)
+            }
+            Change::Explain { pod, waiting } => {
+                let state = self.current(pod)?;
+                ensure(state.record.node.is_empty(), || format!("{:?} has a node", pod.key))?;
+                ensure(state.record.waiting != *waiting, || "nothing new is explained".into())
+            }
+            Change::Stop { pod, .. } => {
+                let state = self.current(pod)?;
+                ensure(!matches!(self.group, Group::Pod(_)), || {
+                    "nobody asked to stop it".into()
+                })?;
+                ensure(!state.stopping(), || format!("{:?} is being stopped already", pod.key))
+            }
+            Change::RemovePod { pod } => {
+                let state = self.current(pod)?;
+                let never_ran =
+                    state.record.node.is_empty() && (state.stopping() || !matches!(self.group, Group::Pod(_)));
+                let node_gone = !state.record.node.is_empty() && !self.world.nodes.contains_key(&state.record.node);
+                let ended = state.stopping() && state.status.as_ref().is_some_and(|s| s.value.stopped);
+                ensure(never_ran || node_gone || ended, || {
+                    format!("{:?} may still run", pod.key)
+                })
+            }
+            Change::Release { pod } => {
+                self.current(pod)?;
+                ensure(matches!(self.group, Group::Controller(_)), || {
+                    "only a controller's pods are released".into()
+                })
+            }
+            Change::Adopt { pod, owner } => {
+                let state = self.state(pod)?;
+                ensure(state.record.owner.is_none(), || format!("{:?} has an owner", pod.key))?;
+                self.owns(&pod.key, &owner.uid)
+            }
+            Change::RemoveController { key, rv } => {
+                let controller = self.world.controllers.get(key).ok_or("the controller is gone")?;
+                at(controller.rv, *rv)?;
+                let marked = controller.rc.metadata.deletion_timestamp.is_some();
+                ensure(marked || self.world.terminating(&key.0), || {
+                    format!("{key:?} is not being deleted")
+                })
+            }
+            Change::RemoveNamespace { name, rv } => {
+                let namespace = self.world.namespaces.get(name).ok_or("the namespace is gone")?;
+                at(namespace.rv, *rv)?;
+                let empty = super::gc::range(&self.world.pods, name).next().is_none()
+                    && super::gc::range(&self.world.controllers, name).next().is_none();
+                ensure(empty && self.world.terminating(name) && name != "default", || {
+                    format!("namespace {name} is in use")
+                })
+            }
+            Change::RemoveTemplate { hash, .. } => {
+                ensure(!self.world.template_used(hash), || format!("template {hash} is in use"))
+            }
+            Change::RemoveEvent { .. } | Change::RemoveOp { .. } => Ok(()),
+            Change::RemoveStatus { key, rv } => ensure(self.world.stray_status(key) == Some(*rv), || {
+                format!("the status of {key:?} is in use")
+            }),
+        }
+    }
+
+    fn create(&mut self, key: &Key, record: &PodRecord, commit: &[Change]) -> Checked {
+        ensure(!self.world.pods.contains_key(key), || format!("{key:?} exists already"))?;
+        ensure(
+            !record.uid.is_empty() && self.world.pod_by_uid(&record.uid).is_none(),
+            || format!("{key:?} has no uid of its own"),
+        )?;
+        let owner = record.owner.as_ref().ok_or("a planner's pod has an owner")?;
+        self.owns(key, &owner.uid)?;
+        let template = match self.world.templates.get(&record.template) {
+            Some(template) => (**template).clone(),
+            None => commit
+                .iter()
+                .find_map(|c| match c {
+                    Change::PutTemplate { hash, record: t } if *hash == record.template => {
+                        Some(Template::new(Rv::default(), (**t).clone()))
+                    }
+                    _ => None,
+                })
+                .ok_or_else(|| format!("{key:?} would have no template"))?,
+        };
+        if record.node.is_empty() {
+            ensure(!record.waiting.is_empty(), || {
+                format!("{key:?} waits and does not say why")
+            })
+        } else {
+            self.land(&record.node, &template)
+        }
+    }
+
+    /// A pod of the template comes to the node.
+    fn land(&mut self, name: &str, template: &Template) -> Checked {
+        let node = self
+            .world
+            .nodes
+            .get(name)
+            .ok_or_else(|| format!("there is no node {name}"))?;
+        let spec = &template.record.spec;
+        let labels = &node.node.metadata.labels;
+        ensure(node.is_ready() && !node.node.spec.unschedulable, || {
+            format!("node {name} takes no pods")
+        })?;
+        ensure(spec.node_name.is_empty() || spec.node_name == name, || {
+            format!("the pod is for node {}, not {name}", spec.node_name)
+        })?;
+        ensure(spec.node_selector.iter().all(|(k, v)| labels.get(k) == Some(v)), || {
+            format!("node {name} does not match the pod's nodeSelector")
+        })?;
+        self.added.entry(name.to_owned()).or_default().add(template.request);
+        if template.host_ports.is_empty() {
+            return Ok(());
+        }
+        let domain = port_domain(name, node);
+        let world = self.world;
+        let taken = self.taken.get_or_insert_with(|| {
+            let mut taken = Ports::new();
+            for (name, node) in world.nodes.iter().filter(|(_, n)| !n.ports.is_empty()) {
+                taken
+                    .entry(port_domain(name, node))
+                    .or_default()
+                    .extend(node.ports.keys().copied());
+            }
+            taken
+        });
+        for port in &template.host_ports {
+            let before = [taken.get(&domain), self.admitted.ports.get(&domain)];
+            let free = !before.into_iter().flatten().any(|p| p.contains(port))
+                && self.ports.entry(domain.clone()).or_default().insert(*port);
+            ensure(free, || format!("host port {} is taken on {domain}", port.0))?;
+        }
+        Ok(())
+    }
+
+    fn state(&self, pod: &Before) -> Result<&PodState, String> {
+        let state = self
+            .world
+            .pods
+            .get(&pod.key)
+            .ok_or_else(|| format!("{:?} is gone", pod.key))?;
+        at(state.rv, pod.rv)?;
+        Ok(state)
+    }
+
+    /// The pod as the world has it; it must be of this group.
+    fn current(&self, pod: &Before) -> Result<&PodState, String> {
+        let state = self.state(pod)?;
+        let group = Group::of_pod(self.world, &pod.key, state);
+        ensure(group == *self.group, || format!("{:?} belongs to {group:?}", pod.key))?;
+        Ok(state)
+    }
+
+    /// The group is the controller with this uid, and the pod is in its namespace.
+    fn owns(&self, pod: &Key, uid: &str) -> Checked {
+        let owner = self.world.controller_by_uid(uid).map(|(key, _)| key);
+        let ours = owner.is_some_and(|key| *self.group == Group::Controller(key.clone()) && key.0 == pod.0);
+        ensure(ours, || format!("{pod:?} would be of another controller"))
+    }
+}
+
+fn at(actual: Rv, expected: Rv) -> Checked {
+    ensure(actual == expected, || {
+        format!("it was decided on version {expected}, now it is {actual}")
+    })
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -1,0 +1,273 @@
+//! Each rule refuses the plan that breaks it, and only that one.
+
+use std::sync::Arc;
+
+use proto::model::Time;
+
+use super::*;
+use crate::{
+    plan::{
+        Commit, before,
+        sim::{Ask, Sim, key, rc, template},
+    },
+    world::record::{OwnerRecord, TemplateRecord},
+};
+
+const ASK: Ask = Ask {
+    cpu_milli: 1000,
+    memory: 0,
+    host_port: 80,
+    zone: Some("north"),
+    node: "",
+};
+
+/// Two nodes of 4 CPUs on one machine; a controller with one pod on `n1`, a waiting pod of a user, and one
+/// of another controller.
+fn sim() -> Sim {
+    let mut sim = Sim::new();
+    sim.put_namespace("apps", true);
+    for name in ["n1", "n2"] {
+        sim.add_node(name, &[("zone", "north")]);
+        sim.put_facts(name, 4000, 4 << 30, 20, "m");
+    }
+    for (name, uid) in [("web", "u"), ("db", "u2")] {
+        sim.put_rc(&rc("default", name, uid, 1, template(name, ASK)));
+        let record = TemplateRecord::new(&template(name, ASK));
+        sim.put(crate::store::keys::template(&record.encode().0), &record);
+    }
+    for (name, owner, node) in [("web-1", "u", "n1"), ("db-1", "u2", "")] {
+        let record = pod(name, owner, node);
+        sim.put(format!("obj/pod/default/{name}"), &record);
+    }
+    sim.put_bare("default", "bare", &template("other", Ask { host_port: 0, ..ASK }));
+    sim
+}
+
+fn pod(name: &str, owner: &str, node: &str) -> PodRecord {
+    let app = if owner == "u" { "web" } else { "db" };
+    PodRecord {
+        uid: format!("uid-{name}"),
+        template: TemplateRecord::new(&template(app, ASK)).encode().0,
+        node: node.to_owned(),
+        owner: Some(OwnerRecord {
+            name: app.to_owned(),
+            uid: owner.to_owned(),
+        }),
+        waiting: if node.is_empty() { "x".into() } else { String::new() },
+        ..PodRecord::default()
+    }
+}
+
+fn web() -> Group {
+    Group::Controller(key("default", "web"))
+}
+
+fn admit(sim: &Sim, group: &Group, changes: Vec<Change>) -> Result<(), String> {
+    let plan = Plan {
+        commits: vec![Commit {
+            group: group.clone(),
+            changes,
+            notes: Vec::new(),
+        }],
+        wake_at: None,
+    };
+    Checker::default().admit(&sim.world, group, &plan).map_err(|v| v.what)
+}
+
+fn refused(sim: &Sim, group: &Group, changes: Vec<Change>, why: &str) {
+    let what = admit(sim, group, changes).expect_err(why);
+    assert!(what.contains(why), "{what}");
+}
+
+fn of(sim: &Sim, name: &str) -> Before {
+    let at = key("default", name);
+    before(&at, &sim.world.pods[&at])
+}
+
+fn create(name: &str, node: &str) -> Change {
+    Change::CreatePod {
+        key: key("default", name),
+        record: pod(name, "u", node),
+    }
+}
+
+fn stop(pod: Before) -> Change {
+    Change::Stop {
+        pod,
+        at: Time(1),
+        grace: 30,
+        reason: "r".into(),
+    }
+}
+
+fn bind(pod: Before, node: &str) -> Change {
+    Change::Bind {
+        pod,
+        node: node.to_owned(),
+    }
+}
+
+#[test]
+fn accepts_what_is_right() {
+    let sim = sim();
+    let bare = Group::Pod(key("default", "bare"));
+    assert_eq!(admit(&sim, &web(), vec![create("web-2", "")]), Ok(()));
+    assert_eq!(admit(&sim, &web(), vec![stop(of(&sim, "web-1"))]), Ok(()));
+    assert_eq!(admit(&sim, &bare, vec![bind(of(&sim, "bare"), "n2")]), Ok(()));
+}
+
+#[test]
+fn capacity_and_host_ports() {
+    let mut sim = sim();
+    refused(&sim, &web(), vec![create("web-2", "n1")], "host port 80 is taken");
+    refused(
+        &sim,
+        &web(),
+        vec![create("web-2", "n2")],
+        "host port 80 is taken on machine m",
+    );
+    let bare = Group::Pod(key("default", "bare"));
+    sim.put_facts("n2", 999, 4 << 30, 20, "m");
+    refused(&sim, &bare, vec![bind(of(&sim, "bare"), "n2")], "would hold");
+    sim.put_facts("n2", 4000, 4 << 30, 0, "m");
+    refused(&sim, &bare, vec![bind(of(&sim, "bare"), "n2")], "would hold");
+    sim.put_facts("n2", 4000, 4 << 30, 20, "m2");
+    let both = vec![create("web-2", "n2"), create("web-3", "n2")];
+    refused(&sim, &web(), both, "host port 80 is taken");
+    // What another group's admitted plan takes is taken.
+    let mut checker = Checker::default();
+    let plan = |name: &str| Plan {
+        commits: vec![Commit {
+            group: web(),
+            changes: vec![create(name, "n2")],
+            notes: Vec::new(),
+        }],
+        wake_at: None,
+    };
+    assert!(checker.admit(&sim.world, &web(), &plan("web-2")).is_ok());
+    assert!(
+        checker.admit(&sim.world, &web(), &plan("web-2")).is_err(),
+        "the same name"
+    );
+    assert!(
+        checker.admit(&sim.world, &web(), &plan("web-3")).is_err(),
+        "the same port"
+    );
+    // A pod that came to another group during the pass is no fault.
+    let bare = Group::Pod(key("default", "bare"));
+    let explain = Plan {
+        commits: vec![Commit {
+            group: bare.clone(),
+            changes: vec![Change::Explain {
+                pod: of(&sim, "bare"),
+                waiting: "x".into(),
+            }],
+            notes: Vec::new(),
+        }],
+        wake_at: None,
+    };
+    assert!(checker.admit(&sim.world, &bare, &explain).is_ok());
+    assert!(checker.admit(&sim.world, &bare, &explain).is_err());
+    sim.put_node("n3", &[], false);
+    assert!(checker.admit(&sim.world, &bare, &explain).is_ok());
+}
+
+#[test]
+fn nodes_that_take_no_pods_or_not_this_one() {
+    let mut sim = sim();
+    let bare = Group::Pod(key("default", "bare"));
+    let to = |node: &str, sim: &Sim| vec![bind(of(sim, "bare"), node)];
+    refused(&sim, &bare, to("n9", &sim), "no node n9");
+    sim.put_ready("n2", false);
+    refused(&sim, &bare, to("n2", &sim), "takes no pods");
+    sim.put_ready("n2", true);
+    sim.put_node("n2", &[("zone", "north")], true);
+    refused(&sim, &bare, to("n2", &sim), "takes no pods");
+    sim.put_node("n2", &[("zone", "south")], false);
+    refused(&sim, &bare, to("n2", &sim), "nodeSelector");
+}
+
+#[test]
+fn pods_of_others_and_pods_that_moved_on() {
+    let mut sim = sim();
+    refused(&sim, &web(), vec![stop(of(&sim, "db-1"))], "belongs to");
+    refused(&sim, &web(), vec![bind(of(&sim, "db-1"), "n2")], "belongs to");
+    let bare = Group::Pod(key("default", "bare"));
+    refused(&sim, &bare, vec![stop(of(&sim, "bare"))], "nobody asked");
+    refused(&sim, &web(), vec![bind(of(&sim, "web-1"), "n2")], "has a node already");
+    let old = of(&sim, "web-1");
+    sim.edit_pod(&key("default", "web-1"), |r| r.waiting = "y".into());
+    refused(&sim, &web(), vec![stop(old)], "decided on version");
+    sim.stop(&key("default", "web-1"));
+    refused(&sim, &web(), vec![stop(of(&sim, "web-1"))], "being stopped already");
+    refused(
+        &sim,
+        &web(),
+        vec![Change::RemovePod { pod: of(&sim, "web-1") }],
+        "may still run",
+    );
+    let adopt = Change::Adopt {
+        pod: of(&sim, "db-1"),
+        owner: pod("", "u", "").owner.unwrap(),
+    };
+    refused(&sim, &web(), vec![adopt], "has an owner");
+    let foreign = Change::CreatePod {
+        key: key("default", "web-9"),
+        record: pod("web-9", "u2", ""),
+    };
+    refused(&sim, &web(), vec![foreign], "of another controller");
+}
+
+#[test]
+fn names_templates_and_sizes() {
+    let sim = sim();
+    refused(&sim, &web(), vec![create("web-1", "")], "exists already");
+    let twice = vec![create("web-2", ""), create("web-2", "")];
+    refused(&sim, &web(), twice, "changed twice");
+    let many = (0..65).map(|i| create(&format!("web-x{i}"), "")).collect();
+    refused(&sim, &web(), many, "65 changes");
+    refused(&sim, &web(), vec![], "0 changes");
+    let Change::CreatePod { key: at, mut record } = create("web-2", "") else {
+        return;
+    };
+    record.template = "none".into();
+    let missing = Change::CreatePod { key: at, record };
+    refused(&sim, &web(), vec![missing], "no template");
+    let wrong = Change::PutTemplate {
+        hash: "h".into(),
+        record: Arc::new(TemplateRecord::default()),
+    };
+    refused(&sim, &web(), vec![wrong], "not named by its content");
+    let hash = sim.world.pods[&key("default", "bare")].record.template.clone();
+    let rv = sim.world.templates[&hash].rv;
+    refused(
+        &sim,
+        &Group::Expiry,
+        vec![Change::RemoveTemplate { hash, rv }],
+        "in use",
+    );
+}
+
+#[test]
+fn controllers_and_namespaces_in_use() {
+    let mut sim = sim();
+    let at = key("default", "web");
+    let rv = sim.world.controllers[&at].rv;
+    refused(
+        &sim,
+        &web(),
+        vec![Change::RemoveController { key: at, rv }],
+        "not being deleted",
+    );
+    sim.put_bare("apps", "p", &template("p", Ask::default()));
+    let namespace = |sim: &Sim, name: &str| Change::RemoveNamespace {
+        name: name.to_owned(),
+        rv: sim.world.namespaces[name].rv,
+    };
+    let apps = Group::Namespace("apps".into());
+    refused(&sim, &apps, vec![namespace(&sim, "apps")], "in use");
+    sim.delete("obj/pod/apps/p".into());
+    assert_eq!(admit(&sim, &apps, vec![namespace(&sim, "apps")]), Ok(()));
+    sim.put_namespace("apps", false);
+    refused(&sim, &apps, vec![namespace(&sim, "apps")], "in use");
+}

@@ -1,0 +1,108 @@
+//! Which groups must be planned again. Fed by `control::driver` with what each update touched.
+//!
+//! Invariant: planners cost what changed. A group that is not marked here would plan nothing but a fresher
+//! reason for a pod that waits (the property tests compare with a full pass).
+
+use std::collections::BTreeSet;
+
+use super::{Group, gc, replicas};
+use crate::world::{Key, Touched, World};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    pub groups: BTreeSet<Group>,
+}
+
+impl Dirty {
+    /// Every group that may have something to do: after a start, a new leadership, or lost updates.
+    pub fn all(world: &World) -> Self {
+        let mut groups = BTreeSet::new();
+        for key in world.controllers.keys() {
+            groups.insert(Group::of_controller(world, key));
+        }
+        for (key, pod) in world.bare_pods("") {
+            groups.insert(Group::of_pod(world, key, pod));
+        }
+        for name in world.namespaces.keys().filter(|n| world.terminating(n)) {
+            groups.insert(Group::Namespace(name.clone()));
+        }
+        let mut dirty = Self { groups };
+        dirty.orphans(world);
+        dirty
+    }
+
+    /// Marks what an update calls for; `world` includes the update.
+    pub fn touch(&mut self, world: &World, touched: &[Touched]) {
+        let mut room = false;
+        for touched in touched {
+            match touched {
+                Touched::Controller(key) => {
+                    self.groups.insert(Group::of_controller(world, key));
+                    if !world.controllers.contains_key(key) {
+                        self.orphans(world);
+                    }
+                }
+                Touched::Pod(key) => room |= self.pod(world, key),
+                Touched::Node(name) => {
+                    room = true;
+                    if !world.nodes.contains_key(name) {
+                        for (key, pod) in world.pods_on(name) {
+                            self.groups.insert(Group::of_pod(world, key, pod));
+                        }
+                    }
+                }
+                Touched::Namespace(name) => self.namespace(world, name),
+                Touched::Event(key) if world.terminating(&key.0) => {
+                    self.groups.insert(Group::Namespace(key.0.clone()));
+                }
+                // A pod whose template was late can be placed now.
+                Touched::Template(_) => room = true,
+                Touched::Event(_) | Touched::Other => {}
+            }
+        }
+        if room {
+            for (key, pod) in world.unplaced_pods() {
+                self.groups.insert(Group::of_pod(world, key, pod));
+            }
+        }
+    }
+
+    /// Whether a node may have got room.
+    fn pod(&mut self, world: &World, key: &Key) -> bool {
+        let Some(pod) = world.pods.get(key) else {
+            if world.terminating(&key.0) {
+                self.groups.insert(Group::Namespace(key.0.clone()));
+            }
+            return true;
+        };
+        self.groups.insert(Group::of_pod(world, key, pod));
+        if let Some(controller) = replicas::adopter(world, key, pod) {
+            self.groups.insert(Group::of_controller(world, controller));
+        }
+        !pod.record.node.is_empty() && !pod.occupies()
+    }
+
+    fn namespace(&mut self, world: &World, name: &str) {
+        if world.terminating(name) {
+            self.groups.insert(Group::Namespace(name.to_owned()));
+            return;
+        }
+        // Gone, or an operator took the mark back: what is in it has other groups now.
+        for (key, _) in range(&world.controllers, name) {
+            self.groups.insert(Group::Controller(key.clone()));
+        }
+        for (key, pod) in range(&world.pods, name) {
+            self.groups.insert(Group::of_pod(world, key, pod));
+        }
+    }
+
+    fn orphans(&mut self, world: &World) {
+        for uid in world.owner_uids().filter(|uid| world.controller_by_uid(uid).is_none()) {
+            for (key, pod) in world.pods_of(uid) {
+                self.groups.insert(Group::of_pod(world, key, pod));
+            }
+        }
+    }
+}
+
+pub(super) use gc::range;

@@ -1,0 +1,222 @@
+//! What is removed: stopped pods, pods whose owner is gone, namespaces with all in them, and what is kept
+//! for a time only. Called by `plan` for the groups without a controller, and by `replicas` for a
+//! controller's own pods.
+//!
+//! Invariant: the record of a placed pod goes only after its agent has seen every container end, or with its
+//! node; an unknown end is waited for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use proto::model::{EventType, ObjectReference, PodSpec, Time};
+
+use super::{
+    Draft, Group, Keep, before,
+    change::Change,
+    pod_note, replicas,
+    scheduler::{self, Placed},
+};
+use crate::world::{Key, PodState, World};
+
+/// Entries of a namespace.
+pub(super) fn range<'a, V>(map: &'a BTreeMap<Key, V>, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a V)> {
+    map.range((namespace.to_owned(), String::new())..)
+        .take_while(move |(k, _)| k.0 == namespace)
+}
+
+/// Nothing of the pod runs or ever will, so that its record can go.
+pub(super) fn removable(world: &World, pod: &PodState) -> bool {
+    if pod.record.node.is_empty() {
+        return pod.stopping();
+    }
+    let confirmed = pod.stopping() && pod.status.as_ref().is_some_and(|s| s.value.stopped);
+    confirmed || !world.nodes.contains_key(&pod.record.node)
+}
+
+/// Removes the record, and says so when that is the node's doing.
+pub(super) fn remove(world: &World, key: &Key, pod: &PodState, out: &mut Draft) {
+    out.push(Change::RemovePod { pod: before(key, pod) });
+    if !pod.record.node.is_empty() && !world.nodes.contains_key(&pod.record.node) {
+        let message = format!("node {} was deleted", pod.record.node);
+        let note = pod_note(
+            key,
+            &pod.record.uid,
+            "NodeDeleted",
+            message,
+            EventType::Warning,
+            out.now,
+        );
+        out.note(note);
+    }
+}
+
+pub(super) fn stop(key: &Key, pod: &PodState, reason: &str, out: &mut Draft) {
+    let grace = pod
+        .template
+        .as_ref()
+        .map_or(PodSpec::DEFAULT_GRACE_SECONDS, |t| t.record.spec.grace_seconds());
+    out.push(Change::Stop {
+        pod: before(key, pod),
+        at: out.now,
+        grace: u32::try_from(grace.max(0)).unwrap_or(u32::MAX),
+        reason: reason.to_owned(),
+    });
+}
+
+/// Ends a pod: at once where nothing runs, else by a stop.
+fn end(world: &World, key: &Key, pod: &PodState, reason: &str, out: &mut Draft) {
+    if removable(world, pod) || pod.record.node.is_empty() {
+        remove(world, key, pod, out);
+    } else if !pod.stopping() {
+        stop(key, pod, reason, out);
+    }
+}
+
+/// A pod without an owner: placed when it waits, removed when it has ended.
+pub(super) fn bare(world: &World, key: &Key, seed: u64, placed: &mut Placed, out: &mut Draft) {
+    // It may have come to another group since it was marked.
+    let Some(pod) = world
+        .pods
+        .get(key)
+        .filter(|p| Group::of_pod(world, key, p) == Group::Pod(key.clone()))
+    else {
+        return;
+    };
+    if removable(world, pod) {
+        remove(world, key, pod, out);
+    } else if pod.record.node.is_empty() && replicas::adopter(world, key, pod).is_none() {
+        scheduler::place(world, &[(key, pod)], &mut HashMap::new(), seed, placed, out);
+    }
+}
+
+/// Pods whose controller was deleted.
+pub(super) fn orphans(world: &World, uid: &str, out: &mut Draft) {
+    if world.controller_by_uid(uid).is_some() {
+        return;
+    }
+    for (key, pod) in world.pods_of(uid).filter(|(k, _)| !world.terminating(&k.0)) {
+        end(world, key, pod, "its controller was deleted", out);
+    }
+}
+
+/// Empties a namespace that is being deleted, then removes it.
+pub(super) fn namespace(world: &World, name: &str, keep: Keep, out: &mut Draft) {
+    let Some(namespace) = world.namespaces.get(name).filter(|_| world.terminating(name)) else {
+        return;
+    };
+    // The api refuses to delete it; a mark made in another way must not empty it.
+    if name == "default" {
+        return;
+    }
+    let mut empty = true;
+    for (key, controller) in range(&world.controllers, name) {
+        empty = false;
+        out.push(Change::RemoveController {
+            key: key.clone(),
+            rv: controller.rv,
+        });
+    }
+    for (key, pod) in range(&world.pods, name) {
+        empty = false;
+        end(world, key, pod, "its namespace was deleted", out);
+    }
+    // While pods end there are new events.
+    if !empty {
+        return;
+    }
+    for (key, event) in range(&world.events, name) {
+        empty = false;
+        out.push(Change::RemoveEvent {
+            key: key.clone(),
+            rv: event.rv,
+        });
+    }
+    if !empty {
+        return;
+    }
+    let since = namespace.value.metadata.deletion_timestamp.unwrap_or_default();
+    if out.now.since(since) < keep.namespace_settle_seconds {
+        let settle = i64::try_from(keep.namespace_settle_seconds).unwrap_or(i64::MAX);
+        out.wake_at(Time(since.0.saturating_add(settle)));
+        return;
+    }
+    out.push(Change::RemoveNamespace {
+        name: name.to_owned(),
+        rv: namespace.rv,
+    });
+}
+
+/// What is kept for a time only. Planned alone, with no other commit under way: no pod that is just being
+/// created can be made from a template that goes.
+pub(super) fn expiry(world: &World, keep: Keep, out: &mut Draft) {
+    templates(world, out);
+    events(world, keep, out);
+    for (id, op) in &world.ops {
+        if out.now.since(op.value.at) > keep.op_seconds {
+            out.push(Change::RemoveOp {
+                id: id.clone(),
+                rv: op.rv,
+            });
+        }
+    }
+    for (key, rv) in world.stray_statuses() {
+        out.push(Change::RemoveStatus { key: key.clone(), rv });
+    }
+}
+
+fn templates(world: &World, out: &mut Draft) {
+    let mut unused: Vec<_> = world
+        .templates
+        .iter()
+        .filter(|(h, _)| !world.template_used(h))
+        .collect();
+    if unused.is_empty() {
+        return;
+    }
+    let current: HashSet<String> = world
+        .controllers
+        .values()
+        .map(|c| replicas::template_of(&c.rc).encode().0)
+        .collect();
+    unused.retain(|(hash, _)| !current.contains(*hash));
+    unused.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    for (hash, template) in unused {
+        out.push(Change::RemoveTemplate {
+            hash: hash.clone(),
+            rv: template.rv,
+        });
+    }
+}
+
+fn events(world: &World, keep: Keep, out: &mut Draft) {
+    let mut by_object: HashMap<&ObjectReference, Vec<(Time, &Key)>> = HashMap::new();
+    let mut gone = Vec::new();
+    for (key, event) in &world.events {
+        let value = &event.value;
+        let last = value.last_timestamp.or(value.first_timestamp).unwrap_or_default();
+        if out.now.since(last) > keep.event_seconds {
+            gone.push(key);
+        } else {
+            by_object.entry(&value.involved_object).or_default().push((last, key));
+        }
+    }
+    for (_, mut events) in by_object {
+        let surplus = events.len().saturating_sub(keep.events_per_object);
+        if surplus > 0 {
+            events.sort_unstable();
+            gone.extend(events.iter().take(surplus).map(|(_, key)| *key));
+        }
+    }
+    gone.sort_unstable();
+    for key in gone {
+        if let Some(event) = world.events.get(key) {
+            out.push(Change::RemoveEvent {
+                key: key.clone(),
+                rv: event.rv,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;

@@ -1,0 +1,338 @@
+//! The planners: from the world to the next writes. Run by `control::driver`, group by group.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`dirty`] | which groups must be looked at after an update |
+//! | [`replicas`] | which pods a controller gains and loses |
+//! | [`scheduler`] | which node a pod runs on, or why none |
+//! | [`gc`] | what is removed: stopped pods, orphans, namespaces, what has expired |
+//! | [`check`] | whether a plan keeps the invariants; nothing unchecked is committed |
+//! | [`change`] | every write there is |
+//!
+//! Invariant: pure. No clock, randomness, logging or I/O: the same world, time and seed give the same plan.
+
+pub mod change;
+pub mod check;
+pub mod dirty;
+pub mod gc;
+pub mod replicas;
+pub mod scheduler;
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use proto::{
+    ids::IdGen,
+    model::{EventType, Kind, ObjectReference, Time},
+};
+
+use crate::{
+    events::Note,
+    store::MAX_CHANGES,
+    world::{Key, PodState, World},
+};
+use change::{Before, Change};
+use check::{Checker, Violation};
+use scheduler::Placed;
+
+/// What is planned, and parked after a fault, as one. Every pod belongs to exactly one group at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// A controller with the pods it owns.
+    Controller(Key),
+    /// Pods whose owner, by uid, is gone.
+    Orphans(String),
+    /// A pod without an owner.
+    Pod(Key),
+    /// A namespace that is being emptied, with all in it.
+    Namespace(String),
+    /// What is kept for a time only: unused templates, old events and results.
+    Expiry,
+}
+
+impl Group {
+    /// The group of a pod.
+    pub fn of_pod(world: &World, key: &Key, pod: &PodState) -> Self {
+        if world.terminating(&key.0) {
+            return Self::Namespace(key.0.clone());
+        }
+        match &pod.record.owner {
+            None => Self::Pod(key.clone()),
+            Some(owner) => match world.controller_by_uid(&owner.uid) {
+                Some((controller, _)) => Self::Controller(controller.clone()),
+                None => Self::Orphans(owner.uid.clone()),
+            },
+        }
+    }
+
+    /// The group of a controller's key.
+    pub fn of_controller(world: &World, key: &Key) -> Self {
+        if world.terminating(&key.0) {
+            Self::Namespace(key.0.clone())
+        } else {
+            Self::Controller(key.clone())
+        }
+    }
+
+    /// The object that an event about the group names.
+    pub fn reference(&self, world: &World) -> ObjectReference {
+        let of = |kind: Kind, namespace: &str, name: &str, uid: &str| ObjectReference {
+            kind: kind.name().to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+        };
+        match self {
+            Self::Controller(key) => {
+                let uid = world.controllers.get(key).map(|c| c.rc.metadata.uid.as_str());
+                of(Kind::ReplicationController, &key.0, &key.1, uid.unwrap_or_default())
+            }
+            Self::Orphans(uid) => match world.pods_of(uid).next() {
+                Some((key, pod)) => of(Kind::Pod, &key.0, &key.1, &pod.record.uid),
+                None => ObjectReference::default(),
+            },
+            Self::Pod(key) => {
+                let uid = world.pods.get(key).map(|p| p.record.uid.as_str());
+                of(Kind::Pod, &key.0, &key.1, uid.unwrap_or_default())
+            }
+            Self::Namespace(name) => {
+                let uid = world.namespaces.get(name).map(|n| n.value.metadata.uid.as_str());
+                of(Kind::Namespace, "", name, uid.unwrap_or_default())
+            }
+            Self::Expiry => ObjectReference::default(),
+        }
+    }
+}
+
+/// One logical commit: applied whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub group: Group,
+    pub changes: Vec<Change>,
+    /// Said once the commit is durable.
+    pub notes: Vec<Note>,
+}
+
+/// The next writes of one group. Its commits share no key, so they may be applied in any order and each
+/// may fail alone; the group is planned again after whatever part of it was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub commits: Vec<Commit>,
+    /// Look at the group again then, even if nothing changed.
+    pub wake_at: Option<Time>,
+}
+
+impl Plan {
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.commits.iter().flat_map(|c| &c.changes)
+    }
+}
+
+/// For how long things are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Seconds after an event's last occurrence.
+    pub event_seconds: u64,
+    pub events_per_object: usize,
+    /// Seconds after a write whose result is remembered.
+    pub op_seconds: u64,
+    /// Seconds from a namespace's deletion to the removal of its empty record: a create that was accepted
+    /// just before must be seen first.
+    pub namespace_settle_seconds: u64,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            event_seconds: 72 * 3600,
+            events_per_object: 100,
+            op_seconds: 24 * 3600,
+            namespace_settle_seconds: 1,
+        }
+    }
+}
+
+/// Groups planned together, before any of their commits is applied: they share what they have placed.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    now: Time,
+    seed: u64,
+    keep: Keep,
+    placed: Placed,
+    checker: Checker,
+}
+
+impl Pass {
+    pub fn new(now: Time, seed: u64, keep: Keep) -> Self {
+        Self {
+            now,
+            seed,
+            keep,
+            placed: Placed::default(),
+            checker: Checker::default(),
+        }
+    }
+
+    /// Plans one group and checks the plan. A refused plan leaves the pass usable for other groups.
+    pub fn plan(&mut self, world: &World, group: &Group) -> Result<Plan, Violation> {
+        let plan = self.decide(world, group);
+        self.checker.admit(world, group, &plan)?;
+        Ok(plan)
+    }
+
+    fn decide(&mut self, world: &World, group: &Group) -> Plan {
+        let mut out = Draft::new(world, group.clone(), self.now);
+        let seed = mix(self.seed, &format!("{group:?}"));
+        match group {
+            Group::Controller(key) => replicas::plan(world, key, seed, &mut self.placed, &mut out),
+            Group::Pod(key) => gc::bare(world, key, seed, &mut self.placed, &mut out),
+            Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
+            Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
+            Group::Expiry => gc::expiry(world, self.keep, &mut out),
+        }
+        out.finish()
+    }
+}
+
+/// A plan in the making: cuts changes into commits that fit.
+pub(crate) struct Draft {
+    group: Group,
+    pub now: Time,
+    plan: Plan,
+    changes: Vec<Change>,
+    notes: Vec<Note>,
+    weight: usize,
+    /// The controller that the group is about.
+    owner: Option<ObjectReference>,
+    names: BTreeSet<Key>,
+}
+
+impl Draft {
+    pub fn new(world: &World, group: Group, now: Time) -> Self {
+        let owner = matches!(group, Group::Controller(_)).then(|| group.reference(world));
+        Self {
+            group,
+            now,
+            plan: Plan::default(),
+            changes: Vec::new(),
+            notes: Vec::new(),
+            weight: 0,
+            owner,
+            names: BTreeSet::new(),
+        }
+    }
+
+    pub fn push(&mut self, change: Change) {
+        if self.weight + change.weight() > MAX_CHANGES {
+            self.cut();
+        }
+        self.weight += change.weight();
+        self.changes.push(change);
+    }
+
+    /// Goes with the change pushed last.
+    pub fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
+    /// Ends the commit.
+    pub fn cut(&mut self) {
+        if !self.changes.is_empty() {
+            self.count_pods();
+            self.plan.commits.push(Commit {
+                group: self.group.clone(),
+                changes: std::mem::take(&mut self.changes),
+                notes: std::mem::take(&mut self.notes),
+            });
+        }
+        self.weight = 0;
+    }
+
+    /// One note a commit about a controller's pods, so that a large step does not flood the events.
+    fn count_pods(&mut self) {
+        let Some(owner) = &self.owner else { return };
+        let (mut created, mut stopped) = (Vec::new(), Vec::new());
+        for change in &self.changes {
+            match change {
+                Change::CreatePod { key, .. } => created.push(key.1.as_str()),
+                Change::Stop { pod, .. } => stopped.push(pod.key.1.as_str()),
+                Change::RemovePod { pod } if pod.record.stop.is_none() => stopped.push(pod.key.1.as_str()),
+                _ => {}
+            }
+        }
+        for (reason, verb, names) in [
+            ("SuccessfulCreate", "created", created),
+            ("SuccessfulDelete", "deleted", stopped),
+        ] {
+            let message = match names.as_slice() {
+                [] => continue,
+                [name] => format!("{verb} pod {name}"),
+                [first, .., last] => format!("{verb} {} pods, {first} to {last}", names.len()),
+            };
+            self.notes.push(Note {
+                involved: owner.clone(),
+                reason: reason.to_owned(),
+                message,
+                kind: EventType::Normal,
+                component: "replication-controller",
+                host: String::new(),
+                at: self.now,
+            });
+        }
+    }
+
+    pub fn wake_at(&mut self, at: Time) {
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |w| w.min(at)));
+    }
+
+    /// A pod name that neither the world nor this plan has.
+    pub fn fresh_name(&mut self, world: &World, namespace: &str, base: &str, ids: &mut IdGen) -> Key {
+        loop {
+            let key = (namespace.to_owned(), format!("{base}-{}", ids.suffix()));
+            if !world.pods.contains_key(&key) && self.names.insert(key.clone()) {
+                return key;
+            }
+        }
+    }
+
+    pub fn finish(mut self) -> Plan {
+        self.cut();
+        self.plan
+    }
+}
+
+pub(crate) fn before(key: &Key, pod: &PodState) -> Before {
+    Before {
+        key: key.clone(),
+        rv: pod.rv,
+        record: pod.record.clone(),
+    }
+}
+
+pub(crate) fn pod_note(key: &Key, uid: &str, reason: &str, message: String, kind: EventType, at: Time) -> Note {
+    Note {
+        involved: ObjectReference {
+            kind: Kind::Pod.name().to_owned(),
+            namespace: key.0.clone(),
+            name: key.1.clone(),
+            uid: uid.to_owned(),
+        },
+        reason: reason.to_owned(),
+        message,
+        kind,
+        component: "scheduler",
+        host: String::new(),
+        at,
+    }
+}
+
+/// FNV-1a over the text, then one SplitMix64 step with the seed: cheap, and every bit depends on both.
+pub(crate) fn mix(seed: u64, text: &str) -> u64 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    IdGen::new(hash ^ seed).next_u64()
+}

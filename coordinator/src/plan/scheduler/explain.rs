@@ -1,0 +1,65 @@
+//! Why a pod is not placed, in words: `0/3 nodes: 2 do not match nodeSelector zone=north, 1 not Ready`.
+//! Called by `scheduler`; users see it as the pod's PodScheduled condition and in FailedScheduling events.
+//!
+//! Invariant: every node is counted once; the same refusals give the same text, so that it is written only
+//! when something changed.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use super::filter::Refusal;
+use crate::world::Template;
+
+/// How many nodes refused, by reason.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    total: usize,
+    counts: BTreeMap<Refusal, usize>,
+}
+
+impl Tally {
+    pub fn new(total: usize) -> Self {
+        Self {
+            total,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    pub fn add(&mut self, refusal: Refusal, nodes: usize) {
+        if nodes > 0 {
+            *self.counts.entry(refusal).or_default() += nodes;
+        }
+    }
+}
+
+/// The most frequent reason first.
+pub fn text(template: &Template, tally: &Tally) -> String {
+    if tally.total == 0 {
+        return "0 nodes: no node has joined".to_owned();
+    }
+    let mut counts: Vec<_> = tally.counts.iter().collect();
+    counts.sort_by_key(|(refusal, n)| (Reverse(**n), **refusal));
+    let reasons: Vec<String> = counts
+        .into_iter()
+        .map(|(refusal, n)| format!("{n} {}", reason(template, *refusal, *n == 1)))
+        .collect();
+    format!("0/{} nodes: {}", tally.total, reasons.join(", "))
+}
+
+fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
+    let spec = &template.record.spec;
+    match refusal {
+        Refusal::NotNode => format!("{} not node {}", if one { "is" } else { "are" }, spec.node_name),
+        Refusal::Selector => {
+            let pairs: Vec<String> = spec.node_selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let verb = if one { "does" } else { "do" };
+            format!("{verb} not match nodeSelector {}", pairs.join(","))
+        }
+        Refusal::NotReady => "not Ready".to_owned(),
+        Refusal::Unschedulable => "unschedulable".to_owned(),
+        Refusal::HostPort(port) => format!("host port {port} taken"),
+        Refusal::Cpu => "insufficient cpu".to_owned(),
+        Refusal::Memory => "insufficient memory".to_owned(),
+        Refusal::Storage => "insufficient ephemeral-storage".to_owned(),
+        Refusal::Pods => "insufficient pods".to_owned(),
+    }
+}

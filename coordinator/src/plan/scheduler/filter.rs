@@ -1,0 +1,71 @@
+//! Which nodes can take a pod. Each filter refuses with a [`Refusal`], which `explain` turns into words.
+//!
+//! Invariant: the first filter that refuses gives the reason, so that a node is counted once: what the user
+//! chose (name, selector) before the node's state, before what may pass (ports, resources).
+
+use crate::world::{Amounts, NodeState, Template};
+
+/// A node as a filter sees it.
+pub struct Candidate<'w> {
+    pub node: &'w NodeState,
+    /// Allocatable less what is used and what the pass has placed.
+    pub free: Amounts,
+    /// One of the pod's host ports that the node's machine has given away.
+    pub port_taken: Option<u16>,
+}
+
+/// Why a node cannot take a pod, in the order of the filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    NotNode,
+    Selector,
+    NotReady,
+    Unschedulable,
+    HostPort(u16),
+    Cpu,
+    Memory,
+    Storage,
+    Pods,
+}
+
+type Filter = fn(&Template, &Candidate<'_>) -> Result<(), Refusal>;
+
+/// The pod's nodeName is not among them: it chooses the candidate itself.
+const FILTERS: [Filter; 4] = [selector, ready, schedulable, fits];
+
+/// Whether the node can take one pod of the template.
+pub fn check(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    FILTERS.iter().try_for_each(|filter| filter(template, candidate))
+}
+
+fn selector(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    let labels = &candidate.node.node.metadata.labels;
+    let mut wanted = template.record.spec.node_selector.iter();
+    refuse_unless(wanted.all(|(k, v)| labels.get(k) == Some(v)), Refusal::Selector)
+}
+
+fn ready(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    refuse_unless(candidate.node.is_ready(), Refusal::NotReady)
+}
+
+fn schedulable(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    let node = &candidate.node.node;
+    let deleting = node.metadata.deletion_timestamp.is_some();
+    refuse_unless(!node.spec.unschedulable && !deleting, Refusal::Unschedulable)
+}
+
+/// Host ports and resources: what changes as pods are placed.
+pub fn fits(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    if let Some(port) = candidate.port_taken {
+        return Err(Refusal::HostPort(port));
+    }
+    let (want, free) = (template.request, candidate.free);
+    refuse_unless(want.cpu_milli <= free.cpu_milli, Refusal::Cpu)?;
+    refuse_unless(want.memory <= free.memory, Refusal::Memory)?;
+    refuse_unless(want.storage <= free.storage, Refusal::Storage)?;
+    refuse_unless(want.pods <= free.pods, Refusal::Pods)
+}
+
+fn refuse_unless(holds: bool, refusal: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(refusal) }
+}

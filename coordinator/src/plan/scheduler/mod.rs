@@ -1,0 +1,265 @@
+//! Which node a pod runs on, or why none. Called by `replicas` and `gc`; works on batches of identical pods
+//! (one equivalence class): the feasible set is found once, then kept in a heap as pods are placed.
+//!
+//! Invariant: a node is chosen only if every filter holds with all that this pass has placed already. The
+//! cost of a batch is one look at each node and O(log nodes) a placed pod.
+
+pub mod explain;
+pub mod filter;
+pub mod score;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+};
+
+use proto::model::{EventType, Protocol};
+
+use super::{Draft, before, change::Change, mix, pod_note};
+use crate::world::{Amounts, Key, NodeState, PodState, Template, World};
+use explain::Tally;
+use filter::{Candidate, Refusal};
+use score::Score;
+
+/// What a pass has placed that the world does not show yet.
+#[derive(Clone, Debug, Default)]
+pub struct Placed {
+    nodes: HashMap<String, Amounts>,
+    ports: HashMap<String, HashSet<(u16, Protocol)>>,
+}
+
+impl Placed {
+    pub fn add(&mut self, name: &str, node: &NodeState, template: &Template) {
+        self.nodes.entry(name.to_owned()).or_default().add(template.request);
+        if !template.host_ports.is_empty() {
+            let ports = self.ports.entry(port_domain(name, node)).or_default();
+            ports.extend(template.host_ports.iter().copied());
+        }
+    }
+
+    pub fn on(&self, name: &str) -> Amounts {
+        self.nodes.get(name).copied().unwrap_or_default()
+    }
+}
+
+/// Nodes of one machine share its host ports.
+pub fn port_domain(name: &str, node: &NodeState) -> String {
+    match node.machine_id() {
+        "" => format!("node {name}"),
+        id => format!("machine {id}"),
+    }
+}
+
+/// How many pods of a group each node has.
+pub type Counts<'w> = HashMap<&'w str, u32>;
+
+struct Slot<'w> {
+    name: &'w str,
+    node: &'w NodeState,
+    free: Amounts,
+    count: u32,
+    tie: u64,
+}
+
+/// Places pods of one template, one after the other.
+pub struct Batch<'w, 't> {
+    template: &'t Template,
+    slots: Vec<Slot<'w>>,
+    heap: BinaryHeap<Reverse<(Score, usize)>>,
+    /// Host port domains that this batch has used; empty where the template has no host port.
+    used_domains: HashSet<String>,
+    tally: Tally,
+}
+
+impl<'w, 't> Batch<'w, 't> {
+    pub fn new(world: &'w World, template: &'t Template, counts: &Counts<'_>, placed: &Placed, seed: u64) -> Self {
+        let mut batch = Self {
+            template,
+            slots: Vec::new(),
+            heap: BinaryHeap::new(),
+            used_domains: HashSet::new(),
+            tally: Tally::new(world.nodes.len()),
+        };
+        let taken = taken_ports(world, template, placed);
+        let named = template.record.spec.node_name.as_str();
+        if named.is_empty() {
+            for (name, node) in &world.nodes {
+                batch.offer(name, node, counts, placed, &taken, seed);
+            }
+        } else {
+            let found = world.nodes.get_key_value(named);
+            batch
+                .tally
+                .add(Refusal::NotNode, world.nodes.len() - usize::from(found.is_some()));
+            if let Some((name, node)) = found {
+                batch.offer(name, node, counts, placed, &taken, seed);
+            }
+        }
+        batch
+    }
+
+    fn offer(
+        &mut self,
+        name: &'w str,
+        node: &'w NodeState,
+        counts: &Counts<'_>,
+        placed: &Placed,
+        taken: &HashMap<String, u16>,
+        seed: u64,
+    ) {
+        let mut free = node.allocatable;
+        free.sub(node.used);
+        free.sub(placed.on(name));
+        let port_taken = if taken.is_empty() {
+            None
+        } else {
+            taken.get(&port_domain(name, node)).copied()
+        };
+        let candidate = Candidate { node, free, port_taken };
+        match filter::check(self.template, &candidate) {
+            Err(refusal) => self.tally.add(refusal, 1),
+            Ok(()) => {
+                self.slots.push(Slot {
+                    name,
+                    node,
+                    free,
+                    count: counts.get(name).copied().unwrap_or_default(),
+                    tie: mix(seed, name),
+                });
+                self.enter(self.slots.len() - 1);
+            }
+        }
+    }
+
+    fn enter(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let score = Score::new(
+            slot.count,
+            slot.node.allocatable,
+            slot.free,
+            self.template.request,
+            slot.tie,
+        );
+        self.heap.push(Reverse((score, index)));
+    }
+
+    /// The best node for one more pod; it is taken. `None`: no node fits, [`Batch::explain`] says why.
+    pub fn place(&mut self, placed: &mut Placed) -> Option<&'w str> {
+        while let Some(Reverse((_, index))) = self.heap.pop() {
+            let slot = &mut self.slots[index];
+            if let Some((port, _)) = self.template.host_ports.first()
+                && !self.used_domains.insert(port_domain(slot.name, slot.node))
+            {
+                self.tally.add(Refusal::HostPort(*port), 1);
+                continue;
+            }
+            placed.add(slot.name, slot.node, self.template);
+            slot.free.sub(self.template.request);
+            slot.count += 1;
+            let name = slot.name;
+            let next = Candidate {
+                node: slot.node,
+                free: slot.free,
+                port_taken: self.template.host_ports.first().map(|(port, _)| *port),
+            };
+            match filter::fits(self.template, &next) {
+                Ok(()) => self.enter(index),
+                Err(refusal) => self.tally.add(refusal, 1),
+            }
+            return Some(name);
+        }
+        None
+    }
+
+    /// Why no node took the last pod.
+    pub fn explain(&self) -> String {
+        explain::text(self.template, &self.tally)
+    }
+}
+
+/// The first of the template's host ports that is taken, for each domain where one is.
+fn taken_ports(world: &World, template: &Template, placed: &Placed) -> HashMap<String, u16> {
+    let mut taken = HashMap::new();
+    for wanted in &template.host_ports {
+        for (name, node) in world.nodes.iter().filter(|(_, n)| n.ports.contains_key(wanted)) {
+            taken.entry(port_domain(name, node)).or_insert(wanted.0);
+        }
+        for (domain, _) in placed.ports.iter().filter(|(_, ports)| ports.contains(wanted)) {
+            taken.entry(domain.clone()).or_insert(wanted.0);
+        }
+    }
+    taken
+}
+
+/// Places unplaced pods that exist already, or says anew why not. `counts` are of the pods' group.
+pub(super) fn place<'w>(
+    world: &'w World,
+    pods: &[(&'w Key, &'w PodState)],
+    counts: &mut Counts<'w>,
+    seed: u64,
+    placed: &mut Placed,
+    out: &mut Draft,
+) {
+    let mut classes: BTreeMap<&str, Vec<(&Key, &PodState)>> = BTreeMap::new();
+    for (key, pod) in pods {
+        classes.entry(&pod.record.template).or_default().push((key, pod));
+    }
+    for (hash, pods) in classes {
+        let Some(template) = world.templates.get(hash) else {
+            for (key, pod) in pods {
+                wait(key, pod, &format!("template {hash} is missing; delete the pod"), out);
+            }
+            continue;
+        };
+        let mut batch = Batch::new(world, template, counts, placed, seed);
+        let mut why = None;
+        for (key, pod) in pods {
+            let node = if why.is_none() { batch.place(placed) } else { None };
+            match node {
+                Some(node) => {
+                    *counts.entry(node).or_default() += 1;
+                    out.push(Change::Bind {
+                        pod: before(key, pod),
+                        node: node.to_owned(),
+                    });
+                    scheduled(key, &pod.record.uid, node, out);
+                }
+                None => wait(key, pod, why.get_or_insert_with(|| batch.explain()), out),
+            }
+        }
+    }
+}
+
+/// The note that goes with a pod's binding.
+pub(super) fn scheduled(key: &Key, uid: &str, node: &str, out: &mut Draft) {
+    let message = format!("assigned to node {node}");
+    let note = pod_note(key, uid, "Scheduled", message, EventType::Normal, out.now);
+    out.note(note);
+}
+
+/// The note that goes with a new reason for not placing a pod.
+pub(super) fn failed(key: &Key, uid: &str, why: &str, out: &mut Draft) {
+    let note = pod_note(
+        key,
+        uid,
+        "FailedScheduling",
+        why.to_owned(),
+        EventType::Warning,
+        out.now,
+    );
+    out.note(note);
+}
+
+fn wait(key: &Key, pod: &PodState, why: &str, out: &mut Draft) {
+    if pod.record.waiting != why {
+        out.push(Change::Explain {
+            pod: before(key, pod),
+            waiting: why.to_owned(),
+        });
+        failed(key, &pod.record.uid, why, out);
+    }
+}
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

@@ -1,0 +1,258 @@
+//! The whole process: a coordinator behind its ports. Called by `main`; tests of other crates may call it too.
+//!
+//! Invariant: nothing of the session port is reachable without the layer that authenticates and authorizes;
+//! the enrolment port serves enrolment and nothing else.
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use proto::wire::{self, tokens_server::TokensServer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Extensions, Status, service::Routes};
+
+use crate::{
+    api::{self, Access, Action, Api, cluster::ClusterFacts},
+    ca::{
+        self, Authority,
+        authorizer::Attributes,
+        certs::Caller,
+        layer::AuthLayer,
+        service::{EnrolService, TokensService},
+    },
+    config::Config,
+    control,
+    error::Error,
+    init::Layout,
+    run::{self, Coordinator},
+    session::service::{Callers, Renewer},
+    store::sqlite::{SqliteOptions, SqliteStore},
+    tls::{self, AcceptLimits},
+};
+
+/// Serves the cluster of a data directory until the process is asked to end.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    check_data_dir(&config.data_dir)?;
+    // The whole file is checked before anything else goes on; nothing else is waiting yet.
+    let store = Arc::new(SqliteStore::open(&config.data_dir, SqliteOptions::default())?);
+    let result = lead(config, store.clone()).await;
+    store.close().await;
+    result
+}
+
+/// Opening a store would make an empty one; a directory that lost its own must be refused instead.
+fn check_data_dir(dir: &Path) -> Result<(), Error> {
+    let file = Layout::new(dir).cluster_file();
+    if !file.exists() {
+        return Err(Error::NoCluster(dir.display().to_string()));
+    }
+    let store = dir.join(SqliteStore::FILE);
+    if !store.exists() {
+        return Err(Error::NoStore(store.display().to_string()));
+    }
+    Ok(())
+}
+
+async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
+    // Bound before the term is taken: a port in use must not end another process's leadership.
+    let session = run::listen("agents and the command", config.listen).await?;
+    let enrol = run::listen("joining", config.enrol).await?;
+    let addresses = (session.local_addr().ok(), enrol.local_addr().ok());
+
+    let mut coordinator = Coordinator::start(config, store.clone()).await?;
+    let authority = open_authority(&coordinator).await?;
+    let stopping = coordinator.stopping();
+
+    let ending = stopping.clone();
+    coordinator.spawn("the store", async move {
+        tokio::select! {
+            () = ending.cancelled() => Ok(()),
+            reason = store.closed() => Err(reason),
+        }
+    });
+    start_control(&mut coordinator);
+    let (ca, ending) = (authority.clone(), stopping.clone());
+    coordinator.spawn("certificates", async move {
+        ca.run(ending).await;
+        Ok(())
+    });
+
+    let api = start_api(&mut coordinator, &authority);
+    let facts = ClusterFacts {
+        cluster_id: authority.cluster().to_owned(),
+        coordinators: coordinators(&coordinator, &authority),
+    };
+    let gate = Arc::new(Gate(authority.clone()));
+    let routes = coordinator
+        .routes(gate.clone(), gate)?
+        .add_service(api.resources())
+        .add_service(api.controllers())
+        .add_service(api.cluster(facts))
+        .add_service(TokensServer::new(TokensService(authority.clone())));
+    serve_sessions(&mut coordinator, session, &authority, routes, &stopping);
+    serve_enrolment(&mut coordinator, enrol, &authority, &stopping);
+
+    let show = |address: Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+    tracing::info!(
+        session = show(addresses.0),
+        enrol = show(addresses.1),
+        http = %coordinator.http_address(),
+        cluster = authority.cluster(),
+        "serving"
+    );
+    coordinator.run(run::asked_to_end()).await
+}
+
+async fn open_authority(coordinator: &Coordinator) -> Result<Authority, Error> {
+    let hub = coordinator.hub().clone();
+    let parts = ca::Parts {
+        data_dir: coordinator.config().data_dir.clone(),
+        store: hub.store().clone(),
+        clock: ca::system_clock(),
+        fence: Arc::new(move || hub.fence().map(|f| (*f).clone())),
+        settings: coordinator.config().ca.clone(),
+    };
+    Ok(Authority::open(parts).await?)
+}
+
+/// Session addresses that the command and agents are told.
+fn coordinators(coordinator: &Coordinator, authority: &Authority) -> Vec<String> {
+    match &coordinator.config().advertise {
+        Some(address) => vec![address.clone()],
+        None => authority.coordinators(),
+    }
+}
+
+fn start_control(coordinator: &mut Coordinator) {
+    let Some(notes) = coordinator.take_notes() else { return };
+    let (hub, recorder, stopping) = (
+        coordinator.hub().clone(),
+        coordinator.recorder().clone(),
+        coordinator.stopping(),
+    );
+    let settings = control::Settings::default();
+    coordinator.spawn("planning", async move {
+        control::run(hub, recorder, notes, settings, stopping)
+            .await
+            .map_err(|e| e.to_string())
+    });
+}
+
+fn start_api(coordinator: &mut Coordinator, authority: &Authority) -> Arc<Api> {
+    let access = Arc::new(Gate(authority.clone()));
+    let api = Api::new(coordinator.hub().clone(), access, api::Settings::default());
+    let (closing, stopping) = (api.clone(), coordinator.stopping());
+    coordinator.spawn("watches", async move {
+        stopping.cancelled().await;
+        closing.close().await;
+        Ok(())
+    });
+    api
+}
+
+fn serve_sessions(
+    coordinator: &mut Coordinator,
+    listener: TcpListener,
+    authority: &Authority,
+    routes: Routes,
+    stopping: &CancellationToken,
+) {
+    let (accepting, incoming) = tls::accept(
+        listener,
+        authority.session_tls(),
+        AcceptLimits::default(),
+        stopping.clone(),
+    );
+    coordinator.spawn("the session port", ended(accepting, stopping.clone()));
+    let server = tls::session_server()
+        .layer(AuthLayer(authority.clone()))
+        .add_routes(routes);
+    let stopping = stopping.clone();
+    coordinator.spawn("serving sessions", async move {
+        server
+            .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
+            .await
+            .map_err(|e| e.to_string())
+    });
+}
+
+fn serve_enrolment(
+    coordinator: &mut Coordinator,
+    listener: TcpListener,
+    authority: &Authority,
+    stopping: &CancellationToken,
+) {
+    let (accepting, incoming) = tls::accept(listener, authority.enrol_tls(), AcceptLimits::enrol(), stopping.clone());
+    coordinator.spawn("the enrolment port", ended(accepting, stopping.clone()));
+    let server = tls::enrol_server().add_service(EnrolService(authority.clone()).into_server());
+    let stopping = stopping.clone();
+    coordinator.spawn("serving enrolment", async move {
+        server
+            .serve_with_incoming_shutdown(incoming, stopping.cancelled_owned())
+            .await
+            .map_err(|e| e.to_string())
+    });
+}
+
+/// An accept loop ends when it is asked to, never before.
+async fn ended(accepting: impl Future<Output = ()>, stopping: CancellationToken) -> Result<(), String> {
+    accepting.await;
+    if stopping.is_cancelled() {
+        Ok(())
+    } else {
+        Err("no more connections are accepted".to_owned())
+    }
+}
+
+/// Where the services meet the authority: who calls, by the layer's word, and what he may do.
+struct Gate(Authority);
+
+fn caller(extensions: &Extensions) -> Result<&Caller, Status> {
+    extensions
+        .get::<Caller>()
+        .ok_or_else(|| Status::unauthenticated("a client certificate is required"))
+}
+
+impl Access for Gate {
+    fn caller(&self, extensions: &Extensions) -> Result<String, Status> {
+        Ok(caller(extensions)?.to_string())
+    }
+
+    fn allow(&self, extensions: &Extensions, action: &Action<'_>) -> Result<(), Status> {
+        let &Action {
+            verb,
+            resource,
+            subresource,
+            namespace,
+            name,
+        } = action;
+        let attributes = Attributes {
+            verb,
+            resource,
+            subresource,
+            namespace,
+            name,
+        };
+        Ok(self.0.authorize(caller(extensions)?, &attributes)?)
+    }
+}
+
+impl Callers for Gate {
+    fn node(&self, extensions: &Extensions) -> Result<String, Status> {
+        let caller = caller(extensions)?;
+        if caller.is_agent() {
+            Ok(caller.identity.id.clone())
+        } else {
+            Err(Status::permission_denied(format!(
+                "{caller} is not an agent; only agents open sessions"
+            )))
+        }
+    }
+}
+
+#[async_trait]
+impl Renewer for Gate {
+    async fn renew(&self, extensions: &Extensions, csr_der: &[u8]) -> Result<wire::Issued, Status> {
+        self.0.renew(caller(extensions)?, csr_der).await
+    }
+}

@@ -1,0 +1,136 @@
+//! What a node should run, and what has to be said to an agent that knows an earlier state of it. Called by
+//! `stream` for every session.
+//!
+//! Invariant: pure; a chain of changes leaves an agent's ledger with the digest that the complete set would
+//! give it; nothing but a stop entry ever asks for a stop.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proto::{
+    digest, ids,
+    wire::{Run, Stop},
+};
+
+use crate::world::{Key, PodState, World};
+
+/// What one pod should be doing on the node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wanted {
+    Run(Arc<Run>),
+    Stop(Stop),
+}
+
+/// By uid.
+pub type Desired = BTreeMap<String, Wanted>;
+
+/// The message between two states.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    pub run: Vec<Run>,
+    pub stop: Vec<Stop>,
+    pub forget: Vec<String>,
+}
+
+impl Delta {
+    pub fn is_empty(&self) -> bool {
+        self.run.is_empty() && self.stop.is_empty() && self.forget.is_empty()
+    }
+}
+
+/// All pods of `node`, with whether some pod had to be left out because its template has not come yet.
+/// `known` spares building what was built before.
+pub fn desired(world: &World, node: &str, known: &Desired) -> (Desired, bool) {
+    let mut missing = false;
+    let mut wanted = Desired::new();
+    for (key, pod) in world.pods_on(node) {
+        let uid = &pod.record.uid;
+        match one(key, pod, known.get(uid)) {
+            Some(entry) => {
+                wanted.insert(uid.clone(), entry);
+            }
+            None => missing = true,
+        }
+    }
+    (wanted, missing)
+}
+
+fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
+    if let Some(stop) = &pod.record.stop {
+        return Some(Wanted::Stop(Stop {
+            uid: pod.record.uid.clone(),
+            reason: stop.reason.clone(),
+            grace_seconds: stop.grace,
+            namespace: key.0.clone(),
+            name: key.1.clone(),
+        }));
+    }
+    let template = pod.template.as_ref()?;
+    let labels = World::labels_of(pod);
+    if let Some(Wanted::Run(run)) = known
+        && run.labels.len() == labels.len()
+        && labels.iter().all(|(k, v)| run.labels.get(k) == Some(v))
+    {
+        // Spec and annotations of a uid never change; only its labels do.
+        return Some(Wanted::Run(run.clone()));
+    }
+    let mut spec = template.record.spec.clone();
+    spec.node_name.clone_from(&pod.record.node);
+    let spec_json = crate::world::record::encode(&spec);
+    Some(Wanted::Run(Arc::new(Run {
+        uid: pod.record.uid.clone(),
+        namespace: key.0.clone(),
+        name: key.1.clone(),
+        spec_hash: ids::content_hash(&spec_json),
+        spec_json,
+        labels: labels.into_iter().collect(),
+        annotations: template.record.annotations.clone().into_iter().collect(),
+    })))
+}
+
+/// What turns `sent` into `wanted`.
+pub fn delta(sent: &Desired, wanted: &Desired) -> Delta {
+    let mut delta = Delta::default();
+    for (uid, entry) in wanted {
+        if sent.get(uid) != Some(entry) {
+            push(&mut delta, entry);
+        }
+    }
+    delta.forget = sent.keys().filter(|uid| !wanted.contains_key(*uid)).cloned().collect();
+    delta
+}
+
+/// All of `wanted`, for an agent of which nothing is known.
+pub fn complete(wanted: &Desired) -> Delta {
+    let mut delta = Delta::default();
+    for entry in wanted.values() {
+        push(&mut delta, entry);
+    }
+    delta
+}
+
+fn push(delta: &mut Delta, entry: &Wanted) {
+    match entry {
+        Wanted::Run(run) => delta.run.push((**run).clone()),
+        Wanted::Stop(stop) => delta.stop.push(stop.clone()),
+    }
+}
+
+/// The digest that an agent's ledger has when it holds just this.
+pub fn digest(wanted: &Desired) -> String {
+    digest::assignments(wanted.iter().map(|(uid, entry)| match entry {
+        Wanted::Run(run) => digest::Item {
+            uid,
+            spec_hash: &run.spec_hash,
+            stop: None,
+        },
+        Wanted::Stop(stop) => digest::Item {
+            uid,
+            spec_hash: "",
+            stop: Some(stop.grace_seconds),
+        },
+    }))
+}
+
+#[cfg(test)]
+#[path = "assignments_tests.rs"]
+mod tests;

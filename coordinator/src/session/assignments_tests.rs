@@ -1,0 +1,171 @@
+//! Increments against a model ledger, from arbitrary histories of a world.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proto::{
+    model::{Kind, Time},
+    wire::{Assignments, assignments::Kind as Which},
+};
+
+use super::*;
+use crate::{
+    session::testing::{Ledger, pod_record, template},
+    store::{Rv, Update, keys},
+    world::record::{self, PodRecord, StopRecord},
+};
+
+/// A world that only ever moves on, as the store's updates move it.
+struct Moving {
+    world: World,
+    records: BTreeMap<String, PodRecord>,
+}
+
+impl Moving {
+    fn new() -> Self {
+        let mut moving = Self {
+            world: World::default(),
+            records: BTreeMap::new(),
+        };
+        let (hash, value) = template();
+        moving.apply(keys::template(&hash), Some(value));
+        moving
+    }
+
+    fn apply(&mut self, key: String, value: Option<Vec<u8>>) {
+        let rv = Rv::new(self.world.rv.revision() + 1, 0);
+        let value = value.map(Into::into);
+        self.world.apply(&Update { rv, key, value }).unwrap();
+    }
+
+    fn act(&mut self, act: &Act) {
+        let (name, record) = match act {
+            Act::Add(n, node) => {
+                let name = format!("p{n}");
+                if self.records.contains_key(&name) {
+                    return;
+                }
+                let mut record = pod_record(&name, node);
+                // A name may come again, a uid never does.
+                record.uid = format!("uid-{name}-{}", self.world.rv);
+                (name, Some(record))
+            }
+            Act::Stop(n, grace) => {
+                let name = format!("p{n}");
+                let Some(mut record) = self.records.get(&name).cloned() else {
+                    return;
+                };
+                let shorter = record.stop.as_ref().map_or(*grace, |s| s.grace.min(*grace));
+                record.stop = Some(StopRecord {
+                    at: Time(1),
+                    grace: shorter,
+                    reason: "test".into(),
+                });
+                (name, Some(record))
+            }
+            Act::Label(n, value) => {
+                let name = format!("p{n}");
+                let Some(mut record) = self.records.get(&name).cloned() else {
+                    return;
+                };
+                record.labels.insert("l".into(), Some(value.to_string()));
+                (name, Some(record))
+            }
+            Act::Remove(n) => {
+                let name = format!("p{n}");
+                if self.records.remove(&name).is_none() {
+                    return;
+                }
+                (name, None)
+            }
+        };
+        self.apply(
+            keys::object(Kind::Pod, "default", &name),
+            record.as_ref().map(record::encode),
+        );
+        if let Some(record) = record {
+            self.records.insert(name, record);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Add(u8, &'static str),
+    Stop(u8, u32),
+    Label(u8, u8),
+    Remove(u8),
+}
+
+fn acts() -> impl Strategy<Value = Vec<(Act, bool)>> {
+    let act = prop_oneof![
+        (0..6_u8, prop_oneof![4 => Just("n1"), 1 => Just("n2"), 1 => Just("")]).prop_map(|(n, node)| Act::Add(n, node)),
+        (0..6_u8, 0..3_u32).prop_map(|(n, grace)| Act::Stop(n, grace)),
+        (0..6_u8, 0..2_u8).prop_map(|(n, v)| Act::Label(n, v)),
+        (0..6_u8).prop_map(Act::Remove),
+    ];
+    proptest::collection::vec((act, any::<bool>()), 0..60)
+}
+
+fn message(kind: Which, applies_to: u64, results_in: Rv, delta: Delta) -> Assignments {
+    Assignments {
+        kind: kind.into(),
+        fence: None,
+        applies_to,
+        results_in: results_in.0,
+        run: delta.run,
+        stop: delta.stop,
+        forget: delta.forget,
+    }
+}
+
+proptest! {
+    #[test]
+    fn increments_lead_where_the_complete_set_does(acts in acts()) {
+        let mut moving = Moving::new();
+        let mut sent = Desired::new();
+        let mut ledger = Ledger::default();
+        for (act, send) in &acts {
+            moving.act(act);
+            if !send {
+                continue;
+            }
+            let (wanted, missing) = desired(&moving.world, "n1", &sent);
+            prop_assert!(!missing);
+            let change = delta(&sent, &wanted);
+            for stop in &change.stop {
+                let decided = moving.world.pod_by_uid(&stop.uid).and_then(|(_, p)| p.record.stop.as_ref());
+                prop_assert_eq!(decided.map(|s| s.grace), Some(stop.grace_seconds));
+            }
+            for uid in &change.forget {
+                prop_assert!(moving.world.pod_by_uid(uid).is_none(), "forgotten while on record");
+            }
+            if !change.is_empty() {
+                ledger.apply(&message(Which::Incremental, ledger.revision, moving.world.rv, change));
+            }
+            sent = wanted;
+
+            let (anew, _) = desired(&moving.world, "n1", &Desired::new());
+            prop_assert_eq!(&anew, &sent, "what is spared is what would be built");
+            let mut fresh = Ledger::default();
+            fresh.apply(&message(Which::Complete, 0, moving.world.rv, complete(&anew)));
+            prop_assert_eq!(fresh.digest(), ledger.digest());
+            prop_assert_eq!(ledger.digest(), digest(&sent));
+            let on_record: Vec<_> = moving.world.pods_on("n1").map(|(_, p)| p.record.uid.clone()).collect();
+            prop_assert_eq!(ledger.pods.len(), on_record.len());
+        }
+    }
+
+    #[test]
+    fn absence_stops_nothing(acts in acts()) {
+        let mut moving = Moving::new();
+        for (act, _) in &acts {
+            moving.act(act);
+        }
+        let (known, _) = desired(&moving.world, "n1", &Desired::new());
+        // The world of an emptied store, a lost node, an old backup: no stop entry comes of it.
+        let (none, _) = desired(&World::default(), "n1", &known);
+        prop_assert!(delta(&known, &none).stop.is_empty());
+        prop_assert!(complete(&none).stop.is_empty());
+    }
+}

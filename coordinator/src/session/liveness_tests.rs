@@ -1,0 +1,246 @@
+//! Liveness on a paused clock: each test says when a condition must change, to the millisecond.
+
+use super::*;
+use crate::session::{
+    registry::Registry,
+    testing::{Base, reason_of},
+};
+use tokio::task::JoinSet;
+
+const TIMING: Timing = Timing {
+    silence: Duration::from_secs(6),
+    agent_down: Duration::from_secs(2),
+};
+
+struct Rig {
+    base: Base,
+    registry: Registry,
+    signals: mpsc::UnboundedSender<Signal>,
+    notes: mpsc::Receiver<Note>,
+    begin: Instant,
+    _tasks: JoinSet<()>,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let base = Base::new().await;
+        for node in ["n1", "n2"] {
+            base.node(node).await;
+        }
+        Self::on(base)
+    }
+
+    fn on(base: Base) -> Self {
+        let (signals, rx) = mpsc::unbounded_channel();
+        let (recorder, notes) = Recorder::new();
+        let mut tasks = JoinSet::new();
+        let task = run(base.hub.clone(), recorder, TIMING, rx);
+        tasks.spawn(async move { task.await.unwrap() });
+        Self {
+            base,
+            registry: Registry::new(10),
+            signals,
+            notes,
+            begin: Instant::now(),
+            _tasks: tasks,
+        }
+    }
+
+    fn tell(&self, signal: Signal) {
+        self.signals.send(signal).unwrap();
+    }
+
+    async fn open(&self, node: &str) -> Arc<Handle> {
+        let (handle, _) = self.registry.open(node, "u").unwrap();
+        self.tell(Signal::Opened(handle.clone(), Ok(())));
+        self.base.until_ready(node, "AgentReady").await;
+        handle
+    }
+
+    /// Waits for `reason`, and says after how many milliseconds of the test it came.
+    async fn becomes(&self, node: &str, reason: &str) -> u128 {
+        self.base.until_ready(node, reason).await;
+        self.begin.elapsed().as_millis()
+    }
+
+    fn reason(&self, node: &str) -> String {
+        self.base.hub.read(|w| reason_of(w, node))
+    }
+
+    fn hear(&self, handle: &Arc<Handle>) {
+        if handle.hear(Instant::now()) {
+            self.tell(Signal::Heard(handle.clone()));
+        }
+    }
+}
+
+async fn pass(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// Whether `ms` is just after `due` (the clock's grain is a millisecond).
+fn at(ms: u128, due: u128) {
+    assert!((due..=due + 5).contains(&ms), "at {ms} ms instead of {due}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_cost_nothing_and_three_missed_ones_make_it_unreachable() {
+    let mut rig = Rig::new().await;
+    let handle = rig.open("n1").await;
+    let rv = rig.base.hub.rv();
+    for _ in 0..10 {
+        pass(2000).await;
+        rig.hear(&handle);
+    }
+    assert_eq!(rig.base.hub.rv(), rv, "a heartbeat was written");
+    at(rig.becomes("n1", "Unreachable").await, 26_000);
+    let condition = rig.base.hub.read(|w| w.nodes["n1"].ready.clone().unwrap().value);
+    assert_eq!(condition.status, ConditionStatus::Unknown);
+    assert_eq!(condition.message, "no heartbeat for 6s");
+    assert_eq!(condition.last_heartbeat_time, None);
+    // The same session is heard again, then closes for good.
+    pass(1000).await;
+    rig.hear(&handle);
+    at(rig.becomes("n1", "AgentReady").await, 27_000);
+    rig.tell(Signal::Closed(handle));
+    at(rig.becomes("n1", "AgentDown").await, 29_000);
+    let mut said = Vec::new();
+    while let Ok(note) = rig.notes.try_recv() {
+        said.push((note.reason, note.involved.uid));
+    }
+    let expected = ["NodeReady", "NodeNotReady", "NodeReady", "NodeNotReady"];
+    assert_eq!(said, expected.map(|r| (r.to_owned(), "uid-n1".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_in_time_was_never_gone() {
+    let rig = Rig::new().await;
+    let first = rig.open("n1").await;
+    let rv = rig.base.hub.rv();
+    rig.tell(Signal::Closed(first.clone()));
+    pass(1999).await;
+    let (second, _) = rig.registry.open("n1", "u").unwrap();
+    rig.tell(Signal::Opened(second.clone(), Ok(())));
+    // The end of the old session, told late, is not the new one's.
+    rig.tell(Signal::Closed(first));
+    pass(5999).await;
+    assert_eq!(rig.base.hub.rv(), rv);
+    assert_eq!(rig.reason("n1"), "AgentReady");
+    at(rig.becomes("n1", "Unreachable").await, 7999);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_died_is_no_agent_that_ended() {
+    let rig = Rig::new().await;
+    let handle = rig.open("n1").await;
+    // Silent for longer than half the time when the transport gives up.
+    pass(4000).await;
+    rig.tell(Signal::Closed(handle));
+    pass(1990).await;
+    assert_eq!(rig.reason("n1"), "AgentReady");
+    at(rig.becomes("n1", "Unreachable").await, 6000);
+    // Given up after it was called unreachable: nothing changes.
+    let other = rig.open("n2").await;
+    rig.becomes("n2", "Unreachable").await;
+    let rv = rig.base.hub.rv();
+    rig.tell(Signal::Closed(other));
+    pass(60_000).await;
+    assert_eq!(rig.base.hub.rv(), rv);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leadership_gives_every_node_one_period() {
+    let rig = Rig::new().await;
+    rig.open("n1").await;
+    let down = rig.open("n2").await;
+    rig.tell(Signal::Closed(down));
+    rig.becomes("n2", "AgentDown").await;
+    rig.base.node("never").await;
+    rig.base.node("back").await;
+    rig.open("back").await;
+    let Rig { base, _tasks, .. } = rig;
+    drop(_tasks);
+
+    let rig = Rig::on(base);
+    let rv = rig.base.hub.rv();
+    pass(5000).await;
+    rig.open("back").await;
+    pass(990).await;
+    assert_eq!(rig.base.hub.rv(), rv, "somebody was called lost too early");
+    at(rig.becomes("n1", "Unreachable").await, 6000);
+    at(rig.becomes("back", "Unreachable").await, 11_000);
+    pass(60_000).await;
+    // Who was gone before stays as it was called then, and who never came is not lost.
+    assert_eq!(
+        (rig.reason("n2").as_str(), rig.reason("never").as_str()),
+        ("AgentDown", "")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn docker_is_the_second_condition_of_ready() {
+    let rig = Rig::new().await;
+    let handle = rig.open("n1").await;
+    let since = |rig: &Rig| {
+        let ready = rig.base.hub.read(|w| w.nodes["n1"].ready.clone().unwrap());
+        (ready.rv, ready.value.message.clone())
+    };
+    rig.tell(Signal::Docker(handle.clone(), Err("no daemon".into())));
+    rig.becomes("n1", "DockerUnavailable").await;
+    assert_eq!(since(&rig).1, "no daemon");
+    let before = since(&rig);
+    rig.tell(Signal::Docker(handle.clone(), Err("no daemon".into())));
+    pass(100).await;
+    assert_eq!(since(&rig), before, "the same words were written again");
+    // Silent, then heard: Docker's state is as it was, until told otherwise.
+    rig.becomes("n1", "Unreachable").await;
+    rig.tell(Signal::Docker(handle.clone(), Ok(())));
+    pass(100).await;
+    assert_eq!(rig.reason("n1"), "Unreachable");
+    rig.hear(&handle);
+    rig.becomes("n1", "AgentReady").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_node_is_no_concern() {
+    let rig = Rig::new().await;
+    let handle = rig.open("n1").await;
+    rig.tell(Signal::Deleted("n1".into()));
+    rig.tell(Signal::Closed(handle));
+    let rv = rig.base.hub.rv();
+    pass(60_000).await;
+    assert_eq!(rig.base.hub.rv(), rv);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_transitions_are_written_together() {
+    let base = Base::new().await;
+    let names: Vec<String> = (0..100).map(|n| format!("n{n:03}")).collect();
+    for name in &names {
+        base.node(name).await;
+    }
+    let rig = Rig::on(base);
+    let before = rig.base.hub.rv().revision();
+    let registry = Registry::new(1000);
+    let handles: Vec<_> = names.iter().map(|n| registry.open(n, "u").unwrap().0).collect();
+    for handle in &handles {
+        rig.tell(Signal::Opened(handle.clone(), Ok(())));
+    }
+    rig.base
+        .until("all ready", |w| w.nodes.values().all(|n| n.is_ready()))
+        .await;
+    let commits = rig.base.hub.rv().revision() - before;
+    assert!(commits <= 3, "{commits} commits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_stops_writing() {
+    let base = Base::new().await;
+    base.node("n1").await;
+    let (signals, rx) = mpsc::unbounded_channel();
+    let (handle, _) = Registry::new(1).open("n1", "u").unwrap();
+    signals.send(Signal::Opened(handle, Ok(()))).unwrap();
+    base.hub.set_fence(None);
+    let ended = run(base.hub.clone(), Recorder::new().0, TIMING, rx).await;
+    assert!(matches!(ended, Err(CommitError::Fenced { .. })));
+}

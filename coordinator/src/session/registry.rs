@@ -1,0 +1,213 @@
+//! The live sessions, by node: which one is the node's, when it was last heard, and how to end it. Written by
+//! `stream` and `router`; read by `liveness`, the metrics and whoever must end a node's session.
+//!
+//! Invariant: memory only, and one session a node: a new one takes the old one's place at once, and begins
+//! its work after the old one's last write.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::wire::goodbye::Reason;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Why a session is made to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kick {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// One session, as others see it.
+#[derive(Debug)]
+pub struct Handle {
+    pub node: String,
+    /// Of the node object: another one of the same name is another node.
+    pub uid: String,
+    /// Rises with every session of this process.
+    pub id: u64,
+    pub started: Instant,
+    /// Milliseconds after `started`.
+    heard: AtomicU64,
+    /// Liveness counts it as not heard; the next message must say so.
+    lost: AtomicBool,
+    /// A pod of it waits for its template.
+    pub incomplete: AtomicBool,
+    /// The node's pods may have changed.
+    pub dirty: Notify,
+    kick: watch::Sender<Option<Kick>>,
+    ended: CancellationToken,
+}
+
+impl Handle {
+    /// Notes a message of the agent; true: liveness must be told that the node is heard again.
+    pub fn hear(&self, now: Instant) -> bool {
+        let after = now.saturating_duration_since(self.started).as_millis();
+        self.heard
+            .fetch_max(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.lost.swap(false, Ordering::Relaxed)
+    }
+
+    pub fn last_heard(&self) -> Instant {
+        self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    pub fn set_lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the session with a Goodbye; the first reason counts.
+    pub fn kick(&self, reason: Reason, message: impl Into<String>) {
+        self.kick.send_if_modified(|k| {
+            let first = k.is_none();
+            if first {
+                *k = Some(Kick {
+                    reason,
+                    message: message.into(),
+                });
+            }
+            first
+        });
+    }
+
+    /// Resolves once the session is to end.
+    pub async fn kicked(&self) -> Kick {
+        let mut kick = self.kick.subscribe();
+        match kick.wait_for(Option::is_some).await.map(|k| k.clone()) {
+            Ok(Some(kick)) => kick,
+            // The sender lives in self.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Said by the session's own task after its last write.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Resolves after the session's last write.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0} agents are connected, and max-sessions allows no more; raise it or retry later")]
+pub struct Full(pub usize);
+
+#[derive(Debug)]
+pub struct Registry {
+    sessions: Mutex<HashMap<String, Arc<Handle>>>,
+    ids: AtomicU64,
+    most: usize,
+}
+
+impl Registry {
+    /// For at most `most` nodes.
+    pub fn new(most: usize) -> Self {
+        Self {
+            sessions: Mutex::default(),
+            ids: AtomicU64::new(1),
+            most,
+        }
+    }
+
+    /// Makes a session of `node` (object `uid`) the live one. The one before it, if any, is told to end and returned: wait
+    /// for its end before any write.
+    pub fn open(&self, node: &str, uid: &str) -> Result<(Arc<Handle>, Option<Arc<Handle>>), Full> {
+        let mut sessions = self.lock();
+        if sessions.len() >= self.most && !sessions.contains_key(node) {
+            return Err(Full(self.most));
+        }
+        let handle = Arc::new(Handle {
+            node: node.to_owned(),
+            uid: uid.to_owned(),
+            id: self.ids.fetch_add(1, Ordering::Relaxed),
+            started: Instant::now(),
+            heard: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            incomplete: AtomicBool::new(false),
+            dirty: Notify::new(),
+            kick: watch::Sender::new(None),
+            ended: CancellationToken::new(),
+        });
+        let old = sessions.insert(node.to_owned(), handle.clone());
+        drop(sessions);
+        if let Some(old) = &old {
+            old.kick(Reason::Superseded, "another session of this node took over");
+        }
+        Ok((handle, old))
+    }
+
+    /// Takes out a session that has ended, unless another one is the node's by now.
+    pub fn close(&self, handle: &Handle) {
+        let mut sessions = self.lock();
+        if sessions.get(&handle.node).is_some_and(|h| h.id == handle.id) {
+            sessions.remove(&handle.node);
+        }
+    }
+
+    pub fn get(&self, node: &str) -> Option<Arc<Handle>> {
+        self.lock().get(node).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Handle>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_session_a_node_and_a_cap() {
+        let registry = Registry::new(1);
+        let (first, none) = registry.open("n1", "u").unwrap();
+        assert!(none.is_none());
+        assert_eq!(registry.open("n2", "u").unwrap_err(), Full(1));
+        let (second, old) = registry.open("n1", "u").unwrap();
+        assert_eq!(old.map(|o| o.id), Some(first.id));
+        assert_eq!(first.kicked().await.reason, Reason::Superseded);
+        first.kick(Reason::Shutdown, "later");
+        assert_eq!(first.kicked().await.reason, Reason::Superseded);
+        registry.close(&first);
+        assert_eq!(registry.get("n1").map(|h| h.id), Some(second.id));
+        registry.close(&second);
+        assert!(registry.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_message_counts() {
+        let registry = Registry::new(1);
+        let (handle, _) = registry.open("n1", "u").unwrap();
+        let now = Instant::now();
+        assert!(!handle.hear(now + Duration::from_secs(2)));
+        assert!(!handle.hear(now + Duration::from_secs(1)));
+        assert_eq!(handle.last_heard(), now + Duration::from_secs(2));
+        handle.set_lost();
+        assert!(handle.hear(now + Duration::from_secs(3)));
+        assert!(!handle.hear(now + Duration::from_secs(4)));
+    }
+}

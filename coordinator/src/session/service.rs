@@ -1,0 +1,101 @@
+//! The gRPC service `Agent`. Served by the listener; each Session becomes a task of [`Sessions`].
+//!
+//! Invariant: the caller is who its certificate says, as [`Callers`] reads it; no message field counts.
+
+use std::{pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use futures::{Stream, StreamExt as _, stream};
+use proto::wire::{Down, Issued, RenewRequest, Up, agent_server};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use super::{Sessions, stream as session};
+
+/// Messages on their way to one agent.
+const OUTGOING: usize = 16;
+/// Largest message of an agent: a Hello or Statuses of a full node.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Says who calls.
+pub trait Callers: Send + Sync + 'static {
+    /// Name of the calling agent's node, by its certificate and what is on record about it. The error goes to
+    /// the caller as it is.
+    fn node(&self, extensions: &Extensions) -> Result<String, Status>;
+}
+
+/// Issues certificates to agents that have one.
+#[async_trait]
+pub trait Renewer: Send + Sync + 'static {
+    /// A certificate for the caller's own identity and the key in `csr_der`.
+    async fn renew(&self, extensions: &Extensions, csr_der: &[u8]) -> Result<Issued, Status>;
+}
+
+pub struct AgentService {
+    sessions: Arc<Sessions>,
+    callers: Arc<dyn Callers>,
+    renewer: Arc<dyn Renewer>,
+}
+
+impl AgentService {
+    /// The service, ready for a router.
+    pub fn server(
+        sessions: Arc<Sessions>,
+        callers: Arc<dyn Callers>,
+        renewer: Arc<dyn Renewer>,
+    ) -> agent_server::AgentServer<Self> {
+        agent_server::AgentServer::new(Self {
+            sessions,
+            callers,
+            renewer,
+        })
+        .max_decoding_message_size(MAX_MESSAGE)
+    }
+}
+
+/// What a session's task writes to.
+pub struct Outgoing {
+    pub messages: mpsc::Sender<Down>,
+    /// Comes after all messages, whether there is room among them or not.
+    pub last: oneshot::Sender<Result<Down, Status>>,
+}
+
+/// Both ends of a session's way down.
+pub fn outgoing() -> (Outgoing, impl Stream<Item = Result<Down, Status>> + Send + 'static) {
+    let (messages, rx) = mpsc::channel(OUTGOING);
+    let (last, last_rx) = oneshot::channel();
+    let end = stream::once(last_rx).filter_map(async |last| last.ok());
+    (Outgoing { messages, last }, ReceiverStream::new(rx).map(Ok).chain(end))
+}
+
+#[async_trait]
+impl agent_server::Agent for AgentService {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<Down, Status>> + Send + 'static>>;
+
+    async fn session(&self, request: Request<Streaming<Up>>) -> Result<Response<Self::SessionStream>, Status> {
+        let node = self.callers.node(request.extensions())?;
+        let sessions = &self.sessions;
+        if sessions.stopping.is_cancelled() {
+            return Err(Status::unavailable("the coordinator is stopping; come back"));
+        }
+        let permit = sessions
+            .streams
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Status::resource_exhausted("too many streams are open; retry later"))?;
+        let (out, down) = outgoing();
+        let (inbound, shared) = (request.into_inner(), sessions.clone());
+        sessions.tasks.spawn(async move {
+            session::serve(shared, node, inbound, out).await;
+            drop(permit);
+        });
+        Ok(Response::new(Box::pin(down)))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Issued>, Status> {
+        let (_, extensions, message) = request.into_parts();
+        let issued = self.renewer.renew(&extensions, &message.csr_der).await?;
+        Ok(Response::new(issued))
+    }
+}

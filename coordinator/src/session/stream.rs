@@ -1,0 +1,377 @@
+//! One session from Hello to its end. A task each, spawned by `service`.
+//!
+//! Invariant: what is sent is computed when there is room to send it, so a slow agent costs no memory and gets
+//! the newest state; the chain of assignments has no gap; the end is always said and always on record.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use futures::{Stream, StreamExt as _, future::BoxFuture};
+use proto::wire::{self, Ack, Assignments, Down, Goodbye, Hello, Stop, Up, down, goodbye::Reason, up};
+use tokio::{sync::mpsc, time::Instant};
+use tonic::Status;
+
+use super::{
+    Sessions,
+    assignments::{self, Delta, Desired, Wanted},
+    facts,
+    greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
+    hello::{self, Lineage},
+    ingest::{self, Docker, FlushError, Flushed, Pending},
+    liveness::Signal,
+    notes::{self, Budget},
+    registry::{Handle, Kick},
+    service::Outgoing,
+};
+use crate::store::{CommitError, Fence, Rv};
+
+/// Serves one stream of the agent of `node`.
+pub async fn serve<S>(shared: Arc<Sessions>, node: String, mut inbound: S, out: Outgoing)
+where
+    S: Stream<Item = Result<Up, Status>> + Send + Unpin,
+{
+    let Outgoing { messages, last } = out;
+    let end = match greet(&shared, &node, &mut inbound, &messages).await {
+        Ok(greeted) => {
+            let mut session = Session::new(shared.clone(), &greeted, messages.clone());
+            let end = match session.first(&greeted.hello, &greeted.lineage).await {
+                Ok(()) => session.run(&mut inbound).await,
+                Err(end) => end,
+            };
+            session.finish().await;
+            end
+        }
+        Err(end) => end,
+    };
+    drop(messages);
+    let (reason, said) = match end {
+        End::Closed => {
+            tracing::info!(node, "the agent closed its session");
+            ("closed", None)
+        }
+        End::Goodbye(reason, message) => {
+            tracing::info!(node, reason = reason.as_str_name(), message, "session ended");
+            let goodbye = down::Message::Goodbye(Goodbye {
+                reason: reason.into(),
+                message,
+            });
+            (reason.as_str_name(), Some(Ok(say(goodbye))))
+        }
+        End::Refused(status) => {
+            tracing::warn!(node, reason = status.message(), "session refused");
+            ("refused", Some(Err(status)))
+        }
+    };
+    shared.metrics.session_ended(reason);
+    if let Some(said) = said {
+        // Nobody reads when the agent is gone.
+        let _ = last.send(said);
+    }
+}
+
+struct Session {
+    shared: Arc<Sessions>,
+    handle: Arc<Handle>,
+    out: mpsc::Sender<Down>,
+    fence: Arc<Fence>,
+    epoch: u64,
+    capabilities: Vec<String>,
+    /// What the agent runs beside its assignments is of this history.
+    proven: bool,
+    /// What the agent has been told, and at which version.
+    sent: Desired,
+    revision: Rv,
+    /// Pods to stop that are not this node's, until the agent has seen their end.
+    strays: BTreeMap<String, Stop>,
+    pending: Pending,
+    inflight: Option<BoxFuture<'static, Result<Flushed, FlushError>>>,
+    /// As liveness knows it; `None`: the first facts are not durable yet.
+    docker: Option<Docker>,
+    acked: u64,
+    /// Events that the agent may still send.
+    budget: Budget,
+    dirty: bool,
+    ack_due: bool,
+    wants_since: Option<Instant>,
+    last_sent: Instant,
+}
+
+impl Session {
+    fn new(shared: Arc<Sessions>, greeted: &Greeted, out: mpsc::Sender<Down>) -> Self {
+        let mut pending = Pending::default();
+        pending.set_facts(greeted.facts.clone());
+        Self {
+            budget: Budget::new(shared.settings.event_burst, shared.settings.event_every, Instant::now()),
+            shared,
+            handle: greeted.guard.handle.clone(),
+            out,
+            fence: greeted.fence.clone(),
+            epoch: greeted.hello.epoch,
+            capabilities: greeted.hello.capabilities.clone(),
+            proven: greeted.lineage == Lineage::Proven,
+            sent: Desired::new(),
+            revision: Rv(0),
+            strays: BTreeMap::new(),
+            pending,
+            inflight: None,
+            docker: None,
+            acked: 0,
+            dirty: false,
+            ack_due: false,
+            wants_since: None,
+            last_sent: Instant::now(),
+        }
+    }
+
+    /// Answers the digest in Hello, then what the agent observes beyond its assignments.
+    async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
+        let node = self.handle.node.clone();
+        let (revision, (wanted, missing), strays) = self.shared.hub.read(|w| {
+            (
+                w.rv,
+                assignments::desired(w, &node, &Desired::new()),
+                hello::strays(w, &node, hello, lineage),
+            )
+        });
+        let unchanged = hello.fence.is_some() && hello.digest == assignments::digest(&wanted);
+        let (kind, applies_to, delta) = if unchanged {
+            (wire::assignments::Kind::Unchanged, Rv(hello.revision), Delta::default())
+        } else {
+            (wire::assignments::Kind::Complete, Rv(0), assignments::complete(&wanted))
+        };
+        self.handle.incomplete.store(missing, Ordering::Relaxed);
+        self.sent = wanted;
+        self.revision = revision;
+        let message = self.assignments(kind, applies_to, delta);
+        self.out.send(message).await.map_err(|_| End::Closed)?;
+        for uid in strays.forget {
+            // Told and no longer wanted: the next change makes it forgotten.
+            let entry = Wanted::Stop(hello::unknown(&uid, "", ""));
+            self.sent.entry(uid).or_insert(entry);
+            self.dirty = true;
+        }
+        for stop in strays.stop {
+            self.strays.insert(stop.uid.clone(), stop);
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    fn assignments(&self, kind: wire::assignments::Kind, applies_to: Rv, delta: Delta) -> Down {
+        self.shared.metrics.assignments_sent(kind.as_str_name());
+        say(down::Message::Assignments(Assignments {
+            kind: kind.into(),
+            fence: Some(wire_fence(&self.fence)),
+            applies_to: applies_to.0,
+            results_in: self.revision.0,
+            run: delta.run,
+            stop: delta.stop,
+            forget: delta.forget,
+        }))
+    }
+
+    async fn run<S>(&mut self, inbound: &mut S) -> End
+    where
+        S: Stream<Item = Result<Up, Status>> + Send + Unpin,
+    {
+        let handle = self.handle.clone();
+        let out = self.out.clone();
+        let (stall, quiet) = (self.shared.settings.stall, self.shared.settings.max_silence / 3);
+        let kicked = handle.kicked();
+        tokio::pin!(kicked);
+        loop {
+            self.start_flush();
+            let wants = self.dirty || self.ack_due;
+            self.wants_since = wants.then(|| self.wants_since.unwrap_or_else(Instant::now));
+            let stalled = self.wants_since.unwrap_or_else(Instant::now) + stall;
+            let result = tokio::select! {
+                biased;
+                Kick { reason, message } = &mut kicked => Err(End::Goodbye(reason, message)),
+                flushed = done(&mut self.inflight), if self.inflight.is_some() => {
+                    self.inflight = None;
+                    self.flushed(flushed)
+                }
+                permit = out.reserve(), if wants => match permit {
+                    Ok(permit) => self.next().map(|message| {
+                        self.wants_since = None;
+                        if let Some(message) = message {
+                            self.last_sent = Instant::now();
+                            permit.send(message);
+                        }
+                    }),
+                    Err(_) => Err(End::Closed),
+                },
+                () = tokio::time::sleep_until(stalled), if wants => {
+                    Err(End::Goodbye(Reason::Resync, "the agent does not read; start again".into()))
+                }
+                () = handle.dirty.notified() => {
+                    self.dirty = true;
+                    Ok(())
+                }
+                () = tokio::time::sleep_until(self.last_sent + quiet), if !wants => {
+                    self.ack_due = true;
+                    Ok(())
+                }
+                message = inbound.next() => match message {
+                    Some(Ok(message)) => self.heard(message),
+                    None => Err(End::Closed),
+                    Some(Err(status)) => {
+                        tracing::debug!(node = handle.node, error = status.message(), "the session's stream failed");
+                        Err(End::Closed)
+                    }
+                },
+            };
+            if let Err(end) = result {
+                return end;
+            }
+        }
+    }
+
+    /// Lets the write under way come to its end: the node's next session waits for it.
+    async fn finish(mut self) {
+        if let Some(write) = self.inflight.take()
+            && let Ok(Err(e)) = tokio::time::timeout(self.shared.settings.stall, write).await
+        {
+            tracing::debug!(node = self.handle.node, error = %e, "the last write of a session failed");
+        }
+    }
+
+    /// The most urgent message, computed now.
+    fn next(&mut self) -> Result<Option<Down>, End> {
+        if std::mem::take(&mut self.dirty)
+            && let Some(change) = self.change()?
+        {
+            return Ok(Some(change));
+        }
+        Ok(std::mem::take(&mut self.ack_due).then(|| say(down::Message::Ack(Ack { seq: self.acked }))))
+    }
+
+    fn change(&mut self) -> Result<Option<Down>, End> {
+        let node = &self.handle.node;
+        let (revision, newer, (mut wanted, missing)) = self.shared.hub.read(|w| {
+            let newer = w.terms.last_key_value().is_some_and(|(t, _)| *t > self.fence.term);
+            (w.rv, newer, assignments::desired(w, node, &self.sent))
+        });
+        if newer {
+            return Err(End::Goodbye(Reason::Demoted, "another coordinator leads".into()));
+        }
+        self.handle.incomplete.store(missing, Ordering::Relaxed);
+        for (uid, stop) in &self.strays {
+            wanted.entry(uid.clone()).or_insert_with(|| Wanted::Stop(stop.clone()));
+        }
+        let delta = assignments::delta(&self.sent, &wanted);
+        if delta.is_empty() {
+            return Ok(None);
+        }
+        let applies_to = std::mem::replace(&mut self.revision, revision);
+        self.sent = wanted;
+        Ok(Some(self.assignments(
+            wire::assignments::Kind::Incremental,
+            applies_to,
+            delta,
+        )))
+    }
+
+    fn heard(&mut self, message: Up) -> Result<(), End> {
+        if self.handle.hear(Instant::now()) {
+            self.shared.signal(Signal::Heard(self.handle.clone()));
+        }
+        match message.message {
+            Some(up::Message::Heartbeat(_)) => Ok(()),
+            Some(up::Message::Statuses(statuses)) => self.statuses(statuses),
+            Some(up::Message::Facts(given)) => {
+                let facts = facts::record(&given, &self.capabilities).map_err(End::protocol)?;
+                self.pending.set_facts(facts);
+                Ok(())
+            }
+            Some(up::Message::Events(events)) => {
+                let most = self.budget.take(events.events.len(), Instant::now());
+                let skew = self.shared.settings.max_skew;
+                let (notes, dropped) = self
+                    .shared
+                    .hub
+                    .read(|w| notes::notes(w, &self.handle.node, &events, most, now_ms(), skew));
+                self.shared.metrics.events_dropped.inc_by(dropped as u64);
+                for note in notes {
+                    self.shared.recorder.note(note);
+                }
+                Ok(())
+            }
+            Some(up::Message::Hello(_)) => Err(End::protocol("a second Hello")),
+            None => Err(End::protocol("a message of a kind that this release does not know")),
+        }
+    }
+
+    fn statuses(&mut self, message: wire::Statuses) -> Result<(), End> {
+        let (seq, reports) = ingest::read(message, self.epoch).map_err(End::protocol)?;
+        let foreign = self
+            .shared
+            .hub
+            .read(|w| self.pending.accept(w, &self.handle.node, seq, reports));
+        self.shared.metrics.statuses_ignored.inc_by(foreign.len() as u64);
+        for pod in foreign {
+            let record = &pod.report.record;
+            if record.stopped {
+                // Its end has been seen: the agent may forget it.
+                self.dirty |= self.strays.remove(&record.uid).is_some();
+            } else if self.proven && !pod.known && self.strays.len() < MAX_OBSERVED {
+                let stop = hello::unknown(&record.uid, &pod.report.namespace, &pod.report.name);
+                self.dirty |= self.strays.insert(record.uid.clone(), stop).is_none();
+            }
+        }
+        Ok(())
+    }
+
+    fn start_flush(&mut self) {
+        if self.inflight.is_none() && !self.pending.is_empty() {
+            let (pending, shared, node) = (self.pending.take(), self.shared.clone(), self.handle.node.clone());
+            self.inflight = Some(Box::pin(async move {
+                ingest::flush(&shared.hub, &shared.metrics, &node, pending).await
+            }));
+        }
+    }
+
+    fn flushed(&mut self, flushed: Result<Flushed, FlushError>) -> Result<(), End> {
+        match flushed {
+            Ok(Flushed { seq, docker }) => {
+                if let Some(seq) = seq {
+                    self.acked = self.acked.max(seq);
+                    self.ack_due = true;
+                }
+                if let Some(docker) = docker
+                    && self.docker.as_ref() != Some(&docker)
+                {
+                    let handle = self.handle.clone();
+                    let signal = match self.docker.replace(docker.clone()) {
+                        None => Signal::Opened(handle, docker),
+                        Some(_) => Signal::Docker(handle, docker),
+                    };
+                    self.shared.signal(signal);
+                }
+                Ok(())
+            }
+            Err(FlushError::Contended(what)) => Err(End::Goodbye(Reason::Resync, what)),
+            Err(FlushError::Commit(e @ CommitError::Fenced { .. })) => {
+                self.shared.fail(e);
+                Err(End::Goodbye(Reason::Demoted, "another coordinator leads".into()))
+            }
+            Err(FlushError::Commit(e)) => {
+                self.shared.fail(e);
+                Err(End::Refused(Status::unavailable("the coordinator's store failed")))
+            }
+            Err(FlushError::Read(e)) => {
+                self.shared.fail(CommitError::Io(e.to_string()));
+                Err(End::Refused(Status::unavailable("the coordinator's store failed")))
+            }
+        }
+    }
+}
+
+async fn done(write: &mut Option<BoxFuture<'static, Result<Flushed, FlushError>>>) -> Result<Flushed, FlushError> {
+    match write {
+        Some(write) => write.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,208 @@
+//! The hub: holds the world, feeds it from the store's watch, and is the one way to write. Everything in the
+//! coordinator that reads state reads it here; everything that commits commits here.
+//!
+//! Invariant: a commit returns only after the world includes it, so whoever wrote reads its own write; the
+//! world is replaced by no one else and an update is applied once.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use proto::model::{Kind, Object};
+use tokio::sync::{broadcast, watch};
+
+use super::{Touched, Unreadable, World};
+use crate::store::{Change, CommitError, Committed, Fence, ReadError, Rv, Store, Update};
+
+/// How many deleted objects are remembered for watches that resume.
+const TOMBSTONES: usize = 10_000;
+/// How many batches a slow subscriber may lie behind before it must start again.
+const FEED: usize = 1024;
+
+/// One applied batch.
+#[derive(Debug)]
+pub struct Batch {
+    pub rv: Rv,
+    pub touched: Vec<Touched>,
+}
+
+/// An object that is gone, as it last was.
+#[derive(Clone, Debug)]
+pub struct Tombstone {
+    pub rv: Rv,
+    pub object: Arc<Object>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Unreadable(#[from] Unreadable),
+    #[error("the store closed its watch")]
+    WatchEnded,
+}
+
+struct State {
+    world: World,
+    tombstones: VecDeque<Tombstone>,
+    /// Watches from before this cannot be told what was deleted.
+    tombstones_from: Rv,
+}
+
+pub struct Hub {
+    store: Arc<dyn Store>,
+    state: RwLock<State>,
+    applied: watch::Sender<Rv>,
+    feed: broadcast::Sender<Arc<Batch>>,
+    fence: watch::Sender<Option<Arc<Fence>>>,
+}
+
+impl Hub {
+    /// Loads the store; [`Hub::run`] must then be driven for the hub to move.
+    pub async fn load(store: Arc<dyn Store>) -> Result<Arc<Self>, HubError> {
+        let snapshot = store.load().await?;
+        let mut world = World::default();
+        let mut entries = snapshot.entries;
+        entries.sort_by_key(|e| e.rv);
+        for entry in entries {
+            world.apply(&Update {
+                rv: entry.rv,
+                key: entry.key,
+                value: Some(entry.value),
+            })?;
+        }
+        world.rv = snapshot.rv;
+        Ok(Arc::new(Self {
+            store,
+            applied: watch::Sender::new(snapshot.rv),
+            state: RwLock::new(State {
+                world,
+                tombstones: VecDeque::new(),
+                tombstones_from: snapshot.rv,
+            }),
+            feed: broadcast::Sender::new(FEED),
+            fence: watch::Sender::new(None),
+        }))
+    }
+
+    /// Applies the store's updates until it fails. The caller ends the process then: what follows would be
+    /// decided on an old world.
+    pub async fn run(self: Arc<Self>) -> Result<(), HubError> {
+        let after = *self.applied.borrow();
+        let mut updates = self.store.watch(after).await?;
+        while let Some(batch) = updates.recv().await {
+            self.apply(&batch)?;
+        }
+        Err(HubError::WatchEnded)
+    }
+
+    fn apply(&self, updates: &[Update]) -> Result<(), HubError> {
+        let mut touched = Vec::new();
+        let rv;
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            for update in updates {
+                let gone = if update.value.is_none() {
+                    object_at(&state.world, &update.key)
+                } else {
+                    None
+                };
+                touched.extend(state.world.apply(update)?);
+                if let Some(object) = gone {
+                    if state.tombstones.len() == TOMBSTONES
+                        && let Some(dropped) = state.tombstones.pop_front()
+                    {
+                        state.tombstones_from = dropped.rv;
+                    }
+                    state.tombstones.push_back(Tombstone {
+                        rv: update.rv,
+                        object: Arc::new(object),
+                    });
+                }
+            }
+            rv = state.world.rv;
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        self.applied.send_replace(rv);
+        // No subscriber is no error.
+        let _ = self.feed.send(Arc::new(Batch { rv, touched }));
+        Ok(())
+    }
+
+    /// Reads the world. `f` must be short: it holds the lock that updates wait for.
+    pub fn read<R>(&self, f: impl FnOnce(&World) -> R) -> R {
+        f(&self.state.read().unwrap_or_else(PoisonError::into_inner).world)
+    }
+
+    /// Objects of a kind deleted after `after`, oldest first; `None`: no longer known that far back.
+    pub fn deleted_since(&self, kind: Kind, after: Rv) -> Option<Vec<Tombstone>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        (after >= state.tombstones_from).then(|| {
+            state
+                .tombstones
+                .iter()
+                .filter(|t| t.rv > after && t.object.kind() == kind)
+                .cloned()
+                .collect()
+        })
+    }
+
+    /// What was touched from now on; a lagging receiver must read the world anew.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Batch>> {
+        self.feed.subscribe()
+    }
+
+    /// Version of the world.
+    pub fn rv(&self) -> Rv {
+        *self.applied.borrow()
+    }
+
+    /// Waits until the world includes `rv`.
+    pub async fn wait_for(&self, rv: Rv) {
+        // The sender lives in self, so this cannot fail.
+        let _ = self.applied.subscribe().wait_for(|applied| *applied >= rv).await;
+    }
+
+    /// Commits under the present leadership and returns once the world includes it.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let fence = self.fence().ok_or(CommitError::Fenced { ours: 0, current: 0 })?;
+        self.commit_under(&fence, changes).await
+    }
+
+    /// As [`Hub::commit`], for what was decided under `fence`.
+    pub async fn commit_under(&self, fence: &Fence, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let committed = self.store.commit(fence, changes).await?;
+        self.wait_for(committed.last()).await;
+        Ok(committed)
+    }
+
+    /// Present leadership of this process; `None`: it does not lead.
+    pub fn fence(&self) -> Option<Arc<Fence>> {
+        self.fence.borrow().clone()
+    }
+
+    /// Set by `leader` alone.
+    pub fn set_fence(&self, fence: Option<Fence>) {
+        self.fence.send_replace(fence.map(Arc::new));
+    }
+
+    /// Leadership of this process as it changes.
+    pub fn fences(&self) -> watch::Receiver<Option<Arc<Fence>>> {
+        self.fence.subscribe()
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+}
+
+fn object_at(world: &World, key: &str) -> Option<Object> {
+    match crate::store::keys::parse(key) {
+        crate::store::keys::Parsed::Object { kind, namespace, name } => world.object(kind, namespace, name),
+        crate::store::keys::Parsed::Event { namespace, name } => world.object(Kind::Event, namespace, name),
+        _ => None,
+    }
+}

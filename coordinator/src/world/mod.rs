@@ -1,0 +1,491 @@
+//! The coordinator's view of everything: typed state built from the store's snapshot and updates, with the
+//! indices that planners and sessions need. Written by `hub` alone; read by `plan`, `session`, `api`.
+//!
+//! Invariant: pure and deterministic: the same updates give the same world, however they were cut into
+//! batches; every index and aggregate equals what a rebuild would give (`tests.rs` checks both).
+
+pub mod hub;
+pub mod record;
+mod state;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use proto::model::{Event, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController};
+use record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
+use serde::de::DeserializeOwned;
+pub use state::{
+    Amounts, ControllerState, DEFAULT_CPU_MILLI, DEFAULT_MEMORY, DEFAULT_PODS, NodeState, PodState, Template,
+    Versioned, allocatable_of, request_of,
+};
+
+use crate::store::{
+    Rv, Update,
+    keys::{self, Parsed, TermRecord},
+};
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+/// What an update touched, for those who wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Touched {
+    Node(String),
+    Namespace(String),
+    Controller(Key),
+    Pod(Key),
+    Event(Key),
+    Template(String),
+    /// Terms, tokens, certificates, …: nothing of the world.
+    Other,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{key} at version {rv} cannot be read ({problem}); the store was written by another release or is damaged: restore a backup or run the release that wrote it"
+)]
+pub struct Unreadable {
+    pub key: String,
+    pub rv: Rv,
+    pub problem: String,
+}
+
+/// See the module's head. Fields are public for reading; only `apply` writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    pub rv: Rv,
+    pub nodes: BTreeMap<String, NodeState>,
+    pub namespaces: BTreeMap<String, Versioned<Namespace>>,
+    pub controllers: BTreeMap<Key, ControllerState>,
+    pub pods: BTreeMap<Key, PodState>,
+    pub events: BTreeMap<Key, Versioned<Event>>,
+    pub templates: HashMap<String, Arc<Template>>,
+    /// Every leadership on record, by term.
+    pub terms: BTreeMap<u64, TermRecord>,
+    /// `op/…` records by request id, with their versions.
+    pub ops: BTreeMap<String, Versioned<record::OpRecord>>,
+
+    controllers_by_uid: HashMap<String, Key>,
+    pods_by_uid: HashMap<String, Key>,
+    pods_by_owner: HashMap<String, BTreeSet<Key>>,
+    pods_by_node: HashMap<String, BTreeSet<Key>>,
+    pods_by_template: HashMap<String, BTreeSet<Key>>,
+    /// Pods without an owner.
+    bare: BTreeSet<Key>,
+    /// Pods that wait for a node.
+    unplaced: BTreeSet<Key>,
+    /// Statuses and facts whose object has not come yet (or is of another uid), by their key.
+    statuses: BTreeMap<Key, Versioned<StatusRecord>>,
+    facts: BTreeMap<String, Versioned<FactsRecord>>,
+    readies: BTreeMap<String, Versioned<NodeCondition>>,
+}
+
+impl World {
+    /// Applies one update; says what it touched. Updates must come in order of their versions.
+    pub fn apply(&mut self, update: &Update) -> Result<Vec<Touched>, Unreadable> {
+        self.rv = self.rv.max(update.rv);
+        let mut touched = Vec::new();
+        match keys::parse(&update.key) {
+            Parsed::Object {
+                kind: Kind::Node, name, ..
+            } => self.apply_node(name, read(update)?, update.rv),
+            Parsed::Object {
+                kind: Kind::Namespace,
+                name,
+                ..
+            } => {
+                set(&mut self.namespaces, name.to_owned(), read(update)?, update.rv);
+                touched.push(Touched::Namespace(name.to_owned()));
+            }
+            Parsed::Object {
+                kind: Kind::ReplicationController,
+                namespace,
+                name,
+            } => {
+                self.apply_controller(key(namespace, name), read(update)?, update.rv);
+                touched.push(Touched::Controller(key(namespace, name)));
+            }
+            Parsed::Object {
+                kind: Kind::Pod,
+                namespace,
+                name,
+            } => {
+                self.apply_pod(key(namespace, name), read(update)?, update.rv, &mut touched);
+            }
+            Parsed::PodStatus { namespace, name } => {
+                self.apply_status(key(namespace, name), read(update)?, update.rv, &mut touched);
+            }
+            Parsed::NodeFacts(name) => {
+                set(&mut self.facts, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::NodeReady(name) => {
+                set(&mut self.readies, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::Template(hash) => {
+                match read::<TemplateRecord>(update)? {
+                    Some(record) => {
+                        self.templates
+                            .insert(hash.to_owned(), Arc::new(Template::new(update.rv, record)));
+                    }
+                    None => {
+                        self.templates.remove(hash);
+                    }
+                }
+                self.refresh_pods_of_template(hash);
+                touched.push(Touched::Template(hash.to_owned()));
+            }
+            Parsed::Event { namespace, name } => {
+                set(&mut self.events, key(namespace, name), read(update)?, update.rv);
+                touched.push(Touched::Event(key(namespace, name)));
+            }
+            Parsed::TermHistory(term) => match read(update)? {
+                Some(record) => {
+                    self.terms.insert(term, record);
+                }
+                None => {
+                    self.terms.remove(&term);
+                }
+            },
+            Parsed::Op(id) => set(&mut self.ops, id.to_owned(), read(update)?, update.rv),
+            Parsed::Object { kind: Kind::Event, .. }
+            | Parsed::Term
+            | Parsed::Token(_)
+            | Parsed::Cert(_)
+            | Parsed::Binding(_)
+            | Parsed::Audit(_)
+            | Parsed::Other => touched.push(Touched::Other),
+        }
+        if let Parsed::Object {
+            kind: Kind::Node, name, ..
+        }
+        | Parsed::NodeFacts(name)
+        | Parsed::NodeReady(name) = keys::parse(&update.key)
+        {
+            touched.push(Touched::Node(name.to_owned()));
+        }
+        Ok(touched)
+    }
+
+    pub fn controller_by_uid(&self, uid: &str) -> Option<(&Key, &ControllerState)> {
+        self.controllers_by_uid
+            .get(uid)
+            .and_then(|k| self.controllers.get_key_value(k))
+    }
+
+    pub fn pod_by_uid(&self, uid: &str) -> Option<(&Key, &PodState)> {
+        self.pods_by_uid.get(uid).and_then(|k| self.pods.get_key_value(k))
+    }
+
+    /// Pods whose owner has this uid, sorted by key.
+    pub fn pods_of(&self, owner_uid: &str) -> impl Iterator<Item = (&Key, &PodState)> {
+        self.keyed(self.pods_by_owner.get(owner_uid))
+    }
+
+    /// Pods placed on this node, sorted by key.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &PodState)> {
+        self.keyed(self.pods_by_node.get(node))
+    }
+
+    /// Uids of owners that pods name, whether such a controller exists or not.
+    pub fn owner_uids(&self) -> impl Iterator<Item = &String> {
+        self.pods_by_owner.keys()
+    }
+
+    /// Pods without an owner, sorted by key; `namespace` empty: all.
+    pub fn bare_pods<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
+        let from = (namespace.to_owned(), String::new());
+        self.bare
+            .range(from..)
+            .take_while(move |k| namespace.is_empty() || k.0 == namespace)
+            .filter_map(|k| self.pods.get_key_value(k))
+    }
+
+    /// Pods that have no node and are not being stopped, sorted by key.
+    pub fn unplaced_pods(&self) -> impl Iterator<Item = (&Key, &PodState)> {
+        self.unplaced.iter().filter_map(|k| self.pods.get_key_value(k))
+    }
+
+    /// Statuses without a pod of their uid, with their versions.
+    pub fn stray_statuses(&self) -> impl Iterator<Item = (&Key, Rv)> {
+        self.statuses.keys().filter_map(|k| Some((k, self.stray_status(k)?)))
+    }
+
+    /// Version of the status under this key, if no pod of its uid is there.
+    pub fn stray_status(&self, key: &Key) -> Option<Rv> {
+        let status = self.statuses.get(key)?;
+        let stray = self.pods.get(key).is_none_or(|p| p.record.uid != status.value.uid);
+        stray.then_some(status.rv)
+    }
+
+    /// Whether the namespace is being emptied. One that has no record is not.
+    pub fn terminating(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|n| {
+            n.value
+                .status
+                .as_ref()
+                .is_some_and(|s| s.phase == NamespacePhase::Terminating)
+        })
+    }
+
+    /// Whether some pod is made from this template.
+    pub fn template_used(&self, hash: &str) -> bool {
+        self.pods_by_template.contains_key(hash)
+    }
+
+    /// Every label of a pod: its template's with the record's differences.
+    pub fn labels_of(pod: &PodState) -> BTreeMap<String, String> {
+        let mut labels = pod
+            .template
+            .as_ref()
+            .map(|t| t.record.labels.clone())
+            .unwrap_or_default();
+        for (k, v) in &pod.record.labels {
+            match v {
+                Some(v) => labels.insert(k.clone(), v.clone()),
+                None => labels.remove(k),
+            };
+        }
+        labels
+    }
+
+    fn keyed<'a>(&'a self, keys: Option<&'a BTreeSet<Key>>) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
+        keys.into_iter().flatten().filter_map(|k| self.pods.get_key_value(k))
+    }
+
+    fn apply_node(&mut self, name: &str, node: Option<Node>, rv: Rv) {
+        match node {
+            Some(node) => {
+                let (used, ports) = self.usage_of(name);
+                let state = NodeState {
+                    rv,
+                    node: Arc::new(node),
+                    facts: None,
+                    ready: None,
+                    allocatable: Amounts::default(),
+                    used,
+                    ports,
+                };
+                self.nodes.insert(name.to_owned(), state);
+                self.refresh_node(name);
+            }
+            None => {
+                self.nodes.remove(name);
+            }
+        }
+    }
+
+    fn refresh_node(&mut self, name: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.facts = self.facts.get(name).cloned();
+            node.ready = self.readies.get(name).cloned();
+            node.allocatable = node
+                .facts
+                .as_ref()
+                .map(|f| allocatable_of(&f.value.status))
+                .unwrap_or_default();
+        }
+    }
+
+    fn usage_of(&self, node: &str) -> (Amounts, BTreeMap<(u16, Protocol), u32>) {
+        let (mut used, mut ports) = (Amounts::default(), BTreeMap::new());
+        for (_, pod) in self.pods_on(node) {
+            count(&mut used, &mut ports, pod, true);
+        }
+        (used, ports)
+    }
+
+    fn apply_controller(&mut self, key: Key, rc: Option<ReplicationController>, rv: Rv) {
+        if let Some(old) = self.controllers.remove(&key) {
+            self.controllers_by_uid.remove(&old.rc.metadata.uid);
+        }
+        if let Some(rc) = rc {
+            self.controllers_by_uid.insert(rc.metadata.uid.clone(), key.clone());
+            self.controllers.insert(
+                key,
+                ControllerState {
+                    rv,
+                    rc: Arc::new(rc),
+                    touched: rv,
+                },
+            );
+        }
+    }
+
+    fn apply_pod(&mut self, key: Key, record: Option<PodRecord>, rv: Rv, touched: &mut Vec<Touched>) {
+        if let Some(old) = self.pods.remove(&key) {
+            self.unindex(&key, &old);
+            self.touch_owner(&old, rv, touched);
+        }
+        if let Some(record) = record {
+            let status = self.statuses.get(&key).filter(|s| s.value.uid == record.uid).cloned();
+            let template = self.templates.get(&record.template).cloned();
+            let pod = PodState {
+                rv,
+                record: Arc::new(record),
+                template,
+                status,
+            };
+            self.index(&key, &pod);
+            self.touch_owner(&pod, rv, touched);
+            self.pods.insert(key.clone(), pod);
+        }
+        touched.push(Touched::Pod(key));
+    }
+
+    fn apply_status(&mut self, key: Key, status: Option<StatusRecord>, rv: Rv, touched: &mut Vec<Touched>) {
+        set(&mut self.statuses, key.clone(), status, rv);
+        let Some(mut pod) = self.pods.get(&key).cloned() else {
+            return;
+        };
+        self.count_pod(&pod, false);
+        pod.status = self
+            .statuses
+            .get(&key)
+            .filter(|s| s.value.uid == pod.record.uid)
+            .cloned();
+        self.count_pod(&pod, true);
+        self.touch_owner(&pod, rv, touched);
+        self.pods.insert(key.clone(), pod);
+        touched.push(Touched::Pod(key));
+    }
+
+    fn refresh_pods_of_template(&mut self, hash: &str) {
+        let keys: Vec<Key> = self.pods_by_template.get(hash).into_iter().flatten().cloned().collect();
+        for key in keys {
+            if let Some(mut pod) = self.pods.remove(&key) {
+                self.count_pod(&pod, false);
+                pod.template = self.templates.get(hash).cloned();
+                self.count_pod(&pod, true);
+                self.pods.insert(key, pod);
+            }
+        }
+    }
+
+    fn touch_owner(&mut self, pod: &PodState, rv: Rv, touched: &mut Vec<Touched>) {
+        let key = pod
+            .record
+            .owner
+            .as_ref()
+            .and_then(|o| self.controllers_by_uid.get(&o.uid));
+        if let Some(owner) = key.and_then(|k| self.controllers.get_mut(k)) {
+            owner.touched = owner.touched.max(rv);
+            touched.push(Touched::Controller(key.cloned().unwrap_or_default()));
+        }
+        // What a node's pods take is part of what a watcher of the node sees through `get -o wide`.
+    }
+
+    fn index(&mut self, key: &Key, pod: &PodState) {
+        let record = &pod.record;
+        self.pods_by_uid.insert(record.uid.clone(), key.clone());
+        self.pods_by_template
+            .entry(record.template.clone())
+            .or_default()
+            .insert(key.clone());
+        if let Some(owner) = &record.owner {
+            self.pods_by_owner
+                .entry(owner.uid.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+        if record.owner.is_none() {
+            self.bare.insert(key.clone());
+        }
+        if record.node.is_empty() {
+            if !pod.stopping() {
+                self.unplaced.insert(key.clone());
+            }
+        } else {
+            self.pods_by_node
+                .entry(record.node.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+        self.count_pod(pod, true);
+    }
+
+    fn unindex(&mut self, key: &Key, pod: &PodState) {
+        let record = &pod.record;
+        self.pods_by_uid.remove(&record.uid);
+        drop_from(&mut self.pods_by_template, &record.template, key);
+        if let Some(owner) = &record.owner {
+            drop_from(&mut self.pods_by_owner, &owner.uid, key);
+        }
+        drop_from(&mut self.pods_by_node, &record.node, key);
+        self.bare.remove(key);
+        self.unplaced.remove(key);
+        self.count_pod(pod, false);
+    }
+
+    fn count_pod(&mut self, pod: &PodState, add: bool) {
+        if let Some(node) = self.nodes.get_mut(&pod.record.node) {
+            count(&mut node.used, &mut node.ports, pod, add);
+        }
+    }
+}
+
+fn count(used: &mut Amounts, ports: &mut BTreeMap<(u16, Protocol), u32>, pod: &PodState, add: bool) {
+    let Some(template) = pod.template.as_ref().filter(|_| pod.occupies()) else {
+        return;
+    };
+    if add {
+        used.add(template.request);
+    } else {
+        used.sub(template.request);
+    }
+    for port in &template.host_ports {
+        if add {
+            *ports.entry(*port).or_default() += 1;
+        } else if let Some(n) = ports.get_mut(port) {
+            *n -= 1;
+            if *n == 0 {
+                ports.remove(port);
+            }
+        }
+    }
+}
+
+fn key(namespace: &str, name: &str) -> Key {
+    (namespace.to_owned(), name.to_owned())
+}
+
+fn read<T: DeserializeOwned>(update: &Update) -> Result<Option<T>, Unreadable> {
+    let Some(bytes) = &update.value else { return Ok(None) };
+    serde_json::from_slice(bytes).map(Some).map_err(|e| Unreadable {
+        key: update.key.clone(),
+        rv: update.rv,
+        problem: e.to_string(),
+    })
+}
+
+fn set<K: Ord, T>(map: &mut BTreeMap<K, Versioned<T>>, key: K, value: Option<T>, rv: Rv) {
+    match value {
+        Some(value) => {
+            map.insert(
+                key,
+                Versioned {
+                    rv,
+                    value: Arc::new(value),
+                },
+            );
+        }
+        None => {
+            map.remove(&key);
+        }
+    }
+}
+
+fn drop_from(index: &mut HashMap<String, BTreeSet<Key>>, at: &str, key: &Key) {
+    if let Some(keys) = index.get_mut(at) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(at);
+        }
+    }
+}

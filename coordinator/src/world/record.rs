@@ -1,0 +1,171 @@
+//! What the store's values hold: compact records, JSON with short keys where there are many of them. Read by
+//! `world`, written by `api`, `control`, `session` and `ca`, each its own kinds (see `store::keys`).
+//!
+//! Invariant: a pod's record stays within 300 bytes plus its label differences; its spec lies in an immutable
+//! template that many pods share.
+
+use std::collections::BTreeMap;
+
+use proto::{
+    ids,
+    model::{NodeCondition, NodeStatus, ObjectMeta, PodSpec, PodStatus, PodTemplate, Time},
+    order::Stamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// `obj/pod/<ns>/<name>`; written by control (placement, stop) and api (create, delete).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRecord {
+    #[serde(rename = "u")]
+    pub uid: String,
+    /// Hash of the template.
+    #[serde(rename = "t")]
+    pub template: String,
+    #[serde(rename = "c")]
+    pub created: Time,
+    /// Empty: not placed yet. Never changes once set.
+    #[serde(rename = "n", default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<OwnerRecord>,
+    /// Label differences from the template; `None`: removed.
+    #[serde(rename = "l", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopRecord>,
+    /// Why it is not placed, for people.
+    #[serde(rename = "w", default, skip_serializing_if = "String::is_empty")]
+    pub waiting: String,
+}
+
+/// Controller that owns a pod; ownership is by `uid`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerRecord {
+    #[serde(rename = "n")]
+    pub name: String,
+    #[serde(rename = "u")]
+    pub uid: String,
+}
+
+/// The decision to stop a pod. Once written it is only ever made more urgent (a shorter grace).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRecord {
+    /// When it was decided.
+    #[serde(rename = "t")]
+    pub at: Time,
+    /// Seconds from the stop signal to the kill.
+    #[serde(rename = "g")]
+    pub grace: u32,
+    /// For people.
+    #[serde(rename = "r")]
+    pub reason: String,
+}
+
+/// `template/<hash>`: what pods are made from; immutable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateRecord {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    pub spec: PodSpec,
+}
+
+impl TemplateRecord {
+    pub fn new(template: &PodTemplate) -> Self {
+        Self::of(&template.metadata, &template.spec)
+    }
+
+    pub fn of(meta: &ObjectMeta, spec: &PodSpec) -> Self {
+        Self {
+            labels: meta.labels.clone(),
+            annotations: meta.annotations.clone(),
+            spec: spec.clone(),
+        }
+    }
+
+    /// Its name in the store, and its value.
+    pub fn encode(&self) -> (String, Vec<u8>) {
+        let bytes = encode(self);
+        (ids::content_hash(&bytes), bytes)
+    }
+}
+
+/// `status/pod/<ns>/<name>`; written by ingest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRecord {
+    /// Pod that it is about; another uid's status is ignored.
+    #[serde(rename = "u")]
+    pub uid: String,
+    #[serde(rename = "e")]
+    pub epoch: u64,
+    #[serde(rename = "q")]
+    pub seq: u64,
+    #[serde(rename = "s")]
+    pub status: PodStatus,
+    /// The agent observed the exit of every container after a stop entry.
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+impl StatusRecord {
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
+}
+
+/// `facts/node/<name>`; written by ingest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactsRecord {
+    /// Capacity, allocatable, addresses and node info; no conditions.
+    pub status: NodeStatus,
+    pub hostname: String,
+    pub docker_ready: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub docker_reason: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+}
+
+/// `ready/node/<name>`; written by liveness.
+pub type ReadyRecord = NodeCondition;
+
+/// `op/<request id>`: result of a write, kept for a day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpRecord {
+    pub at: Time,
+    /// Who asked; another caller's id is no repeat.
+    pub caller: String,
+    /// Hash of the request; the same id with another request is refused.
+    pub request: String,
+    /// Kind, namespace and name of what it made.
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// What the answer said and the object no longer tells, e.g. the count before a scale.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub result: String,
+}
+
+/// `audit/<ms>-<id>`: who changed what; in the change's own commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    pub at: Time,
+    /// `user/admin`, `agent/node1`.
+    pub caller: String,
+    /// `create`, `delete`, `scale`, `enrol`, …
+    pub verb: String,
+    /// `pods/default/web-x2k4p`.
+    pub object: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// JSON of a record. Records have string keys and no failing serializers.
+pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).unwrap_or_default()
+}

@@ -1,0 +1,210 @@
+//! The states that the world is made of, and what is derived from each alone. Made by `World::apply`, read by
+//! all.
+//!
+//! Invariant: a derived amount is a function of the records beside it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proto::model::{Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController};
+
+use super::record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
+use crate::store::Rv;
+
+/// A value and the version of the key that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    pub rv: Rv,
+    pub value: Arc<T>,
+}
+
+/// What a pod asks for, in planners' units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    pub cpu_milli: u64,
+    pub memory: u64,
+    pub storage: u64,
+    pub pods: u64,
+}
+
+impl Amounts {
+    pub fn add(&mut self, other: Self) {
+        self.cpu_milli += other.cpu_milli;
+        self.memory += other.memory;
+        self.storage += other.storage;
+        self.pods += other.pods;
+    }
+
+    pub fn sub(&mut self, other: Self) {
+        self.cpu_milli = self.cpu_milli.saturating_sub(other.cpu_milli);
+        self.memory = self.memory.saturating_sub(other.memory);
+        self.storage = self.storage.saturating_sub(other.storage);
+        self.pods = self.pods.saturating_sub(other.pods);
+    }
+}
+
+/// A pod template with what planners derive from it once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    pub rv: Rv,
+    pub record: TemplateRecord,
+    /// Sum of the containers' requests with the defaults for what is not given; `pods` is 1.
+    pub request: Amounts,
+    pub host_ports: Vec<(u16, Protocol)>,
+}
+
+impl Template {
+    pub fn new(rv: Rv, record: TemplateRecord) -> Self {
+        Self {
+            rv,
+            request: request_of(&record),
+            host_ports: record.spec.host_ports().collect(),
+            record,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodState {
+    /// Version of the record; what a compare-and-swap on it expects.
+    pub rv: Rv,
+    pub record: Arc<PodRecord>,
+    /// Present once the store's snapshot or an update brought it; its commit is the pod's own or an earlier one.
+    pub template: Option<Arc<Template>>,
+    /// Status of this uid, with its version.
+    pub status: Option<Versioned<StatusRecord>>,
+}
+
+impl PodState {
+    /// Newest version of record and status.
+    pub fn latest(&self) -> Rv {
+        self.status.as_ref().map_or(self.rv, |s| s.rv.max(self.rv))
+    }
+
+    pub fn phase(&self) -> proto::model::Phase {
+        self.status.as_ref().map(|s| s.value.status.phase).unwrap_or_default()
+    }
+
+    /// The agent says Ready; whether its node is heard is the caller's question.
+    pub fn ready(&self) -> bool {
+        self.status.as_ref().is_some_and(|s| s.value.status.ready())
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.record.stop.is_some()
+    }
+
+    /// Runs, or will: not being stopped, not known to have ended.
+    pub fn live(&self) -> bool {
+        !self.stopping() && !self.ended()
+    }
+
+    /// Its containers are known to have ended for good.
+    pub fn ended(&self) -> bool {
+        self.status
+            .as_ref()
+            .is_some_and(|s| s.value.stopped || s.value.status.phase.is_final())
+    }
+
+    /// One label: the record's difference, else the template's.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        match self.record.labels.get(key) {
+            Some(value) => value.as_deref(),
+            None => self.template.as_ref()?.record.labels.get(key).map(String::as_str),
+        }
+    }
+
+    /// Takes its node's resources: placed, and not known to have ended.
+    pub fn occupies(&self) -> bool {
+        !self.record.node.is_empty() && !self.ended()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    pub rv: Rv,
+    pub node: Arc<Node>,
+    pub facts: Option<Versioned<FactsRecord>>,
+    pub ready: Option<Versioned<NodeCondition>>,
+    /// What its pods may take, from its facts.
+    pub allocatable: Amounts,
+    /// What its pods take.
+    pub used: Amounts,
+    /// Host ports its pods take, with how many take each (more than one only by a fault).
+    pub ports: BTreeMap<(u16, Protocol), u32>,
+}
+
+impl NodeState {
+    pub fn latest(&self) -> Rv {
+        [
+            Some(self.rv),
+            self.facts.as_ref().map(|f| f.rv),
+            self.ready.as_ref().map(|r| r.rv),
+        ]
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or_default()
+    }
+
+    /// Heard, and Docker answers; whether it takes new pods is the scheduler's question.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+            .as_ref()
+            .is_some_and(|r| r.value.status == proto::model::ConditionStatus::True)
+    }
+
+    pub fn machine_id(&self) -> &str {
+        self.facts
+            .as_ref()
+            .and_then(|f| f.value.status.node_info.as_ref())
+            .map(|i| i.machine_id.as_str())
+            .unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerState {
+    pub rv: Rv,
+    pub rc: Arc<ReplicationController>,
+    /// Newest version of it or of any pod of it: its derived status may have changed then.
+    pub touched: Rv,
+}
+
+/// Counted for a pod whose containers request no CPU or no memory (design, Defaults).
+pub const DEFAULT_CPU_MILLI: u64 = 50;
+pub const DEFAULT_MEMORY: u64 = 64 << 20;
+
+/// Pods of a node whose agent does not say (design, Defaults).
+pub const DEFAULT_PODS: u64 = 110;
+
+/// What a node's pods may take together.
+pub fn allocatable_of(status: &NodeStatus) -> Amounts {
+    let amount = |name: &str| status.allocatable.get(name);
+    Amounts {
+        cpu_milli: amount("cpu").map_or(0, Quantity::milli),
+        memory: amount("memory").map_or(0, Quantity::units),
+        storage: amount("ephemeral-storage").map_or(0, Quantity::units),
+        pods: amount("pods").map_or(DEFAULT_PODS, Quantity::units),
+    }
+}
+
+/// What a pod of this template takes of a node.
+pub fn request_of(template: &TemplateRecord) -> Amounts {
+    let sum = |name: &str, milli: bool| -> u64 {
+        let amounts = template
+            .spec
+            .containers
+            .iter()
+            .filter_map(|c| c.resources.requests.get(name));
+        amounts.fold(0_u64, |sum, q| {
+            sum.saturating_add(if milli { q.milli() } else { q.units() })
+        })
+    };
+    let or = |given: u64, default: u64| if given == 0 { default } else { given };
+    Amounts {
+        cpu_milli: or(sum("cpu", true), DEFAULT_CPU_MILLI),
+        memory: or(sum("memory", false), DEFAULT_MEMORY),
+        storage: sum("ephemeral-storage", false),
+        pods: 1,
+    }
+}

@@ -1,0 +1,329 @@
+//! The world equals a rebuild, and the views show what the records say.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proto::model::{ConditionStatus, Event, Kind, Object, Phase, Quantity, Time};
+
+use super::*;
+use crate::{
+    plan::sim::{Ask, Sim, key, map, rc, template},
+    store::keys,
+    world::record::{OwnerRecord, StatusRecord, StopRecord},
+};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Node(usize),
+    Facts(usize, u64),
+    Ready(usize, bool),
+    Controller(usize, i32),
+    /// A pod as this uid, on this node or none, of this template, of this controller or none.
+    Pod {
+        pod: usize,
+        uid: usize,
+        node: usize,
+        template: usize,
+        owner: usize,
+        stop: bool,
+    },
+    Status {
+        pod: usize,
+        uid: usize,
+        phase: usize,
+        stopped: bool,
+    },
+    Template(usize),
+    Event(usize),
+    Namespace(usize, bool),
+    Delete(usize),
+}
+
+const PHASES: [Phase; 4] = [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed];
+
+fn op() -> impl Strategy<Value = Op> {
+    let i = 0..3_usize;
+    prop_oneof![
+        2 => i.clone().prop_map(Op::Node),
+        1 => (i.clone(), 1..9_u64).prop_map(|(i, c)| Op::Facts(i, c)),
+        1 => (i.clone(), any::<bool>()).prop_map(|(i, r)| Op::Ready(i, r)),
+        2 => (i.clone(), 0..3_i32).prop_map(|(i, n)| Op::Controller(i, n)),
+        6 => (i.clone(), 0..2_usize, 0..4_usize, i.clone(), 0..4_usize, any::<bool>())
+            .prop_map(|(pod, uid, node, template, owner, stop)| Op::Pod { pod, uid, node, template, owner, stop }),
+        4 => (i.clone(), 0..2_usize, 0..4_usize, any::<bool>())
+            .prop_map(|(pod, uid, phase, stopped)| Op::Status { pod, uid, phase, stopped }),
+        2 => i.clone().prop_map(Op::Template),
+        1 => i.clone().prop_map(Op::Event),
+        1 => (i, any::<bool>()).prop_map(|(i, t)| Op::Namespace(i, t)),
+        4 => (0..64_usize).prop_map(Op::Delete),
+    ]
+}
+
+fn record_of(i: usize) -> TemplateRecord {
+    let ask = Ask {
+        cpu_milli: 100 * i as u64,
+        host_port: 8000 + u16::try_from(i / 2).unwrap(),
+        ..Ask::default()
+    };
+    TemplateRecord::new(&template(&format!("app{i}"), ask))
+}
+
+fn apply(sim: &mut Sim, op: &Op) {
+    match *op {
+        Op::Node(i) => sim.put_node(&format!("n{i}"), &[], false),
+        Op::Facts(i, cpu) => sim.put_facts(&format!("n{i}"), cpu * 1000, 1 << 30, 10, "m"),
+        Op::Ready(i, ready) => sim.put_ready(&format!("n{i}"), ready),
+        Op::Controller(i, n) => {
+            sim.put_rc(&rc(
+                "default",
+                &format!("rc{i}"),
+                &format!("u{i}"),
+                n,
+                template("a", Ask::default()),
+            ));
+        }
+        Op::Pod {
+            pod,
+            uid,
+            node,
+            template,
+            owner,
+            stop,
+        } => {
+            let record = PodRecord {
+                uid: format!("{pod}-{uid}"),
+                template: record_of(template).encode().0,
+                node: if node < 3 { format!("n{node}") } else { String::new() },
+                owner: (owner < 3).then(|| OwnerRecord {
+                    name: format!("rc{owner}"),
+                    uid: format!("u{owner}"),
+                }),
+                stop: stop.then(|| StopRecord {
+                    at: Time(1),
+                    grace: 1,
+                    reason: String::new(),
+                }),
+                ..PodRecord::default()
+            };
+            sim.put(keys::object(Kind::Pod, "default", &format!("p{pod}")), &record);
+        }
+        Op::Status {
+            pod,
+            uid,
+            phase,
+            stopped,
+        } => {
+            let mut status = StatusRecord {
+                uid: format!("{pod}-{uid}"),
+                stopped,
+                ..StatusRecord::default()
+            };
+            status.status.phase = PHASES[phase];
+            sim.put(keys::pod_status("default", &format!("p{pod}")), &status);
+        }
+        Op::Template(i) => {
+            let record = record_of(i);
+            sim.put(keys::template(&record.encode().0), &record);
+        }
+        Op::Event(i) => sim.put(keys::event("default", &format!("e{i}")), &Event::default()),
+        Op::Namespace(i, terminating) => sim.put_namespace(&format!("ns{i}"), terminating),
+        Op::Delete(i) => {
+            if !sim.entries.is_empty() {
+                let key = sim.entries.keys().nth(i % sim.entries.len()).cloned();
+                sim.delete(key.unwrap_or_default());
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_index_and_sum_equals_a_rebuild(ops in prop::collection::vec(op(), 1..60)) {
+        let mut sim = Sim::new();
+        for op in &ops {
+            apply(&mut sim, op);
+        }
+        let mut rebuilt = sim.reloaded();
+        for (at, state) in &mut rebuilt.controllers {
+            // The fed world also remembers pods that are gone.
+            let fed = sim.world.controllers[at].touched;
+            prop_assert!(fed >= state.touched);
+            state.touched = fed;
+        }
+        prop_assert_eq!(&sim.world, &rebuilt);
+        for (name, node) in &sim.world.nodes {
+            let (used, ports) = sim.world.usage_of(name);
+            prop_assert_eq!(node.used, used);
+            prop_assert_eq!(&node.ports, &ports);
+        }
+    }
+}
+
+/// A pod of a controller on `n1`, Running and Ready.
+fn one_pod() -> (Sim, Key) {
+    let mut sim = Sim::new();
+    sim.add_node("n1", &[]);
+    let mut rc = rc("default", "web", "u", 1, template("web", Ask::default()));
+    rc.spec.template.metadata.annotations = map(&[("note", "x")]);
+    sim.put_rc(&rc);
+    sim.settle();
+    let at = sim.world.pods.keys().next().expect("a pod").clone();
+    (sim, at)
+}
+
+fn shown(sim: &Sim, at: &Key) -> proto::model::Pod {
+    match sim.world.object(Kind::Pod, &at.0, &at.1) {
+        Some(Object::Pod(pod)) => pod,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_pod_is_its_template_with_the_records_differences() {
+    let (mut sim, at) = one_pod();
+    sim.edit_pod(&at, |r| {
+        r.labels.insert("app".into(), None);
+        r.labels.insert("tier".into(), Some("front".into()));
+    });
+    let pod = shown(&sim, &at);
+    assert_eq!(pod.metadata.labels, map(&[("tier", "front")]));
+    assert_eq!(pod.metadata.annotations, map(&[("note", "x")]));
+    assert_eq!(pod.metadata.owner_references[0].uid, "u");
+    assert_eq!(pod.metadata.resource_version, sim.world.pods[&at].rv.to_string());
+    assert_eq!(pod.spec.node_name, "n1");
+    assert_eq!(pod.metadata.deletion_timestamp, None);
+    let status = pod.status.expect("a status");
+    assert_eq!(status.phase, Phase::Running);
+    assert!(status.ready());
+    assert_eq!(status.conditions[0].kind, "PodScheduled");
+    assert_eq!(status.conditions[0].status, ConditionStatus::True);
+    let state = &sim.world.pods[&at];
+    assert_eq!((state.label("app"), state.label("tier")), (None, Some("front")));
+    sim.stop(&at);
+    let pod = shown(&sim, &at);
+    assert_eq!(pod.metadata.deletion_timestamp, Some(Time(sim.now.0 + 30)));
+    assert_eq!(pod.metadata.deletion_grace_period_seconds, Some(30));
+}
+
+#[test]
+fn a_waiting_pod_says_why() {
+    let mut sim = Sim::new();
+    sim.put_bare("default", "p", &template("a", Ask::default()));
+    sim.settle();
+    let status = shown(&sim, &key("default", "p")).status.expect("a status");
+    let scheduled = status.condition("PodScheduled").expect("the condition");
+    assert_eq!(scheduled.status, ConditionStatus::False);
+    assert_eq!(scheduled.reason, "Unschedulable");
+    assert_eq!(scheduled.message, "0 nodes: no node has joined");
+}
+
+#[test]
+fn a_lost_node_makes_its_pods_unready_and_a_final_phase_stays() {
+    let (mut sim, at) = one_pod();
+    sim.put_ready("n1", false);
+    let status = shown(&sim, &at).status.expect("a status");
+    let ready = status.condition("Ready").expect("the condition");
+    assert_eq!(
+        (ready.status, ready.reason.as_str()),
+        (ConditionStatus::Unknown, "NodeLost")
+    );
+    assert_eq!(status.phase, Phase::Running, "a phase never goes back");
+    sim.report(&at, Phase::Succeeded, false, false);
+    let status = shown(&sim, &at).status.expect("a status");
+    assert_eq!(
+        status.condition("Ready").map(|c| c.status),
+        Some(ConditionStatus::False)
+    );
+}
+
+#[test]
+fn another_pods_status_is_not_shown() {
+    let (mut sim, at) = one_pod();
+    sim.edit_pod(&at, |r| r.uid = "another".into());
+    assert_eq!(sim.world.pods[&at].status, None);
+    assert_eq!(shown(&sim, &at).status.map(|s| s.phase), Some(Phase::Pending));
+    assert_eq!(sim.world.stray_statuses().map(|(k, _)| k).collect::<Vec<_>>(), [&at]);
+}
+
+#[test]
+fn a_controllers_status_counts_what_is_not_being_stopped() {
+    let mut sim = Sim::new();
+    for name in ["n1", "n2"] {
+        sim.add_node(name, &[]);
+    }
+    sim.put_rc(&rc("default", "web", "u", 4, template("web", Ask::default())));
+    sim.settle();
+    let at = key("default", "web");
+    let counts = |sim: &Sim| {
+        let s = sim.world.controller_status(&sim.world.controllers[&at]);
+        (s.replicas, s.ready_replicas, s.fully_labeled_replicas)
+    };
+    assert_eq!(counts(&sim), (4, 4, 4));
+    let before = sim.world.controllers[&at].touched;
+    let pods: Vec<Key> = sim.world.pods.keys().cloned().collect();
+    sim.stop(&pods[0]);
+    assert_eq!(counts(&sim), (3, 3, 3));
+    sim.report(&pods[1], Phase::Running, false, false);
+    assert_eq!(counts(&sim), (3, 2, 3));
+    sim.edit_pod(&pods[1], |r| {
+        r.labels.insert("app".into(), Some("other".into()));
+    });
+    assert_eq!(counts(&sim), (3, 2, 2));
+    sim.report(&pods[2], Phase::Failed, false, false);
+    assert_eq!(counts(&sim).0, 2);
+    sim.put_ready("n1", false);
+    sim.put_ready("n2", false);
+    assert_eq!(counts(&sim).1, 0, "pods of nodes that are not heard are not ready");
+    let versions = sim.world.keys(Kind::ReplicationController, "default");
+    assert!(
+        versions[0].1 > before,
+        "a watch of the controller sees its status change"
+    );
+}
+
+#[test]
+fn a_node_shows_its_facts_and_its_one_condition() {
+    let mut sim = Sim::new();
+    sim.put_node("n1", &[], false);
+    let node = |sim: &Sim| match sim.world.object(Kind::Node, "", "n1") {
+        Some(Object::Node(node)) => node,
+        other => panic!("{other:?}"),
+    };
+    let status = node(&sim).status.expect("a status");
+    assert_eq!(status.conditions[0].reason, "NeverConnected");
+    sim.put_facts("n1", 4000, 1 << 30, 7, "m");
+    sim.put_ready("n1", true);
+    let status = node(&sim).status.expect("a status");
+    assert!(status.ready() && status.conditions.len() == 1);
+    assert_eq!(status.allocatable["pods"].units(), 7);
+    assert_eq!(
+        node(&sim).metadata.resource_version,
+        sim.world.nodes["n1"].latest().to_string()
+    );
+    assert_eq!(sim.world.nodes["n1"].allocatable.pods, 7);
+    // The facts of an agent that does not say how many pods it takes.
+    let mut facts = FactsRecord::default();
+    facts.status.allocatable = BTreeMap::from([("cpu".to_owned(), Quantity::from_units(1))]);
+    sim.put(keys::node_facts("n1"), &facts);
+    assert_eq!(sim.world.nodes["n1"].allocatable.pods, DEFAULT_PODS);
+    // Facts of a node that enrols later wait for it.
+    sim.delete(keys::object(Kind::Node, "", "n1"));
+    sim.put_node("n1", &[], false);
+    assert_eq!(sim.world.nodes["n1"].allocatable.cpu_milli, 1000);
+}
+
+#[test]
+fn an_unreadable_record_is_an_error_that_names_its_key() {
+    let update = Update {
+        rv: Rv::new(1, 0),
+        key: "obj/pod/default/p".into(),
+        value: Some(bytes::Bytes::from_static(b"{")),
+    };
+    let error = World::default().apply(&update).expect_err("unreadable").to_string();
+    assert!(
+        error.starts_with("obj/pod/default/p at version 65536 cannot be read"),
+        "{error}"
+    );
+}

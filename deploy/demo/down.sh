@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# `make demo-down`: removes what `make demo` made: processes, containers by the cluster's label, image, .demo/.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+[ -e "$demo" ] || { echo "no demo here: nothing to remove"; exit 0; }
+
+# Agents first: they would put back what is removed.
+for name in node1 node2 node3 coordinator; do stop "$name" TERM; done
+if [ -s "$demo/cluster" ]; then
+    ids=$(ours -q)
+    [ -z "$ids" ] || docker rm -f $ids >/dev/null
+fi
+if docker image inspect "$image" >/dev/null 2>&1; then docker rmi "$image" >/dev/null; fi
+rm -rf "$demo"
+echo "the demo is removed; the Docker engine goes on"

@@ -1,0 +1,28 @@
+# Shared by up.sh and down.sh: places, and how to start and stop a program of the demo.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+demo=$root/.demo
+bin=${CARGO_TARGET_DIR:-$root/target}/debug
+image=wharf-demo:1.0
+port=${WHARF_DEMO_PORT:-7443}
+
+# start NAME PROGRAM ARGS…: in the background, output to .demo/NAME.log, pid in .demo/NAME.pid
+start() {
+    local name=$1
+    shift
+    setsid nohup "$@" >>"$demo/$name.log" 2>&1 </dev/null &
+    echo $! >"$demo/$name.pid"
+}
+
+# stop NAME SIGNAL: only if that pid still is one of our programs with this demo's directory
+stop() {
+    local pid
+    pid=$(cat "$demo/$1.pid" 2>/dev/null) || return 0
+    if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q -- "$demo/"; then
+        kill -s "$2" "$pid" 2>/dev/null || true
+        while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    fi
+    rm -f "$demo/$1.pid"
+}
+
+# containers of this demo's cluster, by label
+ours() { docker ps -a --no-trunc --filter "label=io.wharfinger.cluster=$(cat "$demo/cluster")" "$@"; }
