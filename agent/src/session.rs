@@ -390,5 +390,8 @@ fn hello(links: &mut Links) -> wire::Hello {
 }
 
 #[cfg(test)]
+mod testing;
+
+#[cfg(test)]
 #[path = "session/session_tests.rs"]
 mod tests;
