@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    host::HostProbe,
     runtime::EngineInfo,
     settings::{Settings, ms},
 };
@@ -31,6 +32,12 @@ pub enum Engine {
     Up(EngineInfo),
     /// For how long is told by the node's condition; here only why.
     Down(String),
+}
+
+impl HostFacts for HostProbe {
+    fn collect(&self, engine: Option<&EngineInfo>) -> NodeFacts {
+        Self::collect(self, engine, "")
+    }
 }
 
 /// Always the same facts.

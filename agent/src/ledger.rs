@@ -11,7 +11,7 @@ mod keeper;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use accept::{LedgerChange, Refusal, accept_assignments, accept_welcome};
-pub use disk::{LedgerError, load, save};
+pub use disk::{LedgerError, load, replace as disk_replace, save};
 pub use keeper::{Keeper, KeeperHandle, Saved};
 use proto::{digest, model::PodSpec, wire};
 use serde::{Deserialize, Serialize};

@@ -57,7 +57,7 @@ pub struct Settings {
     pub connect_timeout_ms: u64,
     pub keepalive_interval_ms: u64,
     pub keepalive_timeout_ms: u64,
-    /// From Hello to Welcome, and from Welcome to the first assignments.
+    /// From Hello to Welcome.
     pub welcome_timeout_ms: u64,
     /// A coordinator that takes no message for this long is hung.
     pub send_timeout_ms: u64,
@@ -70,6 +70,9 @@ pub struct Settings {
     pub stable_after_ms: u64,
     /// Wait on a standby that knows no leader before another coordinator is tried.
     pub standby_wait_ms: u64,
+    /// Longest wait after a renewal of the certificate failed; the shortest is half of it.
+    pub renew_retry_ms: u64,
+    pub renew_timeout_ms: u64,
     /// Statuses are gathered this long before they are sent.
     pub gather_ms: u64,
 }
@@ -110,6 +113,8 @@ impl Default for Settings {
             refused_retry_ms: 30_000,
             stable_after_ms: 10_000,
             standby_wait_ms: 2_000,
+            renew_retry_ms: 60_000,
+            renew_timeout_ms: 30_000,
             gather_ms: 50,
         }
     }

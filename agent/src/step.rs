@@ -298,8 +298,15 @@ impl Wake {
 }
 
 #[cfg(test)]
+mod testing;
+
+#[cfg(test)]
 #[path = "step/step_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "step/pod_tests.rs"]
+mod pod_tests;
 
 #[cfg(test)]
 #[path = "step/step_properties.rs"]

@@ -91,7 +91,7 @@ fn welcome(fence: &Fence, known: bool, ended_at: u64) -> wire::Welcome {
 #[test]
 fn whose_welcome_is_believed() {
     use Refusal as R;
-    let (a, b) = || -> (String, String) { ("a".into(), "b".into()) }();
+    let (a, b): (String, String) = ("a".into(), "b".into());
     for (theirs, known, ended_at, expected) in [
         (fence("a", 5, "x"), true, 0, None),
         (fence("a", 6, "y"), true, 51, None),

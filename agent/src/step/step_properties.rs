@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 use proto::model::RestartPolicy;
 
-use super::{tests::desired, *};
+use super::{testing::desired, *};
 use crate::runtime::{
     CreateContainer, Owner, RuntimeError, State,
     fake::{FakeState, ImageScript, Run},

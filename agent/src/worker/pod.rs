@@ -63,7 +63,7 @@ struct Seeing {
 }
 
 enum Arrived {
-    Action(Landed),
+    Action(Box<Landed>),
     /// The look's tick, and what was seen if the engine answered.
     Look(u64, Option<Vec<Seen>>),
 }
@@ -179,14 +179,14 @@ impl PodTask {
             call_off,
         };
         self.flights
-            .push(Box::pin(async { Arrived::Action(flight.fly().await) }));
+            .push(Box::pin(async { Arrived::Action(Box::new(flight.fly().await)) }));
     }
 
     async fn wait(&mut self) -> Flow {
         let wake = self.wake;
         tokio::select! {
             Some(arrived) = self.flights.next(), if !self.flights.is_empty() => match arrived {
-                Arrived::Action(landed) => self.landed(landed),
+                Arrived::Action(landed) => self.landed(*landed),
                 Arrived::Look(begun, seen) => self.looked(begun, seen),
             },
             changed = self.wish.changed() => {
