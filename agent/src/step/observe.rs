@@ -175,7 +175,10 @@ impl Fold<'_> {
             ));
         }
         if entry.delay_ms > 0 && will_restart(self.desired, self.name, entry, ended) {
-            notes.push(Note::warning("BackOff", back_off(self.desired, name, entry.delay_ms, ended)));
+            notes.push(Note::warning(
+                "BackOff",
+                back_off(self.desired, name, entry.delay_ms, ended),
+            ));
         }
     }
 }

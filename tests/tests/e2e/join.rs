@@ -75,7 +75,10 @@ fn bad_tokens_get_one_clear_line_and_change_nothing() {
     let other = Cluster::start();
     let foreign = other.token(&[]);
     let line = cluster.run_agent("foreign", &foreign).refused(1);
-    assert!(line.contains("not a coordinator of the token's cluster") && line.contains("nothing was sent"), "{line}");
+    assert!(
+        line.contains("not a coordinator of the token's cluster") && line.contains("nothing was sent"),
+        "{line}"
+    );
     assert_eq!(node_names(&cluster), ["first"]);
 }
 
