@@ -47,7 +47,7 @@ pub async fn run(
     mut signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<(), CommitError> {
     let mut pulse = Pulse::new(timing);
-    pulse.expect(hub.read(heard_before), Instant::now());
+    pulse.await_nodes(hub.read(heard_before), Instant::now());
     let mut retry: Option<Instant> = None;
     loop {
         let wake = [pulse.next(), retry].into_iter().flatten().min();

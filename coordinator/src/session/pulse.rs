@@ -69,7 +69,7 @@ impl Pulse {
     }
 
     /// Gives each of `nodes` one period of silence to come back.
-    pub fn expect(&mut self, nodes: Vec<String>, now: Instant) {
+    pub fn await_nodes(&mut self, nodes: Vec<String>, now: Instant) {
         for node in nodes {
             self.set(node, Life::Expected, Some(now + self.timing.silence));
         }
