@@ -6,6 +6,7 @@
 
 mod addresses;
 mod capacity;
+mod machine;
 
 use std::{
     fs,
@@ -18,7 +19,10 @@ use proto::{
     wire::{NodeFacts, ResourceAmounts},
 };
 
-pub use self::capacity::{Capacity, CapacityError, Reserved, parse_capacity};
+pub use self::{
+    capacity::{Capacity, CapacityError, Reserved, parse_capacity},
+    machine::Machine,
+};
 use crate::runtime::EngineInfo;
 
 /// Pods a node takes unless `--capacity` says otherwise.
@@ -37,6 +41,8 @@ pub struct HostOptions {
     pub shared_host: bool,
     /// Addresses to report instead of the host's own, the first one being where its ports can be reached.
     pub addresses: Vec<String>,
+    /// CPUs, memory and names; `None`: looked up on this machine at each look.
+    pub machine: Option<Machine>,
     /// Where the host's files are: `/`.
     pub root: PathBuf,
     pub reserved: Reserved,
@@ -51,6 +57,7 @@ impl HostOptions {
             capacity: Capacity::default(),
             shared_host: false,
             addresses: Vec::new(),
+            machine: None,
             root: "/".into(),
             reserved: Reserved::default(),
         }
@@ -77,7 +84,8 @@ impl HostProbe {
         if opts.shared_host && (opts.capacity.cpu_milli.is_none() || opts.capacity.memory.is_none()) {
             return Err(HostError::SharedWithoutCapacity);
         }
-        let machine_id = machine_id(&opts.root, &opts.data_dir);
+        let hostname = opts.machine.clone().unwrap_or_else(Machine::here).hostname;
+        let machine_id = machine_id(&opts.root, &hostname, &opts.data_dir);
         Ok(Self {
             opts,
             machine_id,
@@ -100,9 +108,10 @@ impl HostProbe {
             "" => self.opts.docker_root.as_path(),
             told => Path::new(told),
         };
+        let machine = self.opts.machine.clone().unwrap_or_else(Machine::here);
         let host = ResourceAmounts {
-            cpu_milli: cpus(root) * 1000,
-            memory: memory(root),
+            cpu_milli: machine.cpus * 1000,
+            memory: machine.memory,
             ephemeral_storage: disk(&below(root, docker_root)),
             pods: PODS,
         };
@@ -116,10 +125,10 @@ impl HostProbe {
             capacity: Some(capacity),
             allocatable: Some(allocatable),
             addresses,
-            hostname: hostname(root),
+            hostname: machine.hostname,
             operating_system: std::env::consts::OS.into(),
             os_image: os_image(root),
-            kernel_version: line(root, "proc/sys/kernel/osrelease").unwrap_or_default(),
+            kernel_version: machine.kernel,
             architecture: architecture().into(),
             docker_version: version,
             agent_version: proto::VERSION.into(),
@@ -151,10 +160,6 @@ fn line(root: &Path, path: &str) -> Option<String> {
         .filter(|text| !text.is_empty())
 }
 
-fn hostname(root: &Path) -> String {
-    line(root, "proc/sys/kernel/hostname").unwrap_or_default()
-}
-
 /// As Kubernetes and image manifests name it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -162,44 +167,6 @@ fn architecture() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-/// CPUs that are switched on: the kernel's list, e.g. `0-3,8`.
-fn cpus(root: &Path) -> u64 {
-    let file = "sys/devices/system/cpu/online";
-    let count = line(root, file).and_then(|list| count_list(&list));
-    count.unwrap_or_else(|| {
-        let processors = read(root, "proc/cpuinfo").map_or(0, |text| {
-            text.lines().filter(|l| l.starts_with("processor")).count() as u64
-        });
-        if processors == 0 {
-            tracing::warn!(%file, "cannot count this host's CPUs; give --capacity cpu=N");
-        }
-        processors
-    })
-}
-
-fn count_list(list: &str) -> Option<u64> {
-    list.split(',')
-        .map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-            (last.checked_sub(first)?).checked_add(1)
-        })
-        .sum()
-}
-
-/// Bytes.
-fn memory(root: &Path) -> u64 {
-    let kib = read(root, "proc/meminfo").and_then(|text| {
-        text.lines()
-            .find_map(|l| l.strip_prefix("MemTotal:"))
-            .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
-    });
-    if kib.is_none() {
-        tracing::warn!("cannot read MemTotal from proc/meminfo; give --capacity memory=N");
-    }
-    kib.unwrap_or(0).saturating_mul(1024)
 }
 
 /// Size of the file system at `path`, or of the one that it would be made on.
@@ -232,7 +199,7 @@ fn os_image(root: &Path) -> String {
 /// ports, and the same after a reboot. In this order: systemd's id, D-Bus's, the firmware's, a hash over host name
 /// and the hardware addresses of real network cards, and, for a host with none of these, a random one kept in the
 /// agent's own directory.
-fn machine_id(root: &Path, data_dir: &Path) -> String {
+fn machine_id(root: &Path, hostname: &str, data_dir: &Path) -> String {
     let files = [
         "etc/machine-id",
         "var/lib/dbus/machine-id",
@@ -248,7 +215,7 @@ fn machine_id(root: &Path, data_dir: &Path) -> String {
     }
     let cards = addresses::hardware(root);
     if !cards.is_empty() {
-        return content_hash(format!("{}|{}", hostname(root), cards.join("|")).as_bytes());
+        return content_hash(format!("{hostname}|{}", cards.join("|")).as_bytes());
     }
     let file = data_dir.join("machine-id");
     if let Some(id) = line(data_dir, "machine-id") {

@@ -109,7 +109,7 @@ impl Default for Settings {
             welcome_timeout_ms: 10_000,
             send_timeout_ms: 10_000,
             reconnect_initial_ms: 250,
-            reconnect_max_ms: 10_000,
+            reconnect_max_ms: 3_000,
             refused_retry_ms: 30_000,
             stable_after_ms: 10_000,
             standby_wait_ms: 2_000,

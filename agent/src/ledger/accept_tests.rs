@@ -427,7 +427,8 @@ proptest! {
                 prop_assert!(before.stop.is_none() || after.stop.is_some(), "a stop was taken back");
                 let named = m.stop.iter().any(|s| s.uid == *uid);
                 prop_assert!(before.stop.is_some() || after.stop.is_none() || named, "stopped without a stop entry");
-                prop_assert_eq!(&before.spec_hash, &after.spec_hash);
+                // Of a pod known only by its stop entry, the spec may still come.
+                prop_assert!(before.spec_json.is_empty() || before.spec_hash == after.spec_hash);
             }
             now = next;
         }
