@@ -8,9 +8,8 @@ use std::{future::Future, time::Duration};
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     models::{ContainerInspectResponse, SystemInfo},
-    query_parameters::{InspectContainerOptions, LogsOptionsBuilder},
+    query_parameters::InspectContainerOptions,
 };
-use futures::StreamExt;
 use proto::ids::label;
 use tokio::time::Instant;
 
@@ -23,7 +22,7 @@ impl DockerRuntime {
     }
 
     /// bollard refuses to be made for a socket that is absent, so this waits for the first call that finds one.
-    fn docker(&self) -> Result<&Docker, Problem> {
+    pub(super) fn docker(&self) -> Result<&Docker, Problem> {
         if let Some(docker) = self.docker.get() {
             return Ok(docker);
         }
@@ -114,12 +113,8 @@ impl DockerRuntime {
             return Ok(None);
         };
         let mut info = observe::from_inspect(id, owner, &seen);
-        if let State::Exited(exit) = &mut info.state
-            && exit.error.is_empty()
-            && observe::NOT_EXECUTED.contains(&exit.code)
-            && let Some(words) = self.init_failure(&info.id).await
-        {
-            exit.error = words;
+        if let State::Exited(exit) = &mut info.state {
+            self.explain(&seen, exit).await;
         }
         Ok(Some(info))
     }
@@ -135,35 +130,6 @@ impl DockerRuntime {
                 None
             }
         }
-    }
-
-    /// Why the init could not execute the container's command, if that is why it ended.
-    async fn init_failure(&self, id: &str) -> Option<String> {
-        if let Some(known) = locked(&self.init_failures).get(id) {
-            return known.clone();
-        }
-        let docker = self.docker().ok()?;
-        let options = LogsOptionsBuilder::default().stderr(true).tail("5").build();
-        let read = async {
-            let mut text = String::new();
-            let mut lines = std::pin::pin!(docker.logs(id, Some(options)));
-            while let Some(line) = lines.next().await {
-                text.push_str(&line?.to_string());
-            }
-            Ok(text)
-        };
-        let words = match self.call(self.settings.inspect_timeout, read).await {
-            Ok(log) => observe::init_failure(&log),
-            // Asked again at the next look.
-            Err(Problem::Silent(_) | Problem::Slow(_)) => return None,
-            // A log that cannot be read takes nothing away from the exit code.
-            Err(problem) => {
-                tracing::debug!(container = %id, ?problem, "cannot read the log of a container that was not executed");
-                None
-            }
-        };
-        locked(&self.init_failures).insert(id.to_owned(), words.clone());
-        words
     }
 
     /// After a name conflict: the id of the container by that name when it is this very attempt; `None` when

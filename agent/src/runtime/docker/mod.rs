@@ -18,6 +18,7 @@ mod create;
 mod engine;
 mod errors;
 mod events;
+mod exits;
 mod observe;
 mod pause;
 mod pull;
@@ -72,8 +73,8 @@ pub struct DockerRuntime {
     facts: Mutex<Option<(Instant, Facts)>>,
     /// Containers of ours whose labels were complained about.
     warned: Mutex<HashSet<String>>,
-    /// Container id → what the init said when it could not execute the command; read from the log once.
-    init_failures: Mutex<HashMap<String, Option<String>>>,
+    /// Container id → what its inspection does not tell of its exit.
+    exits: Mutex<HashMap<String, exits::Learned>>,
     tasks: TaskTracker,
 }
 
@@ -121,7 +122,7 @@ impl DockerRuntime {
             pulls: pull::Pulls::default(),
             facts: Mutex::default(),
             warned: Mutex::default(),
-            init_failures: Mutex::default(),
+            exits: Mutex::default(),
             tasks,
         }))
     }
@@ -219,7 +220,7 @@ impl Runtime for DockerRuntime {
         };
         let (ids, looked) = self.call(limit, whole).await.map_err(silent)?;
         locked(&self.warned).retain(|id| ids.contains(id));
-        locked(&self.init_failures).retain(|id, _| ids.contains(id));
+        self.forget_exits(|id| ids.contains(id));
         looked
             .into_iter()
             .filter_map(Result::transpose)
