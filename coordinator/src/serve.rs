@@ -248,6 +248,11 @@ impl Callers for Gate {
             )))
         }
     }
+
+    fn still_valid(&self, extensions: &Extensions) -> Result<(), Status> {
+        self.0.still_valid(caller(extensions)?)?;
+        Ok(())
+    }
 }
 
 #[async_trait]

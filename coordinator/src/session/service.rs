@@ -23,6 +23,10 @@ pub trait Callers: Send + Sync + 'static {
     /// Name of the calling agent's node, by its certificate and what is on record about it. The error goes to
     /// the caller as it is.
     fn node(&self, extensions: &Extensions) -> Result<String, Status>;
+
+    /// Whether the caller's certificate is still valid: it was when the session began, and may have expired or
+    /// been revoked or replaced since. Asked at every message, heartbeats included.
+    fn still_valid(&self, extensions: &Extensions) -> Result<(), Status>;
 }
 
 /// Issues certificates to agents that have one.
@@ -85,7 +89,9 @@ impl agent_server::Agent for AgentService {
             .try_acquire_owned()
             .map_err(|_| Status::resource_exhausted("too many streams are open; retry later"))?;
         let (out, down) = outgoing();
-        let (inbound, shared) = (request.into_inner(), sessions.clone());
+        let (_, extensions, inbound) = request.into_parts();
+        let (callers, shared) = (self.callers.clone(), sessions.clone());
+        let inbound = inbound.map(move |message| message.and_then(|m| callers.still_valid(&extensions).map(|()| m)));
         sessions.tasks.spawn(async move {
             session::serve(shared, node, inbound, out).await;
             drop(permit);

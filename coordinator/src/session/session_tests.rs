@@ -195,6 +195,22 @@ async fn what_the_protocol_forbids_ends_the_session() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_ends_ends_the_open_session_at_the_next_heartbeat() {
+    let rig = Rig::new().await;
+    rig.base.node("n1").await;
+    let mut agent = rig.join("n1", hello()).await;
+    agent.heartbeat().await;
+    rig.base.until_ready("n1", "AgentReady").await;
+    rig.expired.store(true, Ordering::Relaxed);
+    agent.heartbeat().await;
+    let status = agent.refused().await;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unauthenticated, "the certificate has expired")
+    );
+}
+
+#[tokio::test]
 async fn hellos_that_do_not_fit_are_refused() {
     let rig = Rig::new().await;
     rig.base.node("n1").await;

@@ -11,7 +11,7 @@ use std::{
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use proto::wire::{self, Ack, Assignments, Down, Goodbye, Hello, Stop, Up, down, goodbye::Reason, up};
 use tokio::{sync::mpsc, time::Instant};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Sessions,
@@ -217,6 +217,8 @@ impl Session {
                 message = inbound.next() => match message {
                     Some(Ok(message)) => self.heard(message),
                     None => Err(End::Closed),
+                    // The certificate is no longer valid.
+                    Some(Err(status)) if status.code() == Code::Unauthenticated => Err(End::Refused(status)),
                     Some(Err(status)) => {
                         tracing::debug!(node = handle.node, error = status.message(), "the session's stream failed");
                         Err(End::Closed)

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -258,10 +258,16 @@ pub struct Rig {
     pub notes: mpsc::Receiver<Note>,
     pub address: SocketAddr,
     pub driver: tokio::task::AbortHandle,
+    /// Set: certificates are no longer valid.
+    pub expired: Arc<AtomicBool>,
 }
 
 /// Takes the node's name where a real coordinator takes the certificate.
-struct ByHeader;
+#[derive(Clone, Default)]
+pub struct ByHeader {
+    /// Every certificate has expired.
+    pub expired: Arc<AtomicBool>,
+}
 
 #[derive(Clone)]
 struct Named(String);
@@ -272,6 +278,13 @@ impl Callers for ByHeader {
             .get::<Named>()
             .map(|n| n.0.clone())
             .ok_or_else(|| Status::unauthenticated("no certificate"))
+    }
+
+    fn still_valid(&self, _: &Extensions) -> Result<(), Status> {
+        if self.expired.load(Ordering::Relaxed) {
+            return Err(Status::unauthenticated("the certificate has expired"));
+        }
+        Ok(())
     }
 }
 
@@ -286,7 +299,8 @@ impl Renewer for ByHeader {
 }
 
 pub fn callers() -> (Arc<dyn Callers>, Arc<dyn Renewer>) {
-    (Arc::new(ByHeader), Arc::new(ByHeader))
+    let all = Arc::new(ByHeader::default());
+    (all.clone(), all)
 }
 
 pub fn named(mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -324,8 +338,11 @@ impl Rig {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (callers, renewer) = callers();
-        let service = InterceptedService::new(AgentService::server(sessions.clone(), callers, renewer), named);
+        let callers = ByHeader::default();
+        let expired = callers.expired.clone();
+        let callers = Arc::new(callers);
+        let server = AgentService::server(sessions.clone(), callers.clone(), callers);
+        let service = InterceptedService::new(server, named);
         base.tasks.spawn(async move {
             let _ = Server::builder()
                 .add_service(service)
@@ -339,6 +356,7 @@ impl Rig {
             notes,
             address,
             driver,
+            expired,
         }
     }
 
