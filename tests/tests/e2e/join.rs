@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Cluster, eventually, eventually_within};
+use harness::{Cluster, Options, cluster::controller, eventually, eventually_within};
 
 fn node_names(cluster: &Cluster) -> Vec<String> {
     cluster
@@ -119,4 +119,46 @@ fn fifty_agents_join_at_once_with_one_token_and_no_more() {
     let line = cluster.run_agent("n51", &token).refused(1);
     assert!(line.contains("the join token was refused"), "{line}");
     assert_eq!(node_names(&cluster).len(), 50);
+}
+
+#[test]
+fn certificates_are_renewed_under_running_pods() {
+    // Renewed at a third of its life: every two seconds here.
+    let mut cluster = Cluster::with(Options {
+        coordinator: "agent-certificate-ms = 6000\n".to_owned(),
+        ..Options::default()
+    });
+    cluster.join(&["n1"]);
+    cluster.create(&controller("web", 2, &["serve"])).ok();
+    cluster.settled(2);
+    let before = cluster.running();
+    let since = cluster.items("nodes")[0]["status"]["conditions"][0]["lastTransitionTime"].clone();
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("three renewals", || {
+        let identity = cluster.agent_dir("n1").join("identity/identity.json");
+        let text = std::fs::read_to_string(identity).map_err(|e| e.to_string())?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+        seen.insert(json["certificate"].to_string());
+        if seen.len() > 3 {
+            Ok(())
+        } else {
+            Err(format!("{} certificates", seen.len()))
+        }
+    });
+    cluster.node_ready("n1");
+    // Longer than any of the first certificates lived, the agent is still believed.
+    assert_eq!(
+        cluster.wharf(&["scale", "rc", "web", "--replicas=3"]).ok().trim(),
+        "replicationcontroller/web scaled"
+    );
+    cluster.settled(3);
+    let after = cluster.running();
+    for old in &before {
+        assert!(after.contains(old), "{old:?} was restarted");
+    }
+    let node = &cluster.items("nodes")[0];
+    assert_eq!(
+        node["status"]["conditions"][0]["lastTransitionTime"], since,
+        "the node was Ready all the time"
+    );
 }
