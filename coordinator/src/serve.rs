@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status, service::Routes};
 
 use crate::{
-    api::{self, Access, Action, Api, cluster::ClusterFacts},
+    api::{self, Access, Api, cluster::ClusterFacts},
     ca::{
         self, Authority,
         authorizer::Attributes,
@@ -218,22 +218,8 @@ impl Access for Gate {
         Ok(caller(extensions)?.to_string())
     }
 
-    fn allow(&self, extensions: &Extensions, action: &Action<'_>) -> Result<(), Status> {
-        let &Action {
-            verb,
-            resource,
-            subresource,
-            namespace,
-            name,
-        } = action;
-        let attributes = Attributes {
-            verb,
-            resource,
-            subresource,
-            namespace,
-            name,
-        };
-        Ok(self.0.authorize(caller(extensions)?, &attributes)?)
+    fn allow(&self, extensions: &Extensions, request: &Attributes<'_>) -> Result<(), Status> {
+        Ok(self.0.authorize(caller(extensions)?, request)?)
     }
 }
 

@@ -12,11 +12,12 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Action, Api, convert,
+    Api, convert,
     errors::ApiError,
     write::{Decision, Outcome, Ticket},
 };
 use crate::{
+    ca::authorizer::Attributes,
     store::{Change, Expect, keys},
     world::{World, record::encode},
 };
@@ -33,7 +34,7 @@ impl wire::controllers_server::Controllers for ControllerService {
         self.0.access.caller(request.extensions())?;
         let kind = convert::kind(&message.kind)?;
         let namespace = convert::namespace(kind, &message.namespace);
-        let action = Action {
+        let action = Attributes {
             verb: "update",
             resource: kind.plural(),
             subresource: "scale",

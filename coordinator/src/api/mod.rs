@@ -43,7 +43,7 @@ use self::{
     errors::ApiError,
     resources::ResourceService,
 };
-use crate::{store::Fence, world::hub::Hub};
+use crate::{ca::authorizer::Attributes, store::Fence, world::hub::Hub};
 
 /// Who calls, and what he may do. One implementation decides for every service (`ca::authorizer`).
 pub trait Access: Send + Sync + 'static {
@@ -51,20 +51,7 @@ pub trait Access: Send + Sync + 'static {
     fn caller(&self, extensions: &Extensions) -> Result<String, Status>;
 
     /// Errors: UNAUTHENTICATED, PERMISSION_DENIED.
-    fn allow(&self, extensions: &Extensions, action: &Action<'_>) -> Result<(), Status>;
-}
-
-/// One request, in Kubernetes' terms. Empty: not given, or all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action<'a> {
-    /// `get`, `list`, `watch`, `create`, `delete`, `update`.
-    pub verb: &'a str,
-    /// A kind's plural.
-    pub resource: &'a str,
-    /// `scale`.
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    pub name: &'a str,
+    fn allow(&self, extensions: &Extensions, request: &Attributes<'_>) -> Result<(), Status>;
 }
 
 #[derive(Clone, Debug)]

@@ -20,10 +20,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tonic::{Code, Extensions, Request, Status};
 
 use super::{
-    Access, Action, Api, Settings, controllers::ControllerService, default_namespace, resources::ResourceService,
+    Access, Api, Settings, controllers::ControllerService, default_namespace, resources::ResourceService,
     watch::WatchStream,
 };
 use crate::{
+    ca::authorizer::Attributes,
     store::{
         Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Update, Watch, keys,
     },
@@ -186,7 +187,7 @@ impl Access for AllowAll {
         Ok(extensions.get::<As>().map_or("user/admin", |a| a.0).into())
     }
 
-    fn allow(&self, _: &Extensions, _: &Action<'_>) -> Result<(), Status> {
+    fn allow(&self, _: &Extensions, _: &Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
 }
@@ -199,8 +200,8 @@ impl Access for DenyAll {
         Ok("user/guest".into())
     }
 
-    fn allow(&self, _: &Extensions, action: &Action<'_>) -> Result<(), Status> {
-        let Action {
+    fn allow(&self, _: &Extensions, action: &Attributes<'_>) -> Result<(), Status> {
+        let Attributes {
             verb,
             resource,
             subresource,
@@ -219,7 +220,7 @@ impl Access for Stranger {
         Err(Status::unauthenticated("no certificate"))
     }
 
-    fn allow(&self, _: &Extensions, _: &Action<'_>) -> Result<(), Status> {
+    fn allow(&self, _: &Extensions, _: &Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
 }

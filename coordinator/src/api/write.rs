@@ -12,8 +12,9 @@ use proto::{
 };
 use tonic::Extensions;
 
-use super::{Action, Api, errors::ApiError};
+use super::{Api, errors::ApiError};
 use crate::{
+    ca::authorizer::Attributes,
     store::{Change, CommitError, Expect, Fence, Rv, keys},
     world::{
         World,
@@ -125,7 +126,7 @@ pub enum Outcome {
 
 impl Api {
     /// Authorizes, then checks that this coordinator answers; returns the caller.
-    pub(super) fn admit(&self, extensions: &Extensions, action: &Action<'_>) -> Result<String, tonic::Status> {
+    pub(super) fn admit(&self, extensions: &Extensions, action: &Attributes<'_>) -> Result<String, tonic::Status> {
         let caller = self.access.caller(extensions)?;
         self.access.allow(extensions, action)?;
         self.active()?;
@@ -141,7 +142,7 @@ impl Api {
         namespace: &str,
         name: &str,
     ) -> Result<String, tonic::Status> {
-        let action = Action {
+        let action = Attributes {
             verb,
             resource: kind.plural(),
             subresource: "",
