@@ -13,12 +13,14 @@ build: ## build the three programs
 	cargo build --workspace --bins
 
 test: ## install and start what the tests need (Docker), run them all
+	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	$(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
 
 test-long: ## many kills, random faults, many seeds
+	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
@@ -31,6 +33,7 @@ lint: tools ## formatting, clippy, dependencies, house rules
 	cargo test --package wharf-tests --test house_rules
 
 tools:
+	@deploy/dev/ensure-tools.sh
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	@cargo fetch --locked
 

@@ -29,6 +29,7 @@ start_coordinator() {
 }
 running_ids() { ours --filter status=running --format '{{.Names}} {{.ID}}' | sort; }
 
+deploy/dev/ensure-tools.sh
 deploy/dev/ensure-docker.sh
 command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs), then run make demo again"
 [ ! -e "$demo" ] || deploy/demo/down.sh
