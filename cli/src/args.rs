@@ -55,6 +55,7 @@ pub struct Global {
 pub enum Command {
     Get(GetArgs),
     Describe(DescribeArgs),
+    Events(EventsArgs),
     Create(CreateArgs),
     Delete(DeleteArgs),
     Scale(ScaleArgs),
@@ -109,6 +110,27 @@ pub struct DescribeArgs {
     /// Only objects with these labels
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
+}
+
+/// Show what happened, to one object or to all
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wharf events --for pod/web-x2k4p\n  wharf events -A -w")]
+pub struct EventsArgs {
+    /// Only what happened to this object
+    #[arg(long = "for", value_name = "KIND/NAME")]
+    pub object: Option<String>,
+    /// Events of every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Output format; a table when left out
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    pub output: Option<Format>,
+    /// No header
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Go on showing new events until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// Create the objects of a file, or a namespace

@@ -25,6 +25,7 @@ mod delete;
 mod describe;
 pub mod env;
 pub mod error;
+mod events;
 mod get;
 pub mod manifest;
 pub mod output;
@@ -101,6 +102,7 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
     match &cli.command {
         Command::Get(args) => get::run(args, session).await,
         Command::Describe(args) => describe::run(args, session).await,
+        Command::Events(args) => events::run(args, session).await,
         Command::Create(args) => create::run(args, session).await,
         Command::Delete(args) => delete::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
