@@ -103,7 +103,8 @@ impl FakeEngine {
         id
     }
 
-    /// From now on the agent may stop a running container only if `leave`, asked with the pod's uid, says so.
+    /// From now on the agent may stop a running container only if `leave`, asked with the pod's uid, says so, or
+    /// if the sandbox with its network is gone.
     pub fn guard_stops(&self, leave: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.lock().leave_to_stop = Some(Box::new(leave));
     }

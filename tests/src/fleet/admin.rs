@@ -15,8 +15,8 @@ use agent::settings::Settings;
 use proto::{
     ids::IdGen,
     wire::{
-        CreateRequest, DeleteRequest, ListRequest, Object, ScaleReply, ScaleRequest, controllers_client::ControllersClient,
-        resources_client::ResourcesClient,
+        CreateRequest, DeleteRequest, ListRequest, Object, ScaleReply, ScaleRequest,
+        controllers_client::ControllersClient, resources_client::ResourcesClient,
     },
 };
 use serde_json::{Value, json};

@@ -118,7 +118,10 @@ fn containers(w: &World, host: &Host) -> Result<(), String> {
     let mut assigned: BTreeSet<Part> = BTreeSet::new();
     let mut uids = BTreeSet::new();
     for (key, pod) in w.pods_on(&host.name) {
-        let template = pod.template.as_ref().ok_or_else(|| format!("pod {} has no template", key.1))?;
+        let template = pod
+            .template
+            .as_ref()
+            .ok_or_else(|| format!("pod {} has no template", key.1))?;
         let spec = &template.record.spec;
         let uid = &pod.record.uid;
         uids.insert(uid.as_str());
@@ -162,7 +165,11 @@ impl Law {
     fn pod(&mut self, key: &str, value: Option<&[u8]>) {
         let Some(value) = value else {
             let uid = self.keys.remove(key).unwrap_or_default();
-            if !self.pods.get(&uid).is_some_and(|(node, stopped)| *stopped || node.is_empty()) {
+            if !self
+                .pods
+                .get(&uid)
+                .is_some_and(|(node, stopped)| *stopped || node.is_empty())
+            {
                 self.broken.push(format!("{key} ({uid}) was removed without a stop"));
             }
             return;
@@ -171,7 +178,8 @@ impl Law {
         self.keys.insert(key.to_owned(), pod.uid.clone());
         let (node, stopped) = self.pods.entry(pod.uid.clone()).or_default();
         if !node.is_empty() && *node != pod.node {
-            self.broken.push(format!("pod {} went from {node} to {}", pod.uid, pod.node));
+            self.broken
+                .push(format!("pod {} went from {node} to {}", pod.uid, pod.node));
         }
         if *stopped && pod.stop.is_none() {
             self.broken.push(format!("the stop of pod {} was taken back", pod.uid));
@@ -186,7 +194,8 @@ impl Law {
         let (phase, restarts) = self.statuses.entry(record.uid.clone()).or_default();
         if record.status.phase < *phase {
             let now = record.status.phase;
-            self.broken.push(format!("pod {} went from {phase:?} back to {now:?}", record.uid));
+            self.broken
+                .push(format!("pod {} went from {phase:?} back to {now:?}", record.uid));
         }
         *phase = record.status.phase;
         for container in &record.status.container_statuses {

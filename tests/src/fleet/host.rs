@@ -27,7 +27,13 @@ pub struct Host {
 
 impl Host {
     /// A host whose agent is not started. `ended` gets why an agent ended by itself.
-    pub fn new(name: String, dir: PathBuf, link: Arc<Link>, settings: Settings, ended: Arc<Mutex<Vec<String>>>) -> Self {
+    pub fn new(
+        name: String,
+        dir: PathBuf,
+        link: Arc<Link>,
+        settings: Settings,
+        ended: Arc<Mutex<Vec<String>>>,
+    ) -> Self {
         let facts = FixedFacts::new(&name, "10.0.0.1", 64, 256 << 30);
         Self {
             name,

@@ -31,13 +31,13 @@ use coordinator::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use self::seat::{Making, Seat, Stops, new_store};
 pub use self::{
     admin::{Admin, Wanted, controller},
     check::Asked,
     host::Host,
     net::{Link, Net, Who},
 };
-use self::seat::{Making, Seat, Stops, new_store};
 
 /// How a fleet is made. All times are short.
 #[derive(Clone)]
@@ -190,8 +190,9 @@ impl Fleet {
     /// Ends the coordinator as SIGKILL would.
     pub async fn kill_coordinator(&mut self) {
         if let Some(seat) = self.seat.take() {
-            self.net.close();
+            // The listener goes with the process, not before it.
             seat.kill().await;
+            self.net.close();
             self.store = Arc::new(self.store.reopen());
         }
     }

@@ -107,11 +107,12 @@ async fn ask(mut admin: Admin, mut random: Random, times: usize) -> Asked {
                 }
             }
             Some(before) => {
-                let reply = admin
-                    .scale(&name, replicas)
-                    .await
-                    .expect("a controller that is there");
-                assert_eq!((reply.previous_replicas, reply.replicas), (before, replicas), "of {name}");
+                let reply = admin.scale(&name, replicas).await.expect("a controller that is there");
+                assert_eq!(
+                    (reply.previous_replicas, reply.replicas),
+                    (before, replicas),
+                    "of {name}"
+                );
                 asked.insert(name, replicas);
             }
         }
@@ -169,7 +170,11 @@ async fn fault(fleet: &mut Fleet, random: &mut Random) {
         }
         14 => {
             let op = OPS[random.below(OPS.len())];
-            let latency = if random.once_in(2) { random.millis(80) } else { Duration::ZERO };
+            let latency = if random.once_in(2) {
+                random.millis(80)
+            } else {
+                Duration::ZERO
+            };
             host.engine.set_latency(op, latency);
         }
         _ => {

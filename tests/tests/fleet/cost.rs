@@ -21,6 +21,9 @@ fn web(replicas: i32) -> Wanted {
 /// A fleet with one controller, at rest.
 async fn at_rest(agents: usize, replicas: i32, patience: Duration) -> (Fleet, Asked) {
     let fleet = Fleet::new(agents).start().await;
+    fleet
+        .until("all nodes are ready", patience, |f| f.converged(&Asked::new()))
+        .await;
     fleet.admin().create(&web(replicas)).await.expect("created");
     let asked = Asked::from([("web".into(), replicas)]);
     fleet
@@ -64,7 +67,11 @@ async fn a_coordinator_that_returns_changes_nothing() {
     fleet
         .until("all agents return", PATIENCE, |f| {
             let n = sent(f, "UNCHANGED");
-            if n >= agents as u64 { Ok(()) } else { Err(format!("{n} are back")) }
+            if n >= agents as u64 {
+                Ok(())
+            } else {
+                Err(format!("{n} are back"))
+            }
         })
         .await;
     quiet(&fleet).await;
@@ -91,9 +98,15 @@ async fn many_hosts_come_at_once() {
     let (agents, replicas) = if long() { (200, 1000) } else { (30, 150) };
     let start = Instant::now();
     let (fleet, _) = at_rest(agents, replicas, 3 * PATIENCE).await;
-    println!("{agents} agents and {replicas} pods within {:?}", start.elapsed());
+    println!(
+        "{agents} agents and {replicas} pods at rest within {:?}",
+        start.elapsed()
+    );
     let most = fleet.hosts.iter().map(|h| h.engine.containers().len()).max();
     let even = replicas as usize / agents;
-    assert!(most <= Some(2 * even), "{most:?} pods on one host, {even} would be even");
+    assert!(
+        most <= Some(2 * even),
+        "{most:?} pods on one host, {even} would be even"
+    );
     assert_eq!(fleet.crimes().await, Vec::<String>::new());
 }

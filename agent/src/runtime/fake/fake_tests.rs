@@ -110,4 +110,14 @@ async fn notices_a_stop_without_leave() {
         engine.violations(),
         ["attempt 0 of c of pod u was stopped without leave"]
     );
+    // A container whose sandbox is gone has no network: it may go without leave.
+    let sandbox = engine.create(&spec("POD", 0)).await.expect("created");
+    engine.start(&sandbox).await.expect("started");
+    let mut joined = spec("c", 1);
+    joined.join_network_of = Some(sandbox.clone());
+    let joined = engine.create(&joined).await.expect("created");
+    engine.start(&joined).await.expect("started");
+    assert!(engine.kill_behind_back(&sandbox));
+    engine.stop(&joined, Duration::ZERO).await.expect("stopped");
+    assert_eq!(engine.violations().len(), 1);
 }

@@ -198,11 +198,15 @@ impl Inner {
         }
     }
 
-    /// The third promise: nothing is stopped without leave.
+    /// The third promise: nothing is stopped without leave, but what has lost its network.
     pub fn check_stop(&mut self, id: &str) {
         let Some(fake) = self.containers.get(id).filter(|c| c.running()) else {
             return;
         };
+        let network = fake.spec.join_network_of.as_ref();
+        if network.is_some_and(|n| !self.containers.get(n).is_some_and(Fake::running)) {
+            return;
+        }
         let (uid, container, attempt) = fake.key();
         if self.leave_to_stop.as_ref().is_some_and(|leave| !leave(&uid)) {
             self.violations.push(format!(
