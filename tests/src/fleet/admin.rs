@@ -159,7 +159,7 @@ impl Admin {
             };
             match result {
                 Ok(reply) => return Ok(reply.into_inner()),
-                Err(status) if unknown_outcome(&status) && start.elapsed() < PATIENCE => {
+                Err(status) if worth_repeating(&status) && start.elapsed() < PATIENCE => {
                     self.channel = None;
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -176,10 +176,10 @@ impl Admin {
     }
 }
 
-/// The connection broke or the coordinator went: it may have happened or not.
-fn unknown_outcome(status: &Status) -> bool {
+/// The connection broke or the coordinator went, and it may have happened or not; or the store had no room.
+fn worth_repeating(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::ResourceExhausted
     )
 }

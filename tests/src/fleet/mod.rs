@@ -17,7 +17,10 @@ mod net;
 mod seat;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -98,8 +101,11 @@ impl Builder {
             hosts: hosts.collect(),
             store,
             seat: None,
+            deposed: Vec::new(),
+            seats: 0,
             net,
             stops,
+            full: Arc::default(),
             ended,
             settings: self.settings,
             coordinator: self.coordinator,
@@ -154,8 +160,13 @@ pub struct Fleet {
     pub hosts: Vec<Host>,
     store: Arc<MemoryStore>,
     seat: Option<Seat>,
+    /// Lost the term and do not know it yet.
+    deposed: Vec<Seat>,
+    /// Data directories of coordinators.
+    seats: usize,
     net: Net,
     stops: Stops,
+    full: Arc<AtomicBool>,
     ended: Arc<Mutex<Vec<String>>>,
     settings: Settings,
     coordinator: Options,
@@ -173,7 +184,7 @@ impl Fleet {
         if self.seat.is_some() {
             return;
         }
-        let dir = self.dir.path().join("coordinator");
+        let dir = self.dir.path().join(format!("coordinator{}", self.seats));
         std::fs::create_dir_all(&dir).expect("a directory");
         let making = Making {
             dir: &dir,
@@ -181,6 +192,7 @@ impl Fleet {
             control: self.control.clone(),
             store: self.store.clone(),
             stops: self.stops.clone(),
+            full: self.full.clone(),
             net: &self.net,
             ended: self.ended.clone(),
         };
@@ -193,8 +205,32 @@ impl Fleet {
             // The listener goes with the process, not before it.
             seat.kill().await;
             self.net.close();
+            self.kill_deposed().await;
             self.store = Arc::new(self.store.reopen());
         }
+    }
+
+    /// Another coordinator, with a data directory of its own, takes the term while the present one lives on with
+    /// the connections that it has.
+    pub async fn depose_coordinator(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            seat.depose();
+            self.deposed.push(seat);
+            self.seats += 1;
+            self.start_coordinator().await;
+        }
+    }
+
+    /// Ends the coordinators that were deposed, as SIGKILL would.
+    pub async fn kill_deposed(&mut self) {
+        for seat in self.deposed.drain(..) {
+            seat.kill().await;
+        }
+    }
+
+    /// Whether the store has room for commits.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
     }
 
     /// Whether a coordinator runs.
@@ -229,6 +265,8 @@ impl Fleet {
 
     /// Every fault but those of images ends: all parts run, are connected, and their engines answer.
     pub async fn heal(&mut self) {
+        self.set_full(false);
+        self.kill_deposed().await;
         self.start_coordinator().await;
         for host in &mut self.hosts {
             host.link.restore();
@@ -252,7 +290,7 @@ impl Drop for Fleet {
         for host in &mut self.hosts {
             host.abandon();
         }
-        if let Some(seat) = self.seat.take() {
+        for seat in self.deposed.drain(..).chain(self.seat.take()) {
             seat.abandon();
         }
     }

@@ -68,10 +68,13 @@ impl AsyncWrite for Incoming {
     }
 }
 
+/// Where a coordinator takes connections from.
+pub type Listener = mpsc::Sender<io::Result<Incoming>>;
+
 /// Where connections go: to the coordinator that listens, if there is one.
 #[derive(Clone)]
 pub struct Net {
-    listener: Arc<Mutex<Option<mpsc::Sender<io::Result<Incoming>>>>>,
+    listener: Arc<Mutex<Option<Listener>>>,
     carriers: TaskTracker,
     /// Where the carriers run: not in what a test kills.
     runtime: tokio::runtime::Handle,
@@ -87,11 +90,12 @@ impl Net {
         }
     }
 
-    /// Connections of others from now on. Whoever listened before gets no more.
-    pub fn listen(&self) -> mpsc::Receiver<io::Result<Incoming>> {
+    /// Connections of others from now on; whoever listened before gets no more. The stream ends once the sender
+    /// is dropped and another one listens.
+    pub fn listen(&self) -> (Listener, mpsc::Receiver<io::Result<Incoming>>) {
         let (sender, receiver) = mpsc::channel(1024);
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        receiver
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        (sender, receiver)
     }
 
     /// Nobody listens: connecting is refused.

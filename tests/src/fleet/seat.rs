@@ -7,7 +7,10 @@
 use std::{
     collections::HashSet,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -35,7 +38,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Status};
 
-use super::net::{Net, Who};
+use super::net::{Listener, Net, Who};
 
 const CLUSTER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 const INCARNATION: &str = "5d0a1c1e-0000-4000-8000-000000000001";
@@ -45,10 +48,11 @@ const HISTORY: usize = 4_000_000;
 /// Pods (uid) whose stop was ever to be written.
 pub type Stops = Arc<Mutex<HashSet<String>>>;
 
-/// A store that notes each stop record on its way in, before anybody can see it.
+/// A store that notes each stop record on its way in, before anybody can see it, and may have no room.
 struct Noting {
     inner: Arc<MemoryStore>,
     stops: Stops,
+    full: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -63,6 +67,9 @@ impl Store for Noting {
         self.inner.watch(after).await
     }
     async fn commit(&self, fence: &Fence, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(CommitError::Full("the fleet's disk".into()));
+        }
         let stopped = changes.iter().filter_map(|c| {
             let Parsed::Object { kind: Kind::Pod, .. } = keys::parse(&c.key) else {
                 return None;
@@ -146,6 +153,9 @@ impl Renewer for Gate {
 /// A coordinator that leads.
 pub struct Seat {
     runtime: Runtime,
+    /// It listens as long as it lives, even when connections go to another one.
+    _listener: Listener,
+    deposed: Arc<AtomicBool>,
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
 }
@@ -157,6 +167,8 @@ pub struct Making<'a> {
     pub control: control::Settings,
     pub store: Arc<MemoryStore>,
     pub stops: Stops,
+    /// The store has no room while this holds.
+    pub full: Arc<AtomicBool>,
     pub net: &'a Net,
     /// Where it says why it ended, if it ends by itself.
     pub ended: Arc<Mutex<Vec<String>>>,
@@ -171,6 +183,7 @@ impl Seat {
             control,
             store,
             stops,
+            full,
             net,
             ended,
         } = making;
@@ -180,7 +193,9 @@ impl Seat {
             ..options
         })
         .expect("a configuration");
-        let incoming = net.listen();
+        let (listener, incoming) = net.listen();
+        let deposed = Arc::new(AtomicBool::new(false));
+        let may_end = deposed.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("coordinator")
@@ -189,7 +204,11 @@ impl Seat {
             .expect("a runtime");
         let (tell, told) = oneshot::channel();
         runtime.spawn(async move {
-            let store = Arc::new(Noting { inner: store, stops });
+            let store = Arc::new(Noting {
+                inner: store,
+                stops,
+                full,
+            });
             let mut coordinator = Coordinator::start(config, store).await.expect("starts");
             let facts = ClusterFacts {
                 cluster_id: CLUSTER.into(),
@@ -206,13 +225,24 @@ impl Seat {
             });
             let _ = tell.send((coordinator.hub().clone(), coordinator.metrics().clone()));
             let result = coordinator.run(std::future::pending()).await;
-            ended
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(format!("the coordinator: {result:?}"));
+            if !may_end.load(Ordering::SeqCst) {
+                let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                ended.push(format!("the coordinator: {result:?}"));
+            }
         });
         let (hub, metrics) = told.await.expect("the coordinator starts");
-        Self { runtime, hub, metrics }
+        Self {
+            runtime,
+            _listener: listener,
+            deposed,
+            hub,
+            metrics,
+        }
+    }
+
+    /// Another one takes the term; this one may end by itself when it meets the new fence.
+    pub fn depose(&self) {
+        self.deposed.store(true, Ordering::SeqCst);
     }
 
     /// As SIGKILL: returns once nothing of it runs any more.
