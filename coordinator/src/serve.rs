@@ -1,4 +1,5 @@
-//! The whole process: a coordinator behind its ports. Called by `main`; tests of other crates may call it too.
+//! The whole process: a coordinator behind its ports. Called by `main`; the simulated fleet takes
+//! [`start_services`] from it and brings its own store and connections.
 //!
 //! Invariant: nothing of the session port is reachable without the layer that authenticates and authorizes;
 //! the enrolment port serves enrolment and nothing else.
@@ -70,24 +71,18 @@ async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
             reason = store.closed() => Err(reason),
         }
     });
-    start_control(&mut coordinator);
     let (ca, ending) = (authority.clone(), stopping.clone());
     coordinator.spawn("certificates", async move {
         ca.run(ending).await;
         Ok(())
     });
 
-    let api = start_api(&mut coordinator, &authority);
     let facts = ClusterFacts {
         cluster_id: authority.cluster().to_owned(),
         coordinators: coordinators(&coordinator, &authority),
     };
     let gate = Arc::new(Gate(authority.clone()));
-    let routes = coordinator
-        .routes(gate.clone(), gate)?
-        .add_service(api.resources())
-        .add_service(api.controllers())
-        .add_service(api.cluster(facts))
+    let routes = start_services(&mut coordinator, gate, facts, control::Settings::default())?
         .add_service(TokensServer::new(TokensService(authority.clone())));
     serve_sessions(&mut coordinator, session, &authority, routes, &stopping);
     serve_enrolment(&mut coordinator, enrol, &authority, &stopping);
@@ -123,14 +118,31 @@ fn coordinators(coordinator: &Coordinator, authority: &Authority) -> Vec<String>
     }
 }
 
-fn start_control(coordinator: &mut Coordinator) {
+/// Starts planning and the services that need no certificates, and gives their routes. `gate` decides who calls
+/// and what he may do; whoever serves the routes puts before them what `gate` reads.
+pub fn start_services<G: Access + Callers + Renewer>(
+    coordinator: &mut Coordinator,
+    gate: Arc<G>,
+    facts: ClusterFacts,
+    control: control::Settings,
+) -> Result<Routes, Error> {
+    start_control(coordinator, control);
+    let api = start_api(coordinator, gate.clone());
+    let routes = coordinator
+        .routes(gate.clone(), gate)?
+        .add_service(api.resources())
+        .add_service(api.controllers())
+        .add_service(api.cluster(facts));
+    Ok(routes)
+}
+
+fn start_control(coordinator: &mut Coordinator, settings: control::Settings) {
     let Some(notes) = coordinator.take_notes() else { return };
     let (hub, recorder, stopping) = (
         coordinator.hub().clone(),
         coordinator.recorder().clone(),
         coordinator.stopping(),
     );
-    let settings = control::Settings::default();
     coordinator.spawn("planning", async move {
         control::run(hub, recorder, notes, settings, stopping)
             .await
@@ -138,8 +150,7 @@ fn start_control(coordinator: &mut Coordinator) {
     });
 }
 
-fn start_api(coordinator: &mut Coordinator, authority: &Authority) -> Arc<Api> {
-    let access = Arc::new(Gate(authority.clone()));
+fn start_api(coordinator: &mut Coordinator, access: Arc<dyn Access>) -> Arc<Api> {
     let api = Api::new(coordinator.hub().clone(), access, api::Settings::default());
     let (closing, stopping) = (api.clone(), coordinator.stopping());
     coordinator.spawn("watches", async move {

@@ -1,10 +1,12 @@
-//! The harness of the end-to-end tests: real processes, real Docker, real SIGKILL. Used by `tests/e2e` only.
+//! The harness of the tests. For `tests/e2e`: real processes, real Docker, real SIGKILL. For `tests/fleet`: the
+//! simulated fleet ([`fleet`]), all in this process.
 //!
 //! Invariant: a test touches only containers that carry its own cluster's label, and whatever way it ends,
 //! its processes and containers are removed.
 
 pub mod cluster;
 pub mod docker;
+pub mod fleet;
 pub mod program;
 pub mod wait;
 

@@ -1,9 +1,9 @@
 //! An engine in memory, for tests and the simulated fleet. It outlives the agents that use it, follows a script
 //! per image, fails on demand, and can be meddled with behind the agent's back ([`script`]).
 //!
-//! Invariant: it watches the agent: two live containers of one (pod, container), or an attempt started before
-//! the exit of the one before it was shown to the agent, is recorded and never forgotten
-//! ([`FakeEngine::violations`]).
+//! Invariant: it watches the agent: two live containers of one (pod, container), an attempt started before the
+//! exit of the one before it was shown to the agent, or a stop without leave ([`FakeEngine::guard_stops`]) is
+//! recorded and never forgotten ([`FakeEngine::violations`]).
 
 #[path = "fake/script.rs"]
 mod script;
@@ -101,6 +101,12 @@ impl FakeEngine {
             inner.run(&id, now_ms);
         }
         id
+    }
+
+    /// From now on the agent may stop a running container only if `leave`, asked with the pod's uid, says so, or
+    /// if the sandbox with its network is gone.
+    pub fn guard_stops(&self, leave: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.lock().leave_to_stop = Some(Box::new(leave));
     }
 
     /// All containers, without counting as a look of the agent.
@@ -253,7 +259,11 @@ impl Runtime for FakeEngine {
 
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         let entered = self.enter(Op::Stop).await?;
-        let plan = self.lock().stop_plan(id, grace);
+        let plan = {
+            let mut inner = self.lock();
+            inner.check_stop(id);
+            inner.stop_plan(id, grace)
+        };
         if let Some((takes, code)) = plan {
             tokio::time::sleep(takes).await;
             let now_ms = self.clock.now_ms();

@@ -96,3 +96,28 @@ async fn a_stop_waits_no_longer_than_its_grace() {
     let info = engine.inspect(&id).await.expect("answers").expect("is there");
     assert!(matches!(info.state, State::Exited(Exit { code: 137, .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn notices_a_stop_without_leave() {
+    let engine = FakeEngine::new();
+    let id = engine.create(&spec("c", 0)).await.expect("created");
+    engine.guard_stops(|uid| uid == "other");
+    assert_eq!(engine.stop(&id, Duration::ZERO).await, Ok(()), "it does not run");
+    assert_eq!(engine.violations(), Vec::<String>::new());
+    engine.start(&id).await.expect("started");
+    engine.stop(&id, Duration::ZERO).await.expect("stopped");
+    assert_eq!(
+        engine.violations(),
+        ["attempt 0 of c of pod u was stopped without leave"]
+    );
+    // A container whose sandbox is gone has no network: it may go without leave.
+    let sandbox = engine.create(&spec("POD", 0)).await.expect("created");
+    engine.start(&sandbox).await.expect("started");
+    let mut joined = spec("c", 1);
+    joined.join_network_of = Some(sandbox.clone());
+    let joined = engine.create(&joined).await.expect("created");
+    engine.start(&joined).await.expect("started");
+    assert!(engine.kill_behind_back(&sandbox));
+    engine.stop(&joined, Duration::ZERO).await.expect("stopped");
+    assert_eq!(engine.violations().len(), 1);
+}

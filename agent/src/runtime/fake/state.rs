@@ -22,10 +22,14 @@ pub struct Inner {
     pub most_at_once: BTreeMap<Op, u64>,
     pub listeners: Vec<mpsc::Sender<Hint>>,
     pub violations: Vec<String>,
+    pub leave_to_stop: Option<Leave>,
     /// Attempts whose end was not shown to the agent yet: exited or erased, with their id.
     unseen_ends: BTreeMap<Key, String>,
     next_id: u64,
 }
+
+/// Whether the pod of this uid may be stopped.
+type Leave = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Pod uid, container, attempt.
 type Key = (String, String, u32);
@@ -148,7 +152,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The two promises of the agent.
+    /// Two promises of the agent.
     fn check_start(&mut self, id: &str) {
         let Some(fake) = self.containers.get(id) else { return };
         let (uid, container, attempt) = fake.key();
@@ -191,6 +195,23 @@ impl Inner {
             };
             let uid = fake.spec.owner.uid.clone();
             self.hint(Hint::Pod(uid));
+        }
+    }
+
+    /// The third promise: nothing is stopped without leave, but what has lost its network.
+    pub fn check_stop(&mut self, id: &str) {
+        let Some(fake) = self.containers.get(id).filter(|c| c.running()) else {
+            return;
+        };
+        let network = fake.spec.join_network_of.as_ref();
+        if network.is_some_and(|n| !self.containers.get(n).is_some_and(Fake::running)) {
+            return;
+        }
+        let (uid, container, attempt) = fake.key();
+        if self.leave_to_stop.as_ref().is_some_and(|leave| !leave(&uid)) {
+            self.violations.push(format!(
+                "attempt {attempt} of {container} of pod {uid} was stopped without leave"
+            ));
         }
     }
 

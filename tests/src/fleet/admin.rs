@@ -1,0 +1,185 @@
+//! A client of the fleet's API that repeats a write, under the same request id, until it is acknowledged. Used by
+//! tests while coordinators come and go.
+//!
+//! Invariant: what [`Admin`] returned was acknowledged once and asked for once, however often it was sent.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use agent::settings::Settings;
+use proto::{
+    ids::IdGen,
+    wire::{
+        CreateRequest, DeleteRequest, ListRequest, Object, ScaleReply, ScaleRequest,
+        controllers_client::ControllersClient, resources_client::ResourcesClient,
+    },
+};
+use serde_json::{Value, json};
+use tonic::{Code, Status, transport::Channel};
+
+use super::net::Link;
+
+/// How long a write is repeated; longer than any outage of a test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A controller to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    pub replicas: i32,
+    /// Image of each of its containers.
+    pub images: Vec<String>,
+}
+
+/// Its manifest.
+pub fn controller(wanted: &Wanted) -> Value {
+    let containers = wanted.images.iter().enumerate();
+    let containers: Vec<_> = containers
+        .map(|(i, image)| json!({"name": format!("c{i}"), "image": image}))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ReplicationController",
+        "metadata": {"name": wanted.name},
+        "spec": {
+            "replicas": wanted.replicas,
+            "template": {
+                "metadata": {"labels": {"app": wanted.name}},
+                "spec": {"containers": containers, "terminationGracePeriodSeconds": 1},
+            },
+        },
+    })
+}
+
+/// See the module's head.
+pub struct Admin {
+    link: Arc<Link>,
+    settings: Settings,
+    ids: IdGen,
+    channel: Option<Channel>,
+}
+
+impl Admin {
+    pub(super) fn new(link: Arc<Link>, settings: Settings) -> Self {
+        // Request ids are unique in a cluster: no two clients draw the same ones.
+        static CLIENTS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            link,
+            settings,
+            ids: IdGen::new(CLIENTS.fetch_add(1, Ordering::Relaxed)),
+            channel: None,
+        }
+    }
+
+    pub async fn create(&mut self, wanted: &Wanted) -> Result<Object, Status> {
+        let request = CreateRequest {
+            kind: "ReplicationController".into(),
+            namespace: "default".into(),
+            json: controller(wanted).to_string().into_bytes(),
+            request_id: self.ids.uid(),
+            ..CreateRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { ResourcesClient::new(channel).create(request).await }
+        })
+        .await
+    }
+
+    pub async fn scale(&mut self, name: &str, replicas: i32) -> Result<ScaleReply, Status> {
+        let request = ScaleRequest {
+            kind: "ReplicationController".into(),
+            namespace: "default".into(),
+            name: name.into(),
+            replicas,
+            request_id: self.ids.uid(),
+            ..ScaleRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { ControllersClient::new(channel).scale(request).await }
+        })
+        .await
+    }
+
+    /// Deletes a controller and its pods.
+    pub async fn delete(&mut self, name: &str) -> Result<Object, Status> {
+        self.delete_kind("ReplicationController", name).await
+    }
+
+    pub async fn delete_pod(&mut self, name: &str) -> Result<Object, Status> {
+        self.delete_kind("Pod", name).await
+    }
+
+    /// Names of all pods of the default namespace.
+    pub async fn pods(&mut self) -> Result<Vec<String>, Status> {
+        let request = ListRequest {
+            kind: "Pod".into(),
+            namespace: "default".into(),
+            ..ListRequest::default()
+        };
+        let reply = self
+            .repeat(|channel| {
+                let request = request.clone();
+                async move { ResourcesClient::new(channel).list(request).await }
+            })
+            .await?;
+        Ok(reply.items.into_iter().map(|o| o.name).collect())
+    }
+
+    async fn delete_kind(&mut self, kind: &str, name: &str) -> Result<Object, Status> {
+        let request = DeleteRequest {
+            kind: kind.into(),
+            namespace: "default".into(),
+            name: name.into(),
+            request_id: self.ids.uid(),
+            ..DeleteRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { ResourcesClient::new(channel).delete(request).await }
+        })
+        .await
+    }
+
+    async fn repeat<T, F>(&mut self, call: impl Fn(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let start = Instant::now();
+        loop {
+            let result = match self.channel().await {
+                Ok(channel) => call(channel).await,
+                Err(why) => Err(Status::unavailable(why)),
+            };
+            match result {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) if worth_repeating(&status) && start.elapsed() < PATIENCE => {
+                    self.channel = None;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    async fn channel(&mut self) -> Result<Channel, String> {
+        if self.channel.is_none() {
+            self.channel = Some(self.link.channel(&self.settings).await?);
+        }
+        self.channel.clone().ok_or_else(|| "no channel".to_owned())
+    }
+}
+
+/// The connection broke or the coordinator went, and it may have happened or not; or the store had no room.
+fn worth_repeating(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::ResourceExhausted
+    )
+}

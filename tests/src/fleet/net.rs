@@ -1,0 +1,226 @@
+//! The fleet's network: connections in memory that tests cut and silence. Agents and clients connect through a
+//! [`Link`]; the coordinator of the moment takes the other ends.
+//!
+//! Invariant: a cut link has no connection, neither old nor new; a silent one loses nothing and delivers it when
+//! it speaks again.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use agent::{
+    join::Connector,
+    settings::{Settings, ms},
+};
+use async_trait::async_trait;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional, duplex},
+    sync::{mpsc, watch},
+};
+use tokio_util::task::TaskTracker;
+use tonic::transport::{Channel, Endpoint, server::Connected};
+
+/// Bytes that a connection holds in each direction.
+const BUFFER: usize = 64 << 10;
+
+/// Who is at the other end of a connection; the coordinator takes it for its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    Node(String),
+    User(String),
+}
+
+/// The coordinator's end of a connection.
+pub struct Incoming {
+    io: DuplexStream,
+    who: Who,
+}
+
+impl Connected for Incoming {
+    type ConnectInfo = Who;
+
+    fn connect_info(&self) -> Who {
+        self.who.clone()
+    }
+}
+
+impl AsyncRead for Incoming {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Incoming {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Where a coordinator takes connections from.
+pub type Listener = mpsc::Sender<io::Result<Incoming>>;
+
+/// Where connections go: to the coordinator that listens, if there is one.
+#[derive(Clone)]
+pub struct Net {
+    listener: Arc<Mutex<Option<Listener>>>,
+    carriers: TaskTracker,
+    /// Where the carriers run: not in what a test kills.
+    runtime: tokio::runtime::Handle,
+}
+
+impl Net {
+    /// Carries connections in the runtime that this is called in.
+    pub fn new() -> Self {
+        Self {
+            listener: Arc::default(),
+            carriers: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    /// Connections of others from now on; whoever listened before gets no more. The stream ends once the sender
+    /// is dropped and another one listens.
+    pub fn listen(&self) -> (Listener, mpsc::Receiver<io::Result<Incoming>>) {
+        let (sender, receiver) = mpsc::channel(1024);
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        (sender, receiver)
+    }
+
+    /// Nobody listens: connecting is refused.
+    pub fn close(&self) {
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub fn link(&self, who: Who) -> Arc<Link> {
+        Arc::new(Link {
+            net: self.clone(),
+            who,
+            state: watch::Sender::default(),
+        })
+    }
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    cut: bool,
+    silent: bool,
+    /// Connections made before the last break are gone.
+    breaks: u64,
+}
+
+/// One party's way to the coordinator.
+pub struct Link {
+    net: Net,
+    who: Who,
+    state: watch::Sender<State>,
+}
+
+impl Link {
+    /// Breaks all connections and makes new ones impossible until [`Link::restore`].
+    pub fn cut(&self) {
+        self.state.send_modify(|s| {
+            s.cut = true;
+            s.breaks += 1;
+        });
+    }
+
+    /// Breaks all connections; new ones are possible at once.
+    pub fn blip(&self) {
+        self.state.send_modify(|s| s.breaks += 1);
+    }
+
+    /// Nothing gets through, nothing breaks, until [`Link::restore`].
+    pub fn silence(&self) {
+        self.state.send_modify(|s| s.silent = true);
+    }
+
+    pub fn restore(&self) {
+        self.state.send_modify(|s| {
+            s.cut = false;
+            s.silent = false;
+        });
+    }
+
+    /// A new connection.
+    pub async fn channel(&self, settings: &Settings) -> Result<Channel, String> {
+        let mut state = self.state.subscribe();
+        let now = *state
+            .wait_for(|s| !s.silent || s.cut)
+            .await
+            .map_err(|_| "the link is gone".to_owned())?;
+        if now.cut {
+            return Err("the link is cut".into());
+        }
+        let listener = self.net.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refused = || "connection refused".to_owned();
+        let listener = listener.ok_or_else(refused)?;
+        let (ours, mut near) = duplex(BUFFER);
+        let (mut far, io) = duplex(BUFFER);
+        let incoming = Incoming {
+            io,
+            who: self.who.clone(),
+        };
+        listener.send(Ok(incoming)).await.map_err(|_| refused())?;
+        let carry = async move { carry(&mut near, &mut far, state, now.breaks).await };
+        self.net.carriers.spawn_on(carry, &self.net.runtime);
+        let mut ours = Some(ours);
+        let connect = tower::service_fn(move |_| {
+            let io = ours.take().ok_or_else(|| io::Error::other("a connection is used once"));
+            async move { io.map(TokioIo::new) }
+        });
+        Endpoint::from_static("http://fleet")
+            .http2_keep_alive_interval(ms(settings.keepalive_interval_ms))
+            .keep_alive_timeout(ms(settings.keepalive_timeout_ms))
+            .keep_alive_while_idle(true)
+            .connect_with_connector(connect)
+            .await
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// Moves bytes both ways while the link is up.
+async fn carry(near: &mut DuplexStream, far: &mut DuplexStream, mut state: watch::Receiver<State>, breaks: u64) {
+    let copy = copy_bidirectional(near, far);
+    tokio::pin!(copy);
+    loop {
+        let now = *state.borrow_and_update();
+        if now.breaks != breaks {
+            return;
+        }
+        tokio::select! {
+            _ = &mut copy, if !now.silent => return,
+            changed = state.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// How an agent uses its link: every address leads to the one coordinator.
+pub struct LinkConnector {
+    pub link: Arc<Link>,
+    pub settings: Settings,
+}
+
+#[async_trait]
+impl Connector for LinkConnector {
+    async fn connect(&self, _: &str) -> Result<Channel, String> {
+        self.link.channel(&self.settings).await
+    }
+}

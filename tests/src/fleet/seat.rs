@@ -1,0 +1,263 @@
+//! The fleet's coordinator: the real one in a runtime of its own, over a store in memory that outlives it. Used
+//! by [`super::Fleet`].
+//!
+//! Invariant: killing it ends every task it ever spawned before the next one starts, as SIGKILL would; what it
+//! acknowledged is in the store.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use coordinator::{
+    api::{Access, cluster::ClusterFacts, default_namespace},
+    ca::authorizer::Attributes,
+    config::{Config, Options},
+    control,
+    http::metrics::Metrics,
+    run::Coordinator,
+    serve::start_services,
+    session::service::{Callers, Renewer},
+    store::{
+        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Watch,
+        keys::{self, Parsed},
+        memory::{MemoryOptions, MemoryStore},
+    },
+    tls,
+    world::{hub::Hub, record::PodRecord},
+};
+use proto::{
+    model::{Kind, Time},
+    wire,
+};
+use tokio::{runtime::Runtime, sync::oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Extensions, Status};
+
+use super::net::{Listener, Net, Who};
+
+const CLUSTER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+const INCARNATION: &str = "5d0a1c1e-0000-4000-8000-000000000001";
+/// Updates kept: all of a run, for the look back at its end.
+const HISTORY: usize = 4_000_000;
+
+/// Pods (uid) whose stop was ever to be written.
+pub type Stops = Arc<Mutex<HashSet<String>>>;
+
+/// A store that notes each stop record on its way in, before anybody can see it, and may have no room.
+struct Noting {
+    inner: Arc<MemoryStore>,
+    stops: Stops,
+    full: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Store for Noting {
+    async fn load(&self) -> Result<Snapshot, ReadError> {
+        self.inner.load().await
+    }
+    async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError> {
+        self.inner.get(key).await
+    }
+    async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {
+        self.inner.watch(after).await
+    }
+    async fn commit(&self, fence: &Fence, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(CommitError::Full("the fleet's disk".into()));
+        }
+        let stopped = changes.iter().filter_map(|c| {
+            let Parsed::Object { kind: Kind::Pod, .. } = keys::parse(&c.key) else {
+                return None;
+            };
+            let pod: PodRecord = serde_json::from_slice(c.value.as_ref()?).expect("a pod's record");
+            pod.stop.is_some().then_some(pod.uid)
+        });
+        let stopped: Vec<_> = stopped.collect();
+        if !stopped.is_empty() {
+            let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+            stops.extend(stopped);
+        }
+        self.inner.commit(fence, changes).await
+    }
+    async fn take_term(&self, incarnation: &str, holder: &str) -> Result<Fence, CommitError> {
+        self.inner.take_term(incarnation, holder).await
+    }
+    fn newest(&self) -> Rv {
+        self.inner.newest()
+    }
+}
+
+/// A store with a cluster and its nodes, as `init` and joining leave it.
+pub async fn new_store(nodes: &[String]) -> Arc<MemoryStore> {
+    let options = MemoryOptions {
+        history: HISTORY,
+        ..MemoryOptions::default()
+    };
+    let store = Arc::new(MemoryStore::new(options));
+    let fence = store.take_term(INCARNATION, "init").await.expect("a term");
+    let meta = format!("{{\"cluster\":\"{CLUSTER}\",\"incarnation\":\"{INCARNATION}\",\"addresses\":[\"c1:7443\"]}}");
+    let first = vec![
+        Change::put("meta/cluster", Expect::Absent, meta),
+        default_namespace(Time::now()),
+    ];
+    store.commit(&fence, first).await.expect("committed");
+    for name in nodes {
+        let node = format!("{{\"metadata\":{{\"name\":\"{name}\",\"uid\":\"uid-{name}\"}},\"spec\":{{}}}}");
+        let change = Change::put(keys::object(Kind::Node, "", name), Expect::Absent, node);
+        store.commit(&fence, vec![change]).await.expect("committed");
+    }
+    store
+}
+
+/// The names that connections carry are the truth here.
+struct Gate;
+
+impl Access for Gate {
+    fn caller(&self, extensions: &Extensions) -> Result<String, Status> {
+        match extensions.get::<Who>() {
+            Some(Who::User(name)) => Ok(format!("user/{name}")),
+            Some(Who::Node(name)) => Ok(format!("agent/{name}")),
+            None => Err(Status::unauthenticated("a connection without a name")),
+        }
+    }
+
+    fn allow(&self, extensions: &Extensions, _: &Attributes<'_>) -> Result<(), Status> {
+        match extensions.get::<Who>() {
+            Some(Who::User(_)) => Ok(()),
+            _ => Err(Status::permission_denied("only users administer")),
+        }
+    }
+}
+
+impl Callers for Gate {
+    fn node(&self, extensions: &Extensions) -> Result<String, Status> {
+        match extensions.get::<Who>() {
+            Some(Who::Node(name)) => Ok(name.clone()),
+            _ => Err(Status::permission_denied("only agents open sessions")),
+        }
+    }
+
+    fn still_valid(&self, _: &Extensions) -> Result<(), Status> {
+        // A connection keeps its name for life.
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Renewer for Gate {
+    async fn renew(&self, _: &Extensions, _: &[u8]) -> Result<wire::Issued, Status> {
+        Err(Status::unimplemented("this fleet has no certificates"))
+    }
+}
+
+/// A coordinator that leads.
+pub struct Seat {
+    runtime: Runtime,
+    /// It listens as long as it lives, even when connections go to another one.
+    _listener: Listener,
+    deposed: Arc<AtomicBool>,
+    pub hub: Arc<Hub>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What a coordinator is made of.
+pub struct Making<'a> {
+    pub dir: &'a Path,
+    pub options: Options,
+    pub control: control::Settings,
+    pub store: Arc<MemoryStore>,
+    pub stops: Stops,
+    /// The store has no room while this holds.
+    pub full: Arc<AtomicBool>,
+    pub net: &'a Net,
+    /// Where it says why it ended, if it ends by itself.
+    pub ended: Arc<Mutex<Vec<String>>>,
+}
+
+impl Seat {
+    /// Starts, takes the term, and listens.
+    pub async fn start(making: Making<'_>) -> Self {
+        let Making {
+            dir,
+            options,
+            control,
+            store,
+            stops,
+            full,
+            net,
+            ended,
+        } = making;
+        let config = Config::new(Options {
+            data_dir: Some(dir.to_owned()),
+            http: Some(([127, 0, 0, 1], 0).into()),
+            ..options
+        })
+        .expect("a configuration");
+        let (listener, incoming) = net.listen();
+        let deposed = Arc::new(AtomicBool::new(false));
+        let may_end = deposed.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("coordinator")
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (tell, told) = oneshot::channel();
+        runtime.spawn(async move {
+            let store = Arc::new(Noting {
+                inner: store,
+                stops,
+                full,
+            });
+            let mut coordinator = Coordinator::start(config, store).await.expect("starts");
+            let facts = ClusterFacts {
+                cluster_id: CLUSTER.into(),
+                coordinators: vec!["c1:7443".into()],
+            };
+            let routes = start_services(&mut coordinator, Arc::new(Gate), facts, control).expect("services");
+            let stopping = coordinator.stopping();
+            coordinator.spawn("serving sessions", async move {
+                tls::session_server()
+                    .add_routes(routes)
+                    .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopping.cancelled_owned())
+                    .await
+                    .map_err(|e| e.to_string())
+            });
+            let _ = tell.send((coordinator.hub().clone(), coordinator.metrics().clone()));
+            let result = coordinator.run(std::future::pending()).await;
+            if !may_end.load(Ordering::SeqCst) {
+                let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                ended.push(format!("the coordinator: {result:?}"));
+            }
+        });
+        let (hub, metrics) = told.await.expect("the coordinator starts");
+        Self {
+            runtime,
+            _listener: listener,
+            deposed,
+            hub,
+            metrics,
+        }
+    }
+
+    /// Another one takes the term; this one may end by itself when it meets the new fence.
+    pub fn depose(&self) {
+        self.deposed.store(true, Ordering::SeqCst);
+    }
+
+    /// As SIGKILL: returns once nothing of it runs any more.
+    pub async fn kill(self) {
+        super::end(self.runtime).await;
+    }
+
+    /// Ends it without waiting for it.
+    pub fn abandon(self) {
+        self.runtime.shutdown_background();
+    }
+}

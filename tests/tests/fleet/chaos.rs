@@ -1,0 +1,208 @@
+//! Convergence: controllers come, change and go while everything fails; then the faults end, and the fleet is
+//! exactly what was acknowledged.
+
+use std::time::{Duration, Instant};
+
+use agent::runtime::fake::{Failure, ImageScript, Op};
+use futures::FutureExt as _;
+use harness::fleet::{Admin, Asked, Fleet, Wanted};
+use tonic::Code;
+
+use crate::{PATIENCE, long, random::Random};
+
+const IMAGES: [&str; 3] = ["a:1", "b:1", "c:1"];
+
+const OPS: [Op; 8] = [
+    Op::List,
+    Op::Inspect,
+    Op::Image,
+    Op::Pull,
+    Op::Create,
+    Op::Start,
+    Op::Stop,
+    Op::Remove,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_failed_the_fleet_becomes_what_was_asked_for() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .init();
+    }
+    let seeds = match std::env::var("FLEET_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("FLEET_SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) if long() => 1000..1300,
+        Err(_) => 1..6,
+    };
+    for seed in seeds {
+        let start = Instant::now();
+        let run = std::panic::AssertUnwindSafe(run(seed)).catch_unwind();
+        if run.await.is_err() {
+            panic!("failed with FLEET_SEED={seed}");
+        }
+        println!("seed {seed}: {:?}", start.elapsed());
+    }
+}
+
+async fn run(seed: u64) {
+    let mut random = Random::new(seed);
+    let agents = 1 + random.below(if long() { 8 } else { 5 });
+    let steps = 20 + random.below(if long() { 160 } else { 40 });
+    let mut fleet = Fleet::of(agents).start().await;
+
+    let (admin, choices) = (fleet.admin(), Random::new(seed ^ 0xadd1));
+    let asking = tokio::spawn(ask(admin, choices, steps / 3 + 3));
+    for _ in 0..steps {
+        fault(&mut fleet, &mut random).await;
+        tokio::time::sleep(random.millis(40)).await;
+    }
+    for host in &fleet.hosts {
+        for image in IMAGES {
+            host.engine.script(image, ImageScript::default());
+        }
+        for op in OPS {
+            host.engine.set_latency(op, Duration::ZERO);
+        }
+    }
+    fleet.heal().await;
+    let asked = asking.await.expect("every answer is as it should be");
+    fleet
+        .until("the fleet is what was asked for", PATIENCE, |f| f.converged(&asked))
+        .await;
+    // Nothing more is done now, and so it stays.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fleet.converged(&asked), Ok(()), "the fleet does not stay as it was");
+    assert_eq!(fleet.crimes().await, Vec::<String>::new());
+}
+
+/// Asks for this and that; returns what was acknowledged.
+async fn ask(mut admin: Admin, mut random: Random, times: usize) -> Asked {
+    let mut asked = Asked::new();
+    for _ in 0..times {
+        let name = format!("rc{}", random.below(4));
+        let replicas = i32::try_from(random.below(7)).expect("small");
+        match asked.get(&name).copied() {
+            None => {
+                let images = (0..=random.below(2)).filter_map(|_| random.pick(&IMAGES).map(|i| (*i).to_owned()));
+                let wanted = Wanted {
+                    images: images.collect(),
+                    name: name.clone(),
+                    replicas,
+                };
+                admin.create(&wanted).await.expect("a name that is free");
+                asked.insert(name, replicas);
+            }
+            Some(_) if random.once_in(6) => {
+                admin.delete(&name).await.expect("a controller that is there");
+                asked.remove(&name);
+            }
+            Some(_) if random.once_in(6) => {
+                let pods = admin.pods().await.expect("a list");
+                if let Some(pod) = random.pick(&pods)
+                    && let Err(status) = admin.delete_pod(pod).await
+                {
+                    assert_eq!(status.code(), Code::NotFound, "{status}");
+                }
+            }
+            Some(before) => {
+                let reply = admin.scale(&name, replicas).await.expect("a controller that is there");
+                assert_eq!(
+                    (reply.previous_replicas, reply.replicas),
+                    (before, replicas),
+                    "of {name}"
+                );
+                asked.insert(name, replicas);
+            }
+        }
+        tokio::time::sleep(random.millis(60)).await;
+    }
+    asked
+}
+
+/// One thing goes wrong, or is put right.
+async fn fault(fleet: &mut Fleet, random: &mut Random) {
+    let kind = random.below(18);
+    if kind == 16 {
+        return fleet.set_full(random.once_in(3));
+    }
+    if kind == 17 {
+        return if random.once_in(2) {
+            fleet.depose_coordinator().await;
+        } else {
+            fleet.kill_deposed().await;
+        };
+    }
+    if kind == 0 {
+        if fleet.coordinated() {
+            fleet.kill_coordinator().await;
+        } else {
+            fleet.start_coordinator().await;
+        }
+        return;
+    }
+    if !fleet.coordinated() && random.once_in(3) {
+        fleet.start_coordinator().await;
+    }
+    let n = random.below(fleet.hosts.len());
+    let host = &mut fleet.hosts[n];
+    let containers = host.engine.containers();
+    match kind {
+        1 | 2 if host.runs() => host.kill().await,
+        1..=3 => host.start(),
+        4 => host.link.cut(),
+        5 => host.link.silence(),
+        6 => host.link.restore(),
+        7 => host.link.blip(),
+        8 => host.engine.set_unavailable(Some("it is away")),
+        9 => host.engine.set_unavailable(None),
+        10 => {
+            if let Some(container) = random.pick(&containers) {
+                host.engine.kill_behind_back(&container.id);
+            }
+        }
+        11 => {
+            if let Some(container) = random.pick(&containers) {
+                host.engine.remove_behind_back(&container.id);
+            }
+        }
+        12 if random.once_in(3) => host.engine.restart(),
+        12 | 13 => {
+            for _ in 0..=random.below(4) {
+                let failure = match random.below(3) {
+                    0 => Failure::lost(),
+                    1 => Failure::lost_reply(),
+                    _ => Failure::refused("it does not want to"),
+                };
+                host.engine.fail_next(OPS[random.below(OPS.len())], failure);
+            }
+        }
+        14 => {
+            let op = OPS[random.below(OPS.len())];
+            let latency = if random.once_in(2) {
+                random.millis(80)
+            } else {
+                Duration::ZERO
+            };
+            host.engine.set_latency(op, latency);
+        }
+        _ => {
+            let script = match random.below(7) {
+                0 => ImageScript::absent("no such image"),
+                1 => ImageScript::slow_pull(random.millis(60)),
+                2 => ImageScript::exits(i32::from(random.once_in(2)), random.millis(60)),
+                3 => ImageScript::refuses_create("it cannot be made"),
+                4 => ImageScript::refuses_start("it cannot be started"),
+                5 => ImageScript {
+                    stop_takes: random.millis(100),
+                    ..ImageScript::default()
+                },
+                _ => ImageScript::default(),
+            };
+            host.engine.script(IMAGES[random.below(IMAGES.len())], script);
+        }
+    }
+}
