@@ -191,11 +191,20 @@ impl Recorder<'_> {
         let (now_ms, recheck_ms) = (self.now_ms, self.settings.image_recheck_ms);
         match &mut entry.image {
             Image::Failed {
+                never: true,
                 retry_at_ms,
                 recheck_at_ms,
-                never,
                 ..
-            } if *never || now_ms < *retry_at_ms => *recheck_at_ms = now_ms.saturating_add(recheck_ms),
+            } => {
+                // It is never pulled: looking again is all there is to do, and that in its own time.
+                *recheck_at_ms = now_ms.saturating_add(recheck_ms);
+                *retry_at_ms = *recheck_at_ms;
+            }
+            Image::Failed {
+                retry_at_ms,
+                recheck_at_ms,
+                ..
+            } if now_ms < *retry_at_ms => *recheck_at_ms = now_ms.saturating_add(recheck_ms),
             _ if policy == PullPolicy::Never => {
                 let words = format!("container image {image:?} is not present with pull policy of Never");
                 self.notes.push(Note::warning("ErrImageNeverPull", words.clone()));

@@ -82,6 +82,34 @@ fn pull_policies() {
 }
 
 #[test]
+fn an_absent_image_is_looked_for_in_its_own_time_whatever_the_policy() {
+    for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
+        let mut pod = Pod::new(with(RestartPolicy::Always, Some(policy)));
+        let (mut now, mut asked) = (NOW, 0);
+        // An hour, with nobody to pull from.
+        while now < NOW + 3_600_000 {
+            let s = pod.step(&[], now);
+            let Some(action) = s.actions.first().cloned() else {
+                now = s.wake_at_ms.expect("a wake-up");
+                continue;
+            };
+            asked += 1;
+            assert!(
+                asked <= 400,
+                "{policy:?}: asked {asked} times in {} s",
+                (now - NOW) / 1000
+            );
+            let outcome = match action {
+                Action::CheckImage { .. } => Outcome::Image(None),
+                _ => Outcome::Failed(RuntimeError::Refused("no registry".into())),
+            };
+            pod.record(&action, outcome, now);
+        }
+        assert!(asked >= 12, "{policy:?}: asked only {asked} times");
+    }
+}
+
+#[test]
 fn image_backoff_doubles_and_heals_when_the_image_appears() {
     let mut pod = Pod::new(desired(&["c"]));
     let mut now = NOW;
