@@ -43,6 +43,7 @@ impl Engine {
     }
 
     /// All containers of a cluster, by name.
+    #[track_caller]
     pub fn containers(&self, cluster: &str) -> Vec<Container> {
         let filter = format!("label=io.wharfinger.cluster={cluster}");
         let format =
@@ -73,12 +74,15 @@ impl Engine {
         self.containers(cluster).into_iter().filter(|c| c.running).collect()
     }
 
-    /// Removes what a cluster left, by its label.
+    /// Removes what a cluster left, by its label. Called where a test may have failed: an engine that does not
+    /// answer must not make a second panic of it, which would leave everything behind.
     pub fn clean(&self, cluster: &str) {
-        let ids: Vec<String> = self.containers(cluster).into_iter().map(|c| c.id).collect();
+        let filter = format!("label=io.wharfinger.cluster={cluster}");
+        let ids = self.docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]).stdout;
+        let ids: Vec<&str> = ids.lines().collect();
         for chunk in ids.chunks(50) {
             let mut args = vec!["rm", "-f"];
-            args.extend(chunk.iter().map(String::as_str));
+            args.extend(chunk);
             let _ = self.docker(&args);
         }
     }
@@ -90,12 +94,19 @@ pub struct OwnEngine {
     dir: tempfile::TempDir,
     namespace: String,
     child: Option<Child>,
+    /// More arguments of dockerd.
+    more: Vec<String>,
     pub engine: Engine,
 }
 
 impl OwnEngine {
     /// `name` must be unique among the tests: it names the network namespace.
     pub fn start(name: &str) -> Self {
+        Self::with(name, &[])
+    }
+
+    /// As [`Self::start`], with more arguments of dockerd.
+    pub fn with(name: &str, more: &[&str]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("wharf-engine-")
             .tempdir()
@@ -106,6 +117,7 @@ impl OwnEngine {
             dir,
             namespace,
             child: None,
+            more: more.iter().map(|&a| a.to_owned()).collect(),
             engine: Engine { host },
         };
         own.ip(&["netns", "add", &own.namespace]).ok();
@@ -144,6 +156,7 @@ impl OwnEngine {
                 "--ip-masq=false",
                 "--shutdown-timeout=5",
             ])
+            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)

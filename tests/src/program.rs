@@ -5,6 +5,13 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 /// Path of one of our programs: it lies beside this test's executable (`make test` builds all first).
@@ -42,11 +49,29 @@ impl Output {
     }
 }
 
-/// Runs a command to its end.
+/// Longest a command may take to its end: one that should refuse and serves instead must not hold the test.
+const LONGEST: Duration = Duration::from_secs(90);
+
+/// Runs a command to its end; killed, and the test failed, when that does not come.
+#[track_caller]
 pub fn run(command: &mut Command) -> Output {
-    let out = command
+    let child = command
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    let (sender, ended) = mpsc::channel();
+    let waiting = std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let out = ended.recv_timeout(LONGEST);
+    if out.is_err() {
+        // Nobody else waits for it, so the pid is still its own.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    let _ = waiting.join();
+    let out = out
+        .unwrap_or_else(|_| panic!("{command:?} did not end within {LONGEST:?}"))
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     Output {
         code: out.status.code().unwrap_or(-1),
@@ -91,9 +116,8 @@ impl Background {
 
     /// SIGTERM, and its end awaited.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = nix::unistd::Pid::from_raw(self.pid());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
-        let limit = std::time::Duration::from_secs(30);
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("SIGTERM");
+        let limit = Duration::from_secs(30);
         crate::wait::eventually_within(limit, "end after SIGTERM", || {
             self.ended().ok_or_else(|| self.log_text())
         })

@@ -36,6 +36,7 @@ fn bad_tokens_get_one_clear_line_and_change_nothing() {
     let mut cluster = Cluster::start();
     let good = cluster.token(&[]);
     let refused = "the join token was refused";
+    let untouched = cluster.json(&["token", "list"]);
 
     let mut tampered = good.clone();
     tampered.replace_range(20..21, if &good[20..21] == "x" { "y" } else { "x" });
@@ -48,6 +49,7 @@ fn bad_tokens_get_one_clear_line_and_change_nothing() {
         assert!(line.contains(words), "{words}: {line}");
         assert!(!line.contains(&good[60..80]), "the token is not echoed: {line}");
     }
+    assert_eq!(cluster.json(&["token", "list"]), untouched, "no use was counted");
 
     let expired = cluster.token(&["--ttl", "1s"]);
     let made = std::time::Instant::now();
@@ -80,6 +82,10 @@ fn bad_tokens_get_one_clear_line_and_change_nothing() {
         "{line}"
     );
     assert_eq!(node_names(&cluster), ["first"]);
+
+    // What was only guessed at is as good as new.
+    cluster.spawn_agent("last", Some(&good));
+    cluster.node_ready("last");
 }
 
 #[test]
@@ -87,11 +93,24 @@ fn an_agent_waits_for_a_coordinator_that_is_not_there() {
     let mut cluster = Cluster::start();
     let token = cluster.token(&[]);
     cluster.kill_coordinator();
+    let begun = std::time::Instant::now();
     cluster.spawn_agent("early", Some(&token));
-    eventually("it says that it waits", || {
+    let pauses = eventually("it says three times for how long it waits", || {
         let log = cluster.agent_log("early");
-        if log.contains("127.0.0.1") { Ok(()) } else { Err(log) }
+        let pauses: Vec<u64> = log
+            .lines()
+            .filter(|l| l.contains("cannot join yet") && l.contains("127.0.0.1"))
+            .filter_map(|l| l.split_once("next attempt in ")?.1.split(' ').next()?.parse().ok())
+            .collect();
+        if pauses.len() >= 3 { Ok(pauses) } else { Err(log) }
     });
+    // 500 ms, doubling, each ±50 %.
+    assert!(pauses[0] >= 250 && pauses[1] >= 500 && pauses[2] >= 1000, "{pauses:?}");
+    let waited = begun.elapsed();
+    assert!(
+        waited >= Duration::from_millis(pauses[0] + pauses[1]),
+        "{waited:?} {pauses:?}"
+    );
     cluster.start_coordinator();
     cluster.node_ready("early");
 }

@@ -29,9 +29,11 @@ fn coordinator_killed_while_scaling_to_60() {
     cluster.join(&["n1", "n2", "n3"]);
     cluster.create(&controller("web", 0, &["serve"])).ok();
     cluster.wharf(&["scale", "rc", "web", "--replicas=60"]).ok();
-    // Killed three times on the way up, each time with some containers running and more on their way.
+    // Killed at once after that answer, then three times on the way up, with some containers running and more on
+    // their way, each time at once after another acknowledged write.
     let mut seen = BTreeMap::new();
-    for running in [5, 20, 40] {
+    let mut acknowledged = Vec::new();
+    for running in [0, 5, 20, 40] {
         eventually(&format!("{running} containers run"), || {
             let n = cluster.running().len();
             if n >= running {
@@ -41,11 +43,19 @@ fn coordinator_killed_while_scaling_to_60() {
             }
         });
         seen.extend(ids(&cluster.running()));
+        if running > 0 {
+            let name = format!("at-{running}");
+            cluster.wharf(&["create", "namespace", &name]).ok();
+            acknowledged.push(name);
+        }
         cluster.kill_coordinator();
         cluster.start_coordinator();
+        let rc = &cluster.items("rc")[0];
+        assert_eq!(rc["spec"]["replicas"], 60, "the acknowledged scale is kept");
+        for name in &acknowledged {
+            cluster.wharf(&["get", "namespace", name]).ok();
+        }
     }
-    let rc = &cluster.items("rc")[0];
-    assert_eq!(rc["spec"]["replicas"], 60, "the acknowledged scale is kept");
     cluster.settled(60);
     let end = ids(&cluster.running());
     for (name, id) in &seen {
@@ -95,6 +105,23 @@ fn coordinator_away_for_many_heartbeats() {
             Err(format!("{running:?}"))
         }
     });
+    // Another one crashes while its agent is away too: what is to run is on the agent's disk.
+    let second = before
+        .iter()
+        .find(|c| c.node != victim.node)
+        .expect("a pod on the other node");
+    cluster.kill_agent(&second.node);
+    cluster.options.engine.docker(&["kill", &second.id]).ok();
+    cluster.spawn_agent(&second.node, None);
+    eventually("the restarted agent restarts it from its ledger", || {
+        let running = cluster.running();
+        let back = running.iter().any(|c| c.pod == second.pod && c.id != second.id);
+        if running.len() == 4 && back {
+            Ok(())
+        } else {
+            Err(format!("{running:?}"))
+        }
+    });
     // At 300 ms a heartbeat this is more than ten.
     eventually("ten heartbeats pass", || {
         if away.elapsed() > Duration::from_millis(3300) {
@@ -103,12 +130,14 @@ fn coordinator_away_for_many_heartbeats() {
             Err(String::new())
         }
     });
-    let others =
-        |all: &[Container]| -> Vec<Container> { all.iter().filter(|c| c.pod != victim.pod).cloned().collect() };
+    let others = |all: &[Container]| -> Vec<Container> {
+        let crashed = [&victim.pod, &second.pod];
+        all.iter().filter(|c| !crashed.contains(&&c.pod)).cloned().collect()
+    };
     assert_eq!(others(&cluster.running()), others(&before), "the others run on");
     cluster.start_coordinator();
-    eventually("the restart is reported afterwards", || match restarts(&cluster) {
-        1 => Ok(()),
+    eventually("both restarts are reported afterwards", || match restarts(&cluster) {
+        2 => Ok(()),
         n => Err(format!("{n} restarts")),
     });
     cluster.node_ready("n1");
@@ -151,18 +180,52 @@ fn docker_restarted_under_the_agent() {
 }
 
 #[test]
+fn docker_restarted_beside_its_containers() {
+    let mut own = OwnEngine::with("beside", &["--live-restore"]);
+    let mut cluster = Cluster::with(Options {
+        engine: own.engine.clone(),
+        ..Options::default()
+    });
+    cluster.join(&["n1"]);
+    cluster.create(&controller("web", 3, &["serve"])).ok();
+    cluster.settled(3);
+    let before = ids(&cluster.running());
+    own.down(Signal::SIGTERM);
+    eventually("the node says that Docker is away", || {
+        match cluster.node_condition("n1") {
+            (status, reason) if status == "False" && reason == "DockerUnavailable" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    own.up();
+    cluster.node_ready("n1");
+    cluster.settled(3);
+    assert_eq!(ids(&cluster.running()), before, "all are adopted");
+    assert_eq!(restarts(&cluster), 0);
+    drop(cluster);
+}
+
+#[test]
 fn containers_removed_and_killed_behind_our_back() {
     let mut cluster = Cluster::start();
     cluster.join(&["n1"]);
-    cluster.create(&controller("web", 2, &["serve"])).ok();
-    cluster.settled(2);
+    cluster.create(&controller("web", 3, &["serve"])).ok();
+    cluster.settled(3);
     let before = cluster.running();
     cluster.options.engine.docker(&["rm", "-f", &before[0].id]).ok();
     cluster.options.engine.docker(&["kill", &before[1].id]).ok();
-    eventually("both are put back", || {
+    // The third one while the agent is away: it finds nothing but the gap.
+    cluster.kill_agent("n1");
+    cluster.options.engine.docker(&["rm", "-f", &before[2].id]).ok();
+    cluster.spawn_agent("n1", None);
+    eventually("all are put back", || {
         let running = cluster.running();
-        let new = running.iter().filter(|c| before.iter().all(|b| b.id != c.id)).count();
-        if running.len() == 2 && new == 2 && cluster.ready_pods().len() == 2 {
+        // In the same pods: their controller has nothing to replace.
+        let new = running
+            .iter()
+            .filter(|c| before.iter().any(|b| b.pod == c.pod) && before.iter().all(|b| b.id != c.id))
+            .count();
+        if running.len() == 3 && new == 3 && cluster.ready_pods().len() == 3 {
             Ok(())
         } else {
             Err(format!("{running:?}"))
@@ -180,7 +243,7 @@ fn containers_removed_and_killed_behind_our_back() {
         };
         // `rm -f` kills first: which of the two is seen depends on who is faster.
         let removed = says(&before[0].pod, "removed behind") || says(&before[0].pod, "signal 9");
-        if removed && says(&before[1].pod, "signal 9") {
+        if removed && says(&before[1].pod, "signal 9") && says(&before[2].pod, "removed behind") {
             Ok(())
         } else {
             Err(format!("{events:#?}"))

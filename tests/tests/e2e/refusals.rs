@@ -3,6 +3,22 @@
 use harness::{Cluster, cluster::controller};
 use serde_json::json;
 
+const MISSPELT: &str = r"apiVersion: v1
+kind: ReplicationController
+metadata:
+  name: misspelt
+spec:
+  replica: 2
+  selector: {app: misspelt}
+  template:
+    metadata:
+      labels: {app: misspelt}
+    spec:
+      containers:
+        - name: app
+          image: wharf-test-app:1
+";
+
 #[test]
 fn refused_with_object_and_field() {
     let cluster = Cluster::start();
@@ -63,6 +79,26 @@ fn refused_with_object_and_field() {
     assert!(
         line.contains("spec.template.spec.containers[0].imagee") && line.contains("`image`"),
         "{line}"
+    );
+
+    // As a user writes it: the line says where in the file.
+    let file = cluster.dir().join("misspelt.yaml");
+    let file = file.to_str().expect("a UTF-8 path");
+    std::fs::write(file, MISSPELT).expect("a manifest");
+    let line = cluster.wharf(&["create", "-f", file]).refused(1);
+    assert_eq!(
+        line,
+        format!(
+            "error: {file}:6:3: replicationcontroller \"misspelt\": spec.replica: unknown field; did you mean `replicas`?"
+        )
+    );
+
+    let absent = cluster.dir().join("absent.json");
+    std::fs::write(&absent, controller("absent", 0, &["serve"]).to_string()).expect("a manifest");
+    let absent = absent.to_str().expect("a UTF-8 path");
+    assert_eq!(
+        cluster.wharf(&["delete", "-f", absent]).refused(1),
+        "error: replicationcontrollers \"absent\" not found"
     );
 
     let names: Vec<_> = cluster
