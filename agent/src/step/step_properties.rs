@@ -247,8 +247,10 @@ impl Life {
                 "{action:?} repeated too soon"
             );
         }
+        let mut in_vain = true;
         let outcome = match self.fail.pop() {
             Some((takes_effect, refused)) => {
+                in_vain = !takes_effect;
                 if takes_effect {
                     self.perform(action);
                 }
@@ -261,7 +263,8 @@ impl Life {
             }
             None => self.perform(action),
         };
-        if matches!(outcome, Outcome::Failed(_)) {
+        // A failure whose effect is seen is no reason to wait: if somebody undoes the effect, it is put back.
+        if in_vain && matches!(outcome, Outcome::Failed(_)) {
             self.failed_at.insert(key, self.now_ms);
         } else {
             self.failed_at.remove(&key);
