@@ -175,7 +175,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn new(agents: usize) -> Builder {
+    /// A fleet of so many hosts, to be started.
+    pub fn of(agents: usize) -> Builder {
         Builder::new(agents)
     }
 

@@ -20,7 +20,7 @@ fn web(replicas: i32) -> Wanted {
 
 /// A fleet with one controller, at rest.
 async fn at_rest(agents: usize, replicas: i32, patience: Duration) -> (Fleet, Asked) {
-    let fleet = Fleet::new(agents).start().await;
+    let fleet = Fleet::of(agents).start().await;
     fleet
         .until("all nodes are ready", patience, |f| f.converged(&Asked::new()))
         .await;
