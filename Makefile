@@ -19,7 +19,7 @@ test: ## install and start what the tests need (Docker), run them all
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	$(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
 
-test-long: ## many kills, random faults, many seeds
+test-long: ## as test, with hundreds of seeds of faults, a larger fleet and more cases a property
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
 	cargo build --workspace --bins

@@ -448,6 +448,23 @@ async fn a_newer_term_in_the_world_ends_the_session() {
 }
 
 #[tokio::test]
+async fn a_deposed_coordinator_assigns_nothing_to_who_comes_now() {
+    let rig = Rig::new().await;
+    rig.base.node("n1").await;
+    rig.base.pod("a", "n1").await;
+    // The world shows the other's term before this process has noticed what that means.
+    crate::leader::take(&rig.base.hub, super::testing::INCARNATION, "other")
+        .await
+        .unwrap();
+    let mut agent = rig.connect("n1", hello()).await;
+    agent.welcome().await;
+    match agent.next().await.unwrap() {
+        Some(down::Message::Goodbye(goodbye)) => assert_eq!(goodbye.reason(), Reason::Demoted),
+        other => panic!("a revision of the other's term under the old fence: {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn docker_words_reach_the_node_and_go_again() {
     let mut rig = Rig::new().await;
     rig.base.node("n1").await;

@@ -25,7 +25,14 @@ use super::{
     registry::{Handle, Kick},
     service::Outgoing,
 };
-use crate::store::{CommitError, Fence, Rv};
+use crate::{
+    store::{CommitError, Fence, Rv},
+    world::World,
+};
+
+fn demoted() -> End {
+    End::Goodbye(Reason::Demoted, "another coordinator leads".into())
+}
 
 /// Serves one stream of the agent of `node`.
 pub async fn serve<S>(shared: Arc<Sessions>, node: String, mut inbound: S, out: Outgoing)
@@ -128,13 +135,17 @@ impl Session {
     /// Answers the digest in Hello, then what the agent observes beyond its assignments.
     async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
         let node = self.handle.node.clone();
-        let (revision, (wanted, missing), strays) = self.shared.hub.read(|w| {
+        let (revision, newer, (wanted, missing), strays) = self.shared.hub.read(|w| {
             (
                 w.rv,
+                self.deposed(w),
                 assignments::desired(w, &node, &Desired::new()),
                 hello::strays(w, &node, hello, lineage),
             )
         });
+        if newer {
+            return Err(demoted());
+        }
         let unchanged = hello.fence.is_some() && hello.digest == assignments::digest(&wanted);
         let (kind, applies_to, delta) = if unchanged {
             (wire::assignments::Kind::Unchanged, Rv(hello.revision), Delta::default())
@@ -170,6 +181,12 @@ impl Session {
             stop: delta.stop,
             forget: delta.forget,
         }))
+    }
+
+    /// Whether this world has seen another leadership after this session's: nothing of it may be said under this
+    /// fence, for an agent that accepted it would take every later leader's store for an older copy.
+    fn deposed(&self, world: &World) -> bool {
+        world.terms.last_key_value().is_some_and(|(t, _)| *t > self.fence.term)
     }
 
     async fn run<S>(&mut self, inbound: &mut S) -> End
@@ -252,12 +269,12 @@ impl Session {
 
     fn change(&mut self) -> Result<Option<Down>, End> {
         let node = &self.handle.node;
-        let (revision, newer, (mut wanted, missing)) = self.shared.hub.read(|w| {
-            let newer = w.terms.last_key_value().is_some_and(|(t, _)| *t > self.fence.term);
-            (w.rv, newer, assignments::desired(w, node, &self.sent))
-        });
+        let (revision, newer, (mut wanted, missing)) = self
+            .shared
+            .hub
+            .read(|w| (w.rv, self.deposed(w), assignments::desired(w, node, &self.sent)));
         if newer {
-            return Err(End::Goodbye(Reason::Demoted, "another coordinator leads".into()));
+            return Err(demoted());
         }
         self.handle.incomplete.store(missing, Ordering::Relaxed);
         for (uid, stop) in &self.strays {
@@ -357,7 +374,7 @@ impl Session {
             Err(FlushError::Contended(what)) => Err(End::Goodbye(Reason::Resync, what)),
             Err(FlushError::Commit(e @ CommitError::Fenced { .. })) => {
                 self.shared.fail(e);
-                Err(End::Goodbye(Reason::Demoted, "another coordinator leads".into()))
+                Err(demoted())
             }
             Err(FlushError::Commit(e)) => {
                 self.shared.fail(e);

@@ -175,6 +175,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// A fleet of so many hosts, to be started.
     pub fn of(agents: usize) -> Builder {
         Builder::new(agents)
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use agent::runtime::fake::{Failure, ImageScript, Op};
-use futures::FutureExt as _;
+use futures::{StreamExt as _, stream};
 use harness::fleet::{Admin, Asked, Fleet, Wanted};
 use tonic::Code;
 
@@ -38,17 +38,20 @@ async fn whatever_failed_the_fleet_becomes_what_was_asked_for() {
         Err(_) if long() => 1000..1300,
         Err(_) => 1..6,
     };
-    for seed in seeds {
-        let start = Instant::now();
-        let run = std::panic::AssertUnwindSafe(run(seed)).catch_unwind();
-        if run.await.is_err() {
-            panic!("failed with FLEET_SEED={seed}");
+    let at_once = if long() { 4 } else { 1 };
+    let runs = stream::iter(seeds).map(|seed| async move { (seed, tokio::spawn(run(seed)).await) });
+    let mut runs = std::pin::pin!(runs.buffer_unordered(at_once));
+    while let Some((seed, result)) = runs.next().await {
+        match result {
+            Ok(took) => println!("seed {seed}: {took:?}"),
+            Err(_) => panic!("failed with FLEET_SEED={seed}"),
         }
-        println!("seed {seed}: {:?}", start.elapsed());
     }
 }
 
-async fn run(seed: u64) {
+/// One fleet and its schedule; returns how long it took.
+async fn run(seed: u64) -> Duration {
+    let start = Instant::now();
     let mut random = Random::new(seed);
     let agents = 1 + random.below(if long() { 8 } else { 5 });
     let steps = 20 + random.below(if long() { 160 } else { 40 });
@@ -77,6 +80,7 @@ async fn run(seed: u64) {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(fleet.converged(&asked), Ok(()), "the fleet does not stay as it was");
     assert_eq!(fleet.crimes().await, Vec::<String>::new());
+    start.elapsed()
 }
 
 /// Asks for this and that; returns what was acknowledged.
