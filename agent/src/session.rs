@@ -76,6 +76,8 @@ pub enum End {
     Denied(String),
     /// Connection or coordinator failed.
     Lost(String),
+    /// No connection came about.
+    Unreached(String),
     /// The certificate was renewed.
     Renewed,
     Stopping,
@@ -97,6 +99,10 @@ pub async fn run(links: &mut Links, address: &str, channel: Channel) -> End {
 type Never = std::convert::Infallible;
 
 fn failed(status: &Status) -> End {
+    // A status with a source was made on this side: the connection failed.
+    if let Some(source) = std::error::Error::source(status) {
+        return End::Lost(proto::credentials::root_cause(source));
+    }
     let words = status.message().to_owned();
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition => End::Denied(words),

@@ -21,7 +21,7 @@ use crate::{
     identity::{self, EnrolError, EnrolOptions, EnrolTimes, Identity, renew},
     join::{Connector, Join, TlsConnector},
     program::Wiring,
-    runtime::docker::{DockerRuntime, DockerSettings, Scope},
+    runtime::docker::{DockerRuntime, DockerSettings, Scope, docker_endpoint},
     settings::{Settings, ms},
 };
 
@@ -38,6 +38,11 @@ async fn make(options: &Options) -> Result<Wiring, AgentError> {
         host.capacity = parse_capacity(text).map_err(|e| usage(&e))?;
     }
     let probe = HostProbe::new(host).map_err(|e| usage(&e))?;
+
+    // Before joining: a mistake here must not cost one of the token's uses.
+    if let Some(docker) = &options.docker_host {
+        docker_endpoint(docker).map_err(|e| AgentError::Usage(format!("--docker-host: {e}")))?;
+    }
 
     let identity = who(options).await?;
     let scope = Scope {
@@ -90,7 +95,7 @@ async fn who(options: &Options) -> Result<Identity, AgentError> {
         Some(name) => name.clone(),
         None => hostname()?,
     };
-    check_dns_subdomain(&name).map_err(|e| AgentError::Usage(format!("--name: {name:?} cannot name a node: {e}")))?;
+    check_dns_subdomain(&name).map_err(|e| AgentError::Usage(format!("--name: {e}")))?;
     let enrol = EnrolOptions {
         data_dir: options.data_dir.clone(),
         coordinators: options.coordinators.clone(),

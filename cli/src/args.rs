@@ -143,11 +143,7 @@ pub struct CreateArgs {
     #[arg(short, long, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
     /// `namespace NAME`
-    #[arg(
-        value_name = "KIND",
-        conflicts_with = "filename",
-        required_unless_present = "filename"
-    )]
+    #[arg(value_name = "KIND", conflicts_with = "filename")]
     pub words: Vec<String>,
     /// Let the coordinator check it, store nothing
     #[arg(long)]

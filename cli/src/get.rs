@@ -155,7 +155,7 @@ async fn tables(
         }
         // The order of names says nothing about events; that of time does.
         typed.sort_by_key(|o| match o {
-            Object::Event(e) => printers::event_last_seen(e),
+            Object::Event(e) => Some(printers::event_order(e)),
             _ => None,
         });
         let rows: Vec<_> = typed.iter().map(|o| printers::row(o, &options, &context)).collect();

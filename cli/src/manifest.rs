@@ -215,7 +215,7 @@ impl Reader<'_> {
             }
             Err(errors) => {
                 for FieldError { path, message } in errors {
-                    let place = node.locate(&path, message.starts_with("unknown field"));
+                    let place = node.locate(&path, parse::is_unknown(&message));
                     let field = if path.is_empty() {
                         String::new()
                     } else {

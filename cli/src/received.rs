@@ -51,7 +51,7 @@ impl Received {
         loop {
             match parse::object_value(self.kind, json.clone()) {
                 Ok(object) => return Ok(object),
-                Err(e) if e.message.starts_with("unknown field") && remove(&mut json, &e.path) => {}
+                Err(e) if parse::is_unknown(&e.message) && remove(&mut json, &e.path) => {}
                 Err(e) => {
                     return Err(Error::Refused(format!(
                         "{} {:?}: this version of wharf cannot read it ({e}); use that of the coordinator",

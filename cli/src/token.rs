@@ -32,6 +32,11 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
     if let Some(node) = &args.node {
         check_dns_subdomain(node).map_err(|e| Error::Usage(format!("--node: {e}")))?;
     }
+    if let Some(address) = args.coordinators.iter().find(|a| !is_address(a)) {
+        return Err(Error::Usage(format!(
+            "--coordinators: {address:?} is not HOST:PORT, as in c1.example:7443"
+        )));
+    }
     let request = wire::CreateTokenRequest {
         role: args.role.clone(),
         uses: args.uses,
@@ -46,7 +51,7 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
     } else {
         args.coordinators.clone()
     };
-    let command = join_command(&coordinators, &token.node, &reply.text)?;
+    let command = join_command(&coordinators, &reply.enrol, &token.node, &reply.text)?;
     let mut object = object(&token);
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         status.insert("token".to_owned(), json!(reply.text));
@@ -74,14 +79,15 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
 }
 
 /// The whole command for the new host. What comes from the coordinator is checked, since it ends in a root shell.
-fn join_command(coordinators: &[String], node: &str, token: &str) -> Result<String, Error> {
+fn join_command(coordinators: &[String], enrol: &[String], node: &str, token: &str) -> Result<String, Error> {
     let plain = |text: &str| {
         !text.is_empty()
             && text
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '[' | ']'))
     };
-    if coordinators.is_empty() || !coordinators.iter().all(|c| plain(c)) {
+    let address = |text: &String| plain(text) && is_address(text);
+    if coordinators.is_empty() || !coordinators.iter().chain(enrol).all(address) {
         return Err(Error::Refused(format!(
             "coordinators: {coordinators:?} are not HOST:PORT; give --coordinators"
         )));
@@ -94,10 +100,20 @@ fn join_command(coordinators: &[String], node: &str, token: &str) -> Result<Stri
     } else {
         format!(" --name {node}")
     };
+    let joining = if enrol.is_empty() {
+        String::new()
+    } else {
+        format!(" --enrol {}", enrol.join(","))
+    };
     Ok(format!(
-        "wharf-agent run --data-dir {DATA_DIR} --coordinators {}{name} --token {token}",
+        "wharf-agent run --data-dir {DATA_DIR} --coordinators {}{joining}{name} --token {token}",
         coordinators.join(",")
     ))
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
 }
 
 pub async fn list(args: &TokenListArgs, session: &mut Session<'_>) -> Result<(), Error> {
@@ -241,7 +257,7 @@ mod tests {
     fn the_join_command_is_complete_and_safe_to_paste() {
         let addresses = ["10.0.0.1:7443".to_owned(), "[fd00::1]:7443".to_owned()];
         assert_eq!(
-            join_command(&addresses, "n1", "wharf1.agent.x.y-_z.w.0")
+            join_command(&addresses, &[], "n1", "wharf1.agent.x.y-_z.w.0")
                 .ok()
                 .as_deref(),
             Some(
@@ -249,9 +265,17 @@ mod tests {
                  n1 --token wharf1.agent.x.y-_z.w.0"
             )
         );
-        assert!(join_command(&[], "", "t").is_err());
-        assert!(join_command(&["h:1;reboot".to_owned()], "", "t").is_err());
-        assert!(join_command(&["h:1".to_owned()], "", "t$(reboot)").is_err());
-        assert!(join_command(&["h:1".to_owned()], "a b", "t").is_err());
+        let one = ["h:1".to_owned()];
+        assert_eq!(
+            join_command(&one, &["h:9".to_owned()], "", "t").ok().as_deref(),
+            Some("wharf-agent run --data-dir /var/lib/wharf-agent --coordinators h:1 --enrol h:9 --token t")
+        );
+        assert!(join_command(&[], &[], "", "t").is_err());
+        for bad in ["h:1;reboot", "h", "h:0", ":1", "h:70000"] {
+            assert!(join_command(&[bad.to_owned()], &[], "", "t").is_err(), "{bad}");
+            assert!(join_command(&one, &[bad.to_owned()], "", "t").is_err(), "{bad}");
+        }
+        assert!(join_command(&one, &[], "", "t$(reboot)").is_err());
+        assert!(join_command(&one, &[], "a b", "t").is_err());
     }
 }

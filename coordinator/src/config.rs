@@ -21,8 +21,8 @@ use crate::{ca, error::Error, session};
     version,
     about = "Keeps the fleet's state, places pods and talks to agents",
     after_help = "Examples:
-  wharf-coordinator run --data-dir /var/lib/wharfinger --advertise coordinator.example:7443
-  wharf-coordinator run --config /etc/wharfinger/coordinator.toml --check-config"
+  wharf-coordinator run --data-dir /var/lib/wharf --advertise coordinator.example:7443
+  wharf-coordinator run --config /etc/wharf/coordinator.toml --check-config"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -33,17 +33,17 @@ pub struct Cli {
 pub enum Command {
     /// Serve the cluster of a data directory.
     #[command(after_help = "Examples:
-  wharf-coordinator run --data-dir /var/lib/wharfinger
+  wharf-coordinator run --data-dir /var/lib/wharf
   WHARF_HEARTBEAT_MS=500 wharf-coordinator run --data-dir D --listen 127.0.0.1:0")]
     Run(Box<RunArgs>),
     /// Make a cluster: its CA, its store, and the admin's credentials at DIR/admin.yaml.
     #[command(after_help = "Examples:
-  wharf-coordinator init --data-dir /var/lib/wharfinger --advertise coordinator.example:7443
+  wharf-coordinator init --data-dir /var/lib/wharf --advertise coordinator.example:7443
   wharf-coordinator init --data-dir D")]
     Init(InitArgs),
     /// Print new admin credentials; on this host only, and on record.
     #[command(after_help = "Examples:
-  wharf-coordinator admin-credentials --data-dir /var/lib/wharfinger > admin.yaml
+  wharf-coordinator admin-credentials --data-dir /var/lib/wharf > admin.yaml
   wharf-coordinator admin-credentials --data-dir D")]
     AdminCredentials(DirArgs),
 }
@@ -277,6 +277,8 @@ impl Config {
                     ));
                 }
             },
+            coordinators: sessions.coordinators.clone(),
+            joining_port: options.enrol.map_or(0, |e| e.port()),
             max_skew_ms: u64::try_from(sessions.max_skew.as_millis()).unwrap_or(defaults.max_skew_ms),
             ..defaults
         };
@@ -329,7 +331,16 @@ fn parse(text: &str) -> Result<Options, String> {
             return Err(format!("unknown key {key:?}; {hint}"));
         }
     }
-    toml::from_str(text).map_err(|e| place(&e))
+    toml::from_str(text).map_err(|e| {
+        // Only one key's value can be wrong by now: its name says more than its line alone.
+        let wrong = table.into_iter().find(|(key, value)| {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            alone.try_into::<Options>().is_err()
+        });
+        let key = wrong.map_or_else(String::new, |(key, _)| format!("{key}: "));
+        let words = proto::model::parse::plain_types(&place(&e));
+        words.replacen(": ", &format!(": {key}"), 1)
+    })
 }
 
 /// Every key of the file: the flags' names.

@@ -44,3 +44,13 @@ pub enum Error {
     #[error("{task} ended: {problem}")]
     Task { task: &'static str, problem: String },
 }
+
+impl Error {
+    /// What was asked for is wrong in itself: a flag, a variable or the configuration file.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_) | Self::Init(InitError::Advertise(_) | InitError::Name(_))
+        )
+    }
+}

@@ -1,4 +1,6 @@
 //! `wharf-coordinator`: reads the command line and calls the library.
+//!
+//! Invariant: exit status 0 done, 1 refused or failed, 2 usage; an error is one line on stderr.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e}");
-            ExitCode::FAILURE
+            ExitCode::from(if e.is_usage() { 2 } else { 1 })
         }
     }
 }
@@ -45,6 +47,7 @@ fn run(args: RunArgs) -> Result<(), Error> {
 }
 
 fn init(args: InitArgs) -> Result<(), Error> {
+    let own = args.advertise.is_none();
     let options = InitOptions {
         data_dir: args.dir.data_dir.clone(),
         advertise: args.advertise,
@@ -57,9 +60,14 @@ fn init(args: InitArgs) -> Result<(), Error> {
     };
     let report = runtime()?.block_on(init::init(options, vec![api::default_namespace(Time::now())], open))?;
     let dir = args.dir.data_dir.display();
+    let chosen = if own {
+        " (this host's own; --advertise names another one)"
+    } else {
+        ""
+    };
     println!("cluster {} made in {dir}", report.cluster);
     println!("admin credentials: {}", report.admin_file.display());
-    println!("address for agents and wharf: {}", report.addresses.join(", "));
+    println!("address for agents and wharf: {}", report.addresses.join(", ") + chosen);
     println!("next: wharf-coordinator run --data-dir {dir}");
     Ok(())
 }

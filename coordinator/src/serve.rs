@@ -4,7 +4,11 @@
 //! Invariant: nothing of the session port is reachable without the layer that authenticates and authorizes;
 //! the enrolment port serves enrolment and nothing else.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use proto::wire::{self, tokens_server::TokensServer};
@@ -79,7 +83,7 @@ async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
 
     let facts = ClusterFacts {
         cluster_id: authority.cluster().to_owned(),
-        coordinators: coordinators(&coordinator, &authority),
+        coordinators: authority.coordinators(),
     };
     let gate = Arc::new(Gate(authority.clone()));
     let routes = start_services(&mut coordinator, gate, facts, control::Settings::default())?
@@ -87,7 +91,12 @@ async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
     serve_sessions(&mut coordinator, session, &authority, routes, &stopping);
     serve_enrolment(&mut coordinator, enrol, &authority, &stopping);
 
-    let show = |address: Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+    if let (Some(listen), None) = (addresses.0, &coordinator.config().advertise)
+        && let Some(warning) = misled(listen, &authority.coordinators())
+    {
+        tracing::warn!("{warning}");
+    }
+    let show = |address: Option<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
     tracing::info!(
         session = show(addresses.0),
         enrol = show(addresses.1),
@@ -110,12 +119,20 @@ async fn open_authority(coordinator: &Coordinator) -> Result<Authority, Error> {
     Ok(Authority::open(parts).await?)
 }
 
-/// Session addresses that the command and agents are told.
-fn coordinators(coordinator: &Coordinator, authority: &Authority) -> Vec<String> {
-    match &coordinator.config().advertise {
-        Some(address) => vec![address.clone()],
-        None => authority.coordinators(),
-    }
+/// Why nobody may reach this coordinator under the addresses told to `init`, if so.
+fn misled(listen: SocketAddr, told: &[String]) -> Option<String> {
+    let [address] = told else { return None };
+    let (host, port) = address.rsplit_once(':')?;
+    let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let elsewhere = listen.ip().is_loopback() && ip.is_some_and(|ip| !ip.is_loopback());
+    let other_port = port.parse() != Ok(listen.port());
+    (elsewhere || other_port).then(|| {
+        format!(
+            "admin.yaml, tokens and agents are told {address}, but this coordinator listens on {listen}: unless that \
+             is forwarded here, give --advertise HOST:{}, and name it in admin.yaml",
+            listen.port()
+        )
+    })
 }
 
 /// Starts planning and the services that need no certificates, and gives their routes. `gate` decides who calls
@@ -256,5 +273,27 @@ impl Callers for Gate {
 impl Renewer for Gate {
     async fn renew(&self, extensions: &Extensions, csr_der: &[u8]) -> Result<wire::Issued, Status> {
         self.0.renew(caller(extensions)?, csr_der).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_leads_elsewhere_is_noticed() {
+        for (listen, told, expected) in [
+            ("0.0.0.0:7443", "10.0.0.1:7443", false),
+            ("0.0.0.0:7443", "c1.example:7443", false),
+            ("127.0.0.1:7443", "localhost:7443", false),
+            ("127.0.0.1:7443", "127.0.0.1:7443", false),
+            ("127.0.0.1:7443", "10.0.0.1:7443", true),
+            ("0.0.0.0:8443", "c1.example:7443", true),
+            ("[::]:7443", "[fd00::1]:7443", false),
+            ("[::1]:7443", "[fd00::1]:7443", true),
+        ] {
+            let warning = misled(listen.parse().unwrap(), &[told.to_owned()]);
+            assert_eq!(warning.is_some(), expected, "{listen} {told} {warning:?}");
+        }
     }
 }

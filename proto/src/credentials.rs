@@ -120,5 +120,15 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = current.source() {
         current = source;
     }
-    current.to_string()
+    plain(&current.to_string()).to_owned()
+}
+
+/// The library's words where they would send an operator to its manual, in ours.
+fn plain(words: &str) -> &str {
+    match words {
+        w if w.contains("close_notify") => "the connection broke",
+        w if w.contains("error reading a body from connection") => "the connection broke",
+        w if w.contains("InvalidContentType") => "it does not speak TLS there; is the port right?",
+        w => w,
+    }
 }

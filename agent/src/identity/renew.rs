@@ -49,7 +49,7 @@ pub async fn renew(identity: &Identity, data_dir: &Path, channel: Channel) -> Re
     renewed.save(data_dir)?;
     tracing::info!(
         node = renewed.node,
-        not_after = renewed.not_after,
+        not_after = %proto::model::Time(i64::try_from(renewed.not_after).unwrap_or(i64::MAX)),
         "certificate renewed"
     );
     Ok(renewed)

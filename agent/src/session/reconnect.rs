@@ -3,6 +3,8 @@
 //! Invariants: after each coordinator was tried once without success comes a random wait, so that a fleet does
 //! not return in step; no answer of a coordinator ends this loop, for the containers need their agent.
 
+use std::collections::BTreeSet;
+
 use proto::{ids::IdGen, wire::goodbye::Reason};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,6 +21,8 @@ const HOPS: u32 = 3;
 pub async fn run(mut links: Links, first: Vec<String>) {
     let mut route = Route::new(links.worker.settings.clone());
     let stop = links.stop.clone();
+    // Why no connection came about since the last one, so that an outage is said once and not each time.
+    let mut unreached = BTreeSet::new();
     while !stop.is_cancelled() {
         let told = links.worker.keeper.current().coordinators.clone();
         let Some(address) = route.next(&addresses(&told, &first)) else {
@@ -33,10 +37,18 @@ pub async fn run(mut links: Links, first: Vec<String>) {
         };
         let begun = Instant::now();
         let end = match connected {
-            Ok(Ok(channel)) => run_session(&mut links, &address, channel).await,
-            Ok(Err(why)) => End::Lost(why),
-            Err(_) => End::Lost(format!("{address}: no connection within {} ms", wait.as_millis())),
+            Ok(Ok(channel)) => {
+                unreached.clear();
+                run_session(&mut links, &address, channel).await
+            }
+            Ok(Err(why)) => End::Unreached(why),
+            Err(_) => End::Unreached(format!("{address}: no connection within {} ms", wait.as_millis())),
         };
+        if let End::Unreached(why) = &end
+            && unreached.insert(why.clone())
+        {
+            tracing::warn!("cannot connect, goes on trying: {why}");
+        }
         let was_active = links.contact.borrow().active;
         tell(&links, &address, &end);
         if end == End::Stopping {
@@ -68,11 +80,13 @@ fn tell(links: &Links, coordinator: &str, end: &End) {
         End::Standby { leader } => format!("a standby; the active one is {leader}"),
         End::Goodbye { reason, message } => format!("goodbye {}: {message}", reason.as_str_name()),
         End::NotAccepted(why) => why.to_string(),
-        End::Denied(why) | End::Lost(why) => why.clone(),
+        End::Denied(why) | End::Lost(why) | End::Unreached(why) => why.clone(),
         End::Renewed => "the certificate was renewed".into(),
         End::Stopping => "the agent stops".into(),
     };
     match end {
+        // Said by the caller, once.
+        End::Unreached(_) => {}
         End::Standby { .. } | End::Renewed | End::Stopping => tracing::info!(coordinator, "session ended: {words}"),
         End::Goodbye { .. } | End::Lost(_) => tracing::warn!(coordinator, "session ended: {words}"),
         End::NotAccepted(_) | End::Denied(_) => {
@@ -148,7 +162,7 @@ impl Route {
             }
             | End::Denied(_) => self.refused = true,
             End::NotAccepted(why) => self.refused |= !matches!(why, crate::ledger::Saved::Refused(r) if r.is_gap()),
-            End::Standby { .. } | End::Goodbye { .. } | End::Lost(_) => {}
+            End::Standby { .. } | End::Goodbye { .. } | End::Lost(_) | End::Unreached(_) => {}
         }
         self.tried += 1;
         if self.tried < self.known {

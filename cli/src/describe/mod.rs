@@ -17,7 +17,7 @@ use crate::{
     client::Query,
     error::{Error, Refusals},
     get,
-    printers::{event_last_seen, event_type},
+    printers::{event_last_seen, event_order, event_type},
     received::Received,
     session::Session,
     table::table,
@@ -104,7 +104,7 @@ async fn events(session: &mut Session<'_>, meta: &ObjectMeta) -> Result<Vec<Even
             events.push(event);
         }
     }
-    events.sort_by_key(event_last_seen);
+    events.sort_by_key(event_order);
     Ok(events)
 }
 

@@ -10,7 +10,9 @@ pub fn describe(namespace: &Namespace, pods: usize, rcs: usize, events: &[Event]
     doc.field(0, "Created", when(namespace.metadata.creation_timestamp, now));
     let phase = namespace.status.as_ref().map_or(NamespacePhase::Active, |s| s.phase);
     doc.field(0, "Status", format!("{phase:?}"));
-    doc.field(0, "Contents", format!("{pods} pods, {rcs} replicationcontrollers"));
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let contents = format!("{}, {}", count(pods, "pod"), count(rcs, "replicationcontroller"));
+    doc.field(0, "Contents", contents);
     event_table(&mut doc, events, now);
     doc.finish()
 }

@@ -18,6 +18,12 @@ pub fn last_seen(event: &Event) -> Option<Time> {
         .or(event.metadata.creation_timestamp)
 }
 
+/// Sorts by time; what happened within one second by when it was written.
+pub fn order(event: &Event) -> (Option<Time>, u64) {
+    let written = event.metadata.resource_version.parse().unwrap_or_default();
+    (last_seen(event), written)
+}
+
 /// `pod/x`.
 pub fn object_name(event: &Event) -> String {
     let object = &event.involved_object;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use proto::model::{Kind, Object, Pod, Time};
 
-pub use event::{last_seen as event_last_seen, type_name as event_type};
+pub use event::{last_seen as event_last_seen, order as event_order, type_name as event_type};
 pub use node::status as node_status;
 pub use pod::status as pod_status;
 

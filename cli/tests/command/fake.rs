@@ -370,6 +370,7 @@ impl Tokens for Fake {
             }),
             text: "wharf1.agent.k7x2p9.s-e_c.r.00000000".into(),
             coordinators: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
+            enrol: Vec::new(),
         }))
     }
 

@@ -150,11 +150,7 @@ fn problems(object: &Object) -> Vec<FieldError> {
         "ownerReferences",
         "set by the coordinator; leave it out, a controller adopts pods that match its selector",
     );
-    owned(
-        !meta.finalizers.is_empty(),
-        "finalizers",
-        "not supported by Wharfinger yet; leave it out",
-    );
+    owned(!meta.finalizers.is_empty(), "finalizers", parse::UNSUPPORTED_WORDS);
     owned(
         meta.deletion_timestamp.is_some(),
         "deletionTimestamp",

@@ -108,6 +108,10 @@ pub struct Settings {
     pub upkeep_ms: u64,
     /// A token that can no longer be used is listed this much longer.
     pub keep_tokens_ms: u64,
+    /// Session addresses to tell; empty: those told to `init`.
+    pub coordinators: Vec<String>,
+    /// Port for joining on each coordinator's host; 0: the one after its session port.
+    pub joining_port: u16,
 }
 
 impl Default for Settings {
@@ -122,6 +126,8 @@ impl Default for Settings {
             commit_attempts: 20,
             upkeep_ms: 30_000,
             keep_tokens_ms: 7 * 24 * HOUR,
+            coordinators: Vec::new(),
+            joining_port: 0,
         }
     }
 }
@@ -254,7 +260,22 @@ impl Authority {
 
     /// Session addresses of all coordinators.
     pub fn coordinators(&self) -> Vec<String> {
-        self.0.meta.addresses.clone()
+        match self.0.settings.coordinators.as_slice() {
+            [] => self.0.meta.addresses.clone(),
+            told => told.to_vec(),
+        }
+    }
+
+    /// Addresses for joining, where they do not follow from [`Self::coordinators`].
+    pub fn joining(&self) -> Vec<String> {
+        let port = self.0.settings.joining_port;
+        let usual = |session: &str| session.parse().is_ok_and(|p: u16| p.checked_add(1) == Some(port));
+        let coordinators = self.coordinators();
+        let hosts = coordinators.iter().filter_map(|a| a.rsplit_once(':'));
+        if port == 0 || hosts.clone().all(|(_, session)| usual(session)) {
+            return Vec::new();
+        }
+        hosts.map(|(host, _)| format!("{host}:{port}")).collect()
     }
 
     pub fn root_pem(&self) -> &str {

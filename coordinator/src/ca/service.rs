@@ -76,6 +76,7 @@ impl tokens_server::Tokens for TokensService {
             token: Some(record.to_wire(&id)),
             text,
             coordinators: self.0.coordinators(),
+            enrol: self.0.joining(),
         }))
     }
 

@@ -32,7 +32,11 @@ const MAX_MESSAGE: usize = 4096;
 
 /// Notes counted since the last flush, by the key of their event.
 #[derive(Debug, Default)]
-struct Pending(BTreeMap<Key, Counted>);
+struct Pending {
+    events: BTreeMap<Key, Counted>,
+    /// Notes that came so far.
+    came: u64,
+}
 
 #[derive(Debug)]
 struct Counted {
@@ -40,6 +44,8 @@ struct Counted {
     count: u32,
     first: Time,
     last: Time,
+    /// Which note of this flush was the last one.
+    order: u64,
 }
 
 /// Runs until every recorder is gone, or the store fails.
@@ -59,7 +65,7 @@ pub async fn run(hub: Arc<Hub>, mut queue: mpsc::Receiver<Note>, flush: Duration
                     pending.add(note);
                 }
             }
-            _ = ticks.tick(), if !pending.0.is_empty() => {
+            _ = ticks.tick(), if !pending.events.is_empty() => {
                 write(&hub, std::mem::take(&mut pending), &mut full).await?;
             }
         }
@@ -70,28 +76,34 @@ impl Pending {
     fn add(&mut self, note: Note) {
         let key = key_of(&note);
         let at = note.at;
-        if let Some(counted) = self.0.get_mut(&key) {
+        self.came += 1;
+        if let Some(counted) = self.events.get_mut(&key) {
+            counted.order = self.came;
             counted.count = counted.count.saturating_add(1);
             counted.first = counted.first.min(at);
             counted.last = counted.last.max(at);
-        } else if self.0.len() < MAX_PENDING {
+        } else if self.events.len() < MAX_PENDING {
             let counted = Counted {
                 note,
                 count: 1,
                 first: at,
                 last: at,
+                order: self.came,
             };
-            self.0.insert(key, counted);
+            self.events.insert(key, counted);
         }
     }
 
-    /// The events as they are with what the world has of them.
+    /// The events as they are with what the world has of them, in the order in which they came: their resource
+    /// versions then tell apart what happened within one second.
     fn changes(self, world: &World) -> Vec<Change> {
         let change = |(key, counted): (Key, Counted)| {
             let event = event(world, &key, counted);
             Change::put(keys::event(&key.0, &key.1), Expect::Any, encode(&event))
         };
-        self.0.into_iter().map(change).collect()
+        let mut events: Vec<(Key, Counted)> = self.events.into_iter().collect();
+        events.sort_by_key(|(_, counted)| counted.order);
+        events.into_iter().map(change).collect()
     }
 }
 
@@ -151,6 +163,7 @@ fn event(world: &World, key: &Key, counted: Counted) -> Event {
         count,
         first,
         last,
+        order: _,
     } = counted;
     let known = world.events.get(key).map(|e| &*e.value);
     let seed = u64::from_str_radix(&identity(&note), 16).unwrap_or_default();

@@ -71,7 +71,27 @@ fn too_much_is_dropped_or_cut() {
     for i in 0..MAX_PENDING + 5 {
         pending.add(note(&i.to_string(), "x", 1));
     }
-    assert_eq!(pending.0.len(), MAX_PENDING);
+    assert_eq!(pending.events.len(), MAX_PENDING);
     let long = cut("ä".repeat(MAX_MESSAGE));
     assert!(long.len() <= MAX_MESSAGE + "…".len() && long.ends_with('…'));
+}
+
+#[test]
+fn events_are_written_in_the_order_in_which_they_came() {
+    let mut pending = Pending::default();
+    let said = ["scheduled", "pulled", "created", "started", "failed"];
+    for message in said {
+        pending.add(note("a", message, 7));
+    }
+    // A repeat happened last.
+    pending.add(note("a", "pulled", 7));
+    let changes = pending.changes(&World::default());
+    let order: Vec<usize> = changes
+        .iter()
+        .filter_map(|c| {
+            let text = String::from_utf8_lossy(c.value.as_deref().unwrap_or_default()).into_owned();
+            said.iter().position(|m| text.contains(m))
+        })
+        .collect();
+    assert_eq!(order, [0, 2, 3, 4, 1]);
 }

@@ -38,6 +38,9 @@ use change::{Before, Change};
 use check::{Checker, Violation};
 use scheduler::Placed;
 
+/// Names that one event about a controller's pods shows.
+pub(crate) const SHOWN_PODS: usize = 5;
+
 /// What is planned, and parked after a fault, as one. Every pod belongs to exactly one group at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
@@ -270,7 +273,14 @@ impl Draft {
             let message = match names.as_slice() {
                 [] => continue,
                 [name] => format!("{verb} pod {name}"),
-                [first, .., last] => format!("{verb} {} pods, {first} to {last}", names.len()),
+                names => {
+                    let shown = names.get(..SHOWN_PODS).unwrap_or(names);
+                    let more = match names.len() - shown.len() {
+                        0 => String::new(),
+                        n => format!(" and {n} more"),
+                    };
+                    format!("{verb} {} pods: {}{more}", names.len(), shown.join(", "))
+                }
             };
             self.notes.push(Note {
                 involved: owner.clone(),

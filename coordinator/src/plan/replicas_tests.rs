@@ -7,7 +7,7 @@ use proto::model::Time;
 
 use super::*;
 use crate::plan::{
-    Plan,
+    Plan, SHOWN_PODS,
     sim::{Ask, Sim, key, rc, template},
 };
 
@@ -74,7 +74,12 @@ fn pods_are_born_bound_in_commits_that_fit_after_their_template() {
         .iter()
         .filter(|n| n.involved.uid == "u")
         .collect();
-    assert!(matches!(about.as_slice(), [one] if one.message.starts_with("created 64 pods, web-")));
+    let [one] = about.as_slice() else {
+        panic!("not one note about the controller: {about:?}");
+    };
+    assert!(one.message.starts_with("created 64 pods: web-"), "{}", one.message);
+    assert!(one.message.ends_with(" and 59 more"), "{}", one.message);
+    assert_eq!(one.message.matches("web-").count(), SHOWN_PODS);
 }
 
 #[test]

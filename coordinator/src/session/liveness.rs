@@ -113,7 +113,12 @@ async fn write(hub: &Hub, recorder: &Recorder, timing: Timing, pulse: &mut Pulse
         }
         pulse.written(&news);
         for (note, condition, node) in conditions {
-            tracing::info!(node, status = ?condition.status, reason = condition.reason, message = condition.message, "node");
+            let words = format_args!("{}: {}", condition.reason, condition.message);
+            if condition.status == ConditionStatus::True {
+                tracing::info!(node, "node is Ready; {words}");
+            } else {
+                tracing::warn!(node, "node is NotReady; {words}");
+            }
             recorder.note(note);
         }
     }
@@ -159,14 +164,13 @@ fn condition(verdict: &Verdict, timing: Timing, old: Option<&NodeCondition>, now
 
 fn note(name: &str, uid: &str, new: &NodeCondition, old: Option<&NodeCondition>) -> Note {
     let ready = new.status == ConditionStatus::True;
-    let was = old.map_or("new", |o| o.reason.as_str());
     Note {
         involved: reference(Kind::Node, "", name, uid),
         reason: if ready { "NodeReady" } else { "NodeNotReady" }.to_owned(),
-        message: if ready {
-            format!("{} (was {was})", new.message)
-        } else {
-            format!("{}: {}", new.reason, new.message)
+        message: match old {
+            Some(old) if ready => format!("{} (was {})", new.message, old.reason),
+            None if ready => new.message.clone(),
+            _ => format!("{}: {}", new.reason, new.message),
         },
         kind: if ready { EventType::Normal } else { EventType::Warning },
         component: "liveness",

@@ -106,10 +106,19 @@ async fn heartbeats_cost_nothing_and_three_missed_ones_make_it_unreachable() {
     at(rig.becomes("n1", "AgentDown").await, 29_000);
     let mut said = Vec::new();
     while let Ok(note) = rig.notes.try_recv() {
-        said.push((note.reason, note.involved.uid));
+        assert_eq!(note.involved.uid, "uid-n1");
+        said.push(format!("{}: {}", note.reason, note.message));
     }
-    let expected = ["NodeReady", "NodeNotReady", "NodeReady", "NodeNotReady"];
-    assert_eq!(said, expected.map(|r| (r.to_owned(), "uid-n1".to_owned())));
+    let well = "NodeReady: the agent is connected and Docker answers";
+    assert_eq!(
+        said,
+        [
+            well.to_owned(),
+            "NodeNotReady: Unreachable: no heartbeat for 6s".to_owned(),
+            format!("{well} (was Unreachable)"),
+            "NodeNotReady: AgentDown: the agent's connection closed and it did not come back within 2s".to_owned(),
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

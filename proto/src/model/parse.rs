@@ -68,6 +68,9 @@ pub fn explain(path: &str, message: &str) -> FieldError {
             p if p == unknown || p.ends_with(&format!(".{unknown}")) => p.to_owned(),
             p => format!("{p}.{unknown}"),
         };
+        if UNSUPPORTED.contains(&unknown) {
+            return FieldError::new(path, UNSUPPORTED_WORDS);
+        }
         return FieldError::new(path, format!("unknown field{}", hint(unknown, &known)));
     }
     if message.starts_with("unknown variant") {
@@ -75,7 +78,92 @@ pub fn explain(path: &str, message: &str) -> FieldError {
         let known: Vec<&str> = ticked.collect();
         return FieldError::new(path, format!("`{unknown}` is not one of {}", known.join(", ")));
     }
-    FieldError::new(path, message)
+    FieldError::new(path, plain_types(message))
+}
+
+/// Whether a message of [`explain`] is about a field that the model does not have; its path ends in that field.
+pub fn is_unknown(message: &str) -> bool {
+    message.starts_with("unknown field") || message == UNSUPPORTED_WORDS
+}
+
+/// What a field that Kubernetes has and we do not is refused with.
+pub const UNSUPPORTED_WORDS: &str = "not supported by Wharfinger yet; leave it out";
+
+/// Fields of Kubernetes' pods, controllers and their metadata that the model does not have: they are no typing
+/// mistakes, and their author must know that they would do nothing.
+const UNSUPPORTED: &[&str] = &[
+    "activeDeadlineSeconds",
+    "affinity",
+    "allocateLoadBalancerNodePorts",
+    "automountServiceAccountToken",
+    "configMapKeyRef",
+    "dnsConfig",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "envFrom",
+    "ephemeralContainers",
+    "hostAliases",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostUsers",
+    "hostname",
+    "imagePullSecrets",
+    "initContainers",
+    "lifecycle",
+    "livenessProbe",
+    "managedFields",
+    "minReadySeconds",
+    "os",
+    "overhead",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "readinessGates",
+    "readinessProbe",
+    "resourceClaims",
+    "resourceFieldRef",
+    "runtimeClassName",
+    "schedulerName",
+    "schedulingGates",
+    "secretKeyRef",
+    "securityContext",
+    "selfLink",
+    "serviceAccount",
+    "serviceAccountName",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "startupProbe",
+    "stdin",
+    "stdinOnce",
+    "subdomain",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tolerations",
+    "topologySpreadConstraints",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "volumes",
+    "workingDir",
+];
+
+/// serde's message with what a number may be in place of the program's type names.
+pub fn plain_types(message: &str) -> String {
+    let Some((before, expected)) = message.rsplit_once("expected ") else {
+        return message.to_owned();
+    };
+    let plain = match expected {
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number, not negative",
+        "i32" | "i64" => "a whole number",
+        "a string" => "a string; put it in quotes",
+        "a sequence" => "a list",
+        "a map" => "a map of keys and values",
+        other if other.starts_with("struct ") => "a map of keys and values",
+        other => other,
+    };
+    format!("{before}expected {plain}")
 }
 
 /// `; did you mean X?` for the nearest of `known`, or nothing.
@@ -117,7 +205,20 @@ mod tests {
             ),
             (
                 json!({"spec": {"replicas": "2", "template": {}}}),
-                "spec.replicas: invalid type: string \"2\", expected i32",
+                "spec.replicas: invalid type: string \"2\", expected a whole number",
+            ),
+            (
+                json!({"spec": {"template": {"metadata": {"labels": {"a": 1}}}}}),
+                "spec.template.metadata.labels.a: invalid type: integer `1`, expected a string; put it in quotes",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"containers": [{"ports": [{"containerPort": 99999}]}]}}}}),
+                "spec.template.spec.containers[0].ports[0].containerPort: invalid value: integer `99999`, \
+                 expected a whole number from 0 to 65535",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"volumes": []}}}}),
+                "spec.template.spec.volumes: not supported by Wharfinger yet; leave it out",
             ),
             (json!({"spec": {}}), "spec: missing field `template`"),
             (

@@ -84,6 +84,25 @@ struct Facts {
     architecture: String,
 }
 
+/// The engine's address as a URL, from `unix:///PATH`, `/PATH` or `tcp://HOST:PORT`. Contacts nobody.
+pub fn docker_endpoint(given: &str) -> Result<String, RuntimeError> {
+    let endpoint = if given.starts_with('/') {
+        format!("unix://{given}")
+    } else {
+        given.to_owned()
+    };
+    let ok = match endpoint.split_once("://") {
+        Some(("unix", path)) => path.starts_with('/'),
+        Some(("tcp" | "http", address)) => !address.trim_end_matches('/').is_empty(),
+        _ => false,
+    };
+    ok.then_some(endpoint).ok_or_else(|| {
+        RuntimeError::Refused(format!(
+            "docker host `{given}` is neither unix:///PATH nor tcp://HOST:PORT"
+        ))
+    })
+}
+
 impl DockerRuntime {
     /// Takes `unix:///PATH`, `/PATH` or `tcp://HOST:PORT`; [`DEFAULT_HOST`] when none is given. Contacts nobody:
     /// an engine that is down now is found by the first call after it is up.
@@ -92,22 +111,7 @@ impl DockerRuntime {
         scope: Scope,
         settings: DockerSettings,
     ) -> Result<Arc<Self>, RuntimeError> {
-        let given = docker_host.unwrap_or(DEFAULT_HOST);
-        let endpoint = if given.starts_with('/') {
-            format!("unix://{given}")
-        } else {
-            given.to_owned()
-        };
-        let ok = match endpoint.split_once("://") {
-            Some(("unix", path)) => path.starts_with('/'),
-            Some(("tcp" | "http", address)) => !address.trim_end_matches('/').is_empty(),
-            _ => false,
-        };
-        if !ok {
-            return Err(RuntimeError::Refused(format!(
-                "docker host `{given}` is neither unix:///PATH nor tcp://HOST:PORT"
-            )));
-        }
+        let endpoint = docker_endpoint(docker_host.unwrap_or(DEFAULT_HOST))?;
         if scope.cluster.is_empty() || scope.node.is_empty() {
             return Err(RuntimeError::Refused(
                 "a Docker runtime needs a cluster and a node: without them it could not tell its containers".into(),
