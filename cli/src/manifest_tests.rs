@@ -121,7 +121,7 @@ fn each_mistake_has_its_line() {
         (
             "replicas: 2",
             "replicas: '2'",
-            format!("f.yaml:6:13: {rc} spec.replicas: invalid type: string \"2\", expected i32"),
+            format!("f.yaml:6:13: {rc} spec.replicas: invalid type: string \"2\", expected a whole number"),
         ),
         (
             "replicas: 2",
@@ -132,7 +132,7 @@ fn each_mistake_has_its_line() {
             "containerPort: 80",
             "containerPort: 70000",
             format!(
-                "f.yaml:18:26: {rc} {container}.ports[0].containerPort: invalid value: integer `70000`, expected u16"
+                "f.yaml:18:26: {rc} {container}.ports[0].containerPort: invalid value: integer `70000`, expected a whole number from 0 to 65535"
             ),
         ),
         (

@@ -157,7 +157,7 @@ impl Driver {
         work: &mut Work,
     ) -> Result<Option<Deposed>, ControlError> {
         let mut pass = Pass::new(Time::now(), random_seed(), self.settings.keep());
-        let mut commits = Vec::new();
+        let (mut commits, mut failed) = (Vec::new(), false);
         for group in groups {
             // Under one lock, so that plan and check see the same world.
             let planned = catch_unwind(AssertUnwindSafe(|| {
@@ -172,8 +172,14 @@ impl Driver {
                     }
                     commits.extend(plan.commits);
                 }
-                Ok(Err(violation)) => self.park(group, "PlanRefused", &violation.what, work),
-                Err(panic) => self.park(group, "PlannerPanicked", &panic_text(&*panic), work),
+                Ok(Err(violation)) => {
+                    failed = true;
+                    self.park(group, "PlanRefused", &violation.what, work);
+                }
+                Err(panic) => {
+                    failed = true;
+                    self.park(group, "PlannerPanicked", &panic_text(&*panic), work);
+                }
             }
             tokio::task::yield_now().await;
         }
@@ -186,9 +192,14 @@ impl Driver {
         outcomes.sort_by_key(|o| !matches!(o.result, Err(CommitError::Io(_) | CommitError::Closed)));
         let mut deposed = None;
         for outcome in outcomes {
+            failed |= outcome.result.is_err();
             if self.settle(outcome, work)? {
                 deposed = Some(Deposed);
             }
+        }
+        if failed {
+            // The pass's other groups made way for what was not applied.
+            self.hub.read(|w| work.dirty.room(w));
         }
         Ok(deposed)
     }

@@ -61,9 +61,15 @@ impl Dirty {
             }
         }
         if room {
-            for (key, pod) in world.unplaced_pods() {
-                self.groups.insert(Group::of_pod(world, key, pod));
-            }
+            self.room(world);
+        }
+    }
+
+    /// Marks whoever waits for room. Also called after a pass of which something was not applied: its other
+    /// groups made way for that, and the room is free again.
+    pub fn room(&mut self, world: &World) {
+        for (key, pod) in world.unplaced_pods() {
+            self.groups.insert(Group::of_pod(world, key, pod));
         }
     }
 

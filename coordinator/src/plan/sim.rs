@@ -334,12 +334,16 @@ impl Sim {
         let groups = std::mem::take(&mut self.dirty.groups);
         self.seed += 1;
         let plans = self.plan(&self.world.clone(), &groups);
-        let mut number = 0;
+        let (mut number, mut failed) = (0, false);
         for commit in plans.iter().flat_map(|p| &p.commits) {
             number += 1;
             if lost.contains(&number) || !self.commit(&to_store(&commit.changes)) {
                 self.dirty.groups.insert(commit.group.clone());
+                failed = true;
             }
+        }
+        if failed {
+            self.dirty.room(&self.world);
         }
         for (group, plan) in groups.iter().zip(&plans) {
             if plan.wake_at.is_some() {
