@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
+    ca::META_CLUSTER,
     config::Config,
     error::Error,
     events::{Note, Recorder},
@@ -37,9 +38,6 @@ use crate::{
         hub::{Hub, HubError},
     },
 };
-
-/// Where `init` and restores write the cluster's facts.
-const META_CLUSTER: &str = "meta/cluster";
 
 /// Which history a store holds: what of its `meta/cluster` concerns this module.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]

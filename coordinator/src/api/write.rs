@@ -14,11 +14,11 @@ use tonic::Extensions;
 
 use super::{Api, errors::ApiError};
 use crate::{
-    ca::authorizer::Attributes,
+    ca::{audit::AuditRecord, authorizer::Attributes},
     store::{Change, CommitError, Expect, Fence, Rv, keys},
     world::{
         World,
-        record::{AuditRecord, OpRecord, encode},
+        record::{OpRecord, encode},
     },
 };
 
@@ -230,15 +230,8 @@ impl Ticket {
         } else {
             format!("{}/{}", kind.plural(), meta.name)
         };
-        let record = AuditRecord {
-            at,
-            caller: self.caller.clone(),
-            verb: self.verb.to_owned(),
-            object,
-            detail: decision.detail.clone(),
-        };
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        changes.push(Change::put(keys::audit(ms, &id), Expect::Absent, encode(&record)));
+        let audit = AuditRecord::new(ms, &self.caller, self.verb, object, &decision.detail);
+        changes.push(audit.change());
         changes
     }
 }

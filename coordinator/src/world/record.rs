@@ -151,20 +151,6 @@ pub struct OpRecord {
     pub result: String,
 }
 
-/// `audit/<ms>-<id>`: who changed what; in the change's own commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRecord {
-    pub at: Time,
-    /// `user/admin`, `agent/node1`.
-    pub caller: String,
-    /// `create`, `delete`, `scale`, `enrol`, …
-    pub verb: String,
-    /// `pods/default/web-x2k4p`.
-    pub object: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
-
 /// JSON of a record. Records have string keys and no failing serializers.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     serde_json::to_vec(record).unwrap_or_default()
