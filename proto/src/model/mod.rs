@@ -27,9 +27,11 @@ pub use node::{
 };
 pub use object::Object;
 pub use pod::{
-    ConditionStatus, Container, ContainerPort, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, EnvVar, EnvVarSource, ObjectFieldSelector, Phase, Pod, PodCondition,
-    PodSpec, PodStatus, PodTemplate, Protocol, PullPolicy, ResourceList, ResourceRequirements, RestartPolicy,
+    Capabilities, ConditionStatus, Container, ContainerPort, ContainerState, ContainerStateRunning,
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EmptyDirVolume, EnvVar, EnvVarSource,
+    HostPathType, HostPathVolume, ObjectFieldSelector, Phase, Pod, PodCondition, PodSecurityContext, PodSpec,
+    PodStatus, PodTemplate, Protocol, PullPolicy, ResourceList, ResourceRequirements, RestartPolicy, SecurityContext,
+    StorageMedium, TerminationMessagePolicy, Volume, VolumeMount,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use rc::{RcSpec, RcStatus, ReplicationController};

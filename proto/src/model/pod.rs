@@ -39,6 +39,14 @@ pub struct PodSpec {
     /// Labels that the node must have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// Use the host's network instead of one of the pod's own; every container port is a host port then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// What each container's own settings replace field by field.
+    #[serde(skip_serializing_if = "PodSecurityContext::is_empty")]
+    pub security_context: PodSecurityContext,
 }
 
 impl PodSpec {
@@ -88,9 +96,24 @@ pub struct Container {
     pub ports: Vec<ContainerPort>,
     #[serde(skip_serializing_if = "ResourceRequirements::is_empty")]
     pub resources: ResourceRequirements,
+    /// Replaces the image's WORKDIR.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
+    #[serde(skip_serializing_if = "SecurityContext::is_empty")]
+    pub security_context: SecurityContext,
+    /// File in the container from which the message of its end is read; [`Container::TERMINATION_LOG`] when left
+    /// out.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub termination_message_path: String,
+    #[serde(skip_serializing_if = "TerminationMessagePolicy::is_file")]
+    pub termination_message_policy: TerminationMessagePolicy,
 }
 
 impl Container {
+    pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
     /// The pull policy in force: the given one, or Kubernetes' default for the image's tag.
     pub fn pull_policy(&self) -> PullPolicy {
         self.image_pull_policy.unwrap_or_else(|| {
@@ -102,6 +125,22 @@ impl Container {
                 PullPolicy::IfNotPresent
             }
         })
+    }
+}
+
+/// What a container's end is explained with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TerminationMessagePolicy {
+    /// The file only.
+    #[default]
+    File,
+    /// The end of the log where the file is empty and the container failed.
+    FallbackToLogsOnError,
+}
+
+impl TerminationMessagePolicy {
+    fn is_file(&self) -> bool {
+        *self == Self::File
     }
 }
 
@@ -178,6 +217,151 @@ pub struct ResourceRequirements {
 impl ResourceRequirements {
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.limits.is_empty()
+    }
+}
+
+/// A directory or file that containers of the pod mount by its name. Exactly one source is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Volume {
+    /// DNS label, unique in the pod.
+    pub name: String,
+    /// Empty when the pod starts, shared by its containers, gone with the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub empty_dir: Option<EmptyDirVolume>,
+    /// A path of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<HostPathVolume>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EmptyDirVolume {
+    #[serde(skip_serializing_if = "StorageMedium::is_disk")]
+    pub medium: StorageMedium,
+    /// Most bytes; enforced for memory only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_limit: Option<Quantity>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StorageMedium {
+    #[default]
+    #[serde(rename = "")]
+    Disk,
+    Memory,
+}
+
+impl StorageMedium {
+    fn is_disk(&self) -> bool {
+        *self == Self::Disk
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HostPathVolume {
+    /// Absolute.
+    pub path: String,
+    #[serde(rename = "type", skip_serializing_if = "HostPathType::is_any")]
+    pub kind: HostPathType,
+}
+
+/// What must be at the path before a container that mounts it is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostPathType {
+    /// Anything that exists.
+    #[default]
+    #[serde(rename = "")]
+    Any,
+    Directory,
+    /// A directory, made (mode 0755) where there is nothing.
+    DirectoryOrCreate,
+    File,
+    /// A file, made empty (mode 0644) where there is nothing.
+    FileOrCreate,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+impl HostPathType {
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct VolumeMount {
+    /// Of a volume of the pod.
+    pub name: String,
+    /// Absolute path in the container.
+    pub mount_path: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// Settings for every container of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PodSecurityContext {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_user: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_group: Option<i64>,
+    /// Refuse to start a container that would run as root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_non_root: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub supplemental_groups: Vec<i64>,
+}
+
+impl PodSecurityContext {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Settings of one container; what is set here replaces the pod's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SecurityContext {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_user: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_group: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_as_non_root: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_root_filesystem: bool,
+    /// Whether a process may gain more rights than its parent, by set-user-id programs; false when left out, unlike
+    /// in Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_privilege_escalation: Option<bool>,
+    #[serde(skip_serializing_if = "Capabilities::is_empty")]
+    pub capabilities: Capabilities,
+}
+
+impl SecurityContext {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Linux capabilities by name without `CAP_`, e.g. `NET_ADMIN`; `ALL` is every one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Capabilities {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
+}
+
+impl Capabilities {
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.drop.is_empty()
     }
 }
 
