@@ -130,7 +130,10 @@ async fn an_agent_may_not_act_as_a_user_nor_a_user_as_an_agent() {
         .into_inner();
     let listed = listed.tokens.iter().find(|t| t.id == record.id).expect("listed");
     assert_eq!((listed.used, &listed.nodes[..]), (1, &["n2".to_owned()][..]));
-    let revoke = wire::RevokeTokenRequest { id: record.id };
+    let revoke = wire::RevokeTokenRequest {
+        id: record.id,
+        ..Default::default()
+    };
     assert!(tokens.revoke_token(revoke).await.expect("revoked").into_inner().revoked);
 }
 
