@@ -6,19 +6,13 @@ use proto::{
     model::{Kind, NamespacePhase},
     wire::{CreateRequest, resources_server::Resources},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::Code;
 
 use crate::{
     api::{Settings, testing::*},
     store::{Change, CommitError, Expect, keys},
 };
-
-fn with(mut manifest: Value, pointer: &str, value: Value) -> Value {
-    let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
-    manifest.pointer_mut(parent).expect("there")[field] = value;
-    manifest
-}
 
 #[tokio::test]
 async fn a_controller_is_stored_new_whatever_an_export_carries() {

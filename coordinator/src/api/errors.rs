@@ -67,6 +67,18 @@ impl ApiError {
         })
     }
 
+    /// Refuses where there are errors.
+    pub fn unless_valid(kind: Kind, name: &str, errors: Vec<FieldError>) -> Result<(), Self> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Self::Invalid(Invalid {
+            kind,
+            name: name.to_owned(),
+            errors,
+        }))
+    }
+
     pub fn mismatch(kind: Kind, name: &str, what: impl Into<String>) -> Self {
         Self::Mismatch {
             kind,

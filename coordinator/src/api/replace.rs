@@ -1,0 +1,49 @@
+//! A Replace: the manifest read as strictly as for a Create, put in the place of the object of its name. Called by
+//! `resources` through `write`.
+//!
+//! Invariant: what the manifest leaves out is removed, unless the coordinator or an agent writes it.
+
+use proto::model::{Kind, Object};
+
+use super::{
+    convert::Names,
+    create,
+    errors::ApiError,
+    revise::{Missing, changeable, revise},
+    write::Decision,
+};
+use crate::world::World;
+
+/// The object as it is wanted.
+pub struct Replace {
+    object: Object,
+}
+
+impl Replace {
+    pub fn new(kind: Kind, names: &Names, json: &[u8]) -> Result<Self, ApiError> {
+        changeable(kind)?;
+        create::check_size(kind, names.shown(), json.len())?;
+        let object = create::read(kind, names, json)?;
+        if names.name.is_empty() {
+            return Err(ApiError::invalid(
+                kind,
+                names.shown(),
+                "metadata.name",
+                "required: the object to replace",
+            ));
+        }
+        Ok(Self { object })
+    }
+
+    pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
+        let meta = self.object.meta();
+        let old = world
+            .object(self.object.kind(), &meta.namespace, &meta.name)
+            .ok_or_else(|| ApiError::not_found(self.object.kind(), &meta.name))?;
+        revise(world, &old, self.object.clone(), Missing::Kept)
+    }
+}
+
+#[cfg(test)]
+#[path = "replace_tests.rs"]
+mod tests;
