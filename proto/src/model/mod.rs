@@ -5,6 +5,7 @@
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
 mod event;
+pub mod fields;
 mod kind;
 pub mod labels;
 mod meta;
