@@ -8,7 +8,7 @@ use proto::{
     ids::IdGen,
     model::{
         FieldError, Invalid, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time,
-        labels::quoted, parse, validate,
+        fields, labels::quoted, parse, validate,
     },
     wire::CreateRequest,
 };
@@ -46,6 +46,8 @@ pub fn subject(kind: Kind, message: &CreateRequest) -> Names {
 /// The manifest, ready but for what the world decides.
 pub struct Create {
     object: Object,
+    /// What of the manifest has no effect.
+    without_effect: Option<String>,
 }
 
 impl Create {
@@ -74,19 +76,26 @@ impl Create {
             Kind::Namespace | Kind::ReplicationController | Kind::Pod => {}
         }
         let one = |e: FieldError| ApiError::invalid(kind, name, &e.path, e.message);
-        let mut object = parse::object(kind, &message.json).map_err(one)?;
+        let many = |errors: Vec<FieldError>| {
+            ApiError::Invalid(Invalid {
+                kind,
+                name: name.clone(),
+                errors,
+            })
+        };
+        let written = parse::object(kind, &message.json).map_err(many)?;
+        let mut object = written.object;
         placed(kind, object.meta_mut(), names).map_err(one)?;
         validate::default(&mut object);
         let errors = problems(&object);
         if !errors.is_empty() {
-            return Err(ApiError::Invalid(Invalid {
-                kind,
-                name: name.clone(),
-                errors,
-            }));
+            return Err(many(errors));
         }
         stamp(&mut object, now);
-        Ok(Self { object })
+        Ok(Self {
+            object,
+            without_effect: fields::warning(&written.without_effect),
+        })
     }
 
     pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
@@ -105,7 +114,8 @@ impl Create {
                 name: meta.name.clone(),
             });
         }
-        let warnings = warnings(world, &object);
+        let mut warnings = warnings(world, &object);
+        warnings.extend(self.without_effect.clone());
         let changes = records(&object);
         let object = as_shown(&changes, &object)?;
         Ok(Decision {
