@@ -7,7 +7,7 @@
 use proto::{
     ids::IdGen,
     model::{
-        FieldError, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time,
+        FieldError, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time, fields,
         labels::quoted, parse, validate,
     },
     wire::CreateRequest,
@@ -47,6 +47,8 @@ pub fn subject(kind: Kind, namespace: &str, json: &[u8]) -> Names {
 /// The manifest, ready but for what the world decides.
 pub struct Create {
     object: Object,
+    /// What of the manifest has no effect.
+    without_effect: Option<String>,
 }
 
 impl Create {
@@ -65,13 +67,13 @@ impl Create {
             }
             Kind::Namespace | Kind::ReplicationController | Kind::Pod => {}
         }
-        let mut object = read(kind, names, &message.json)?;
+        let (mut object, without_effect) = read(kind, names, &message.json)?;
         validate::default(&mut object);
         let mut errors = problems(&object);
         errors.extend(owned(object.meta()));
         ApiError::unless_valid(kind, names.shown(), errors)?;
         stamp(&mut object, now);
-        Ok(Self { object })
+        Ok(Self { object, without_effect })
     }
 
     pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
@@ -90,7 +92,8 @@ impl Create {
                 name: meta.name.clone(),
             });
         }
-        let warnings = warnings(world, &object);
+        let mut warnings = warnings(world, &object);
+        warnings.extend(self.without_effect.clone());
         let changes = records(&object);
         let object = as_shown(&changes, &object)?;
         Ok(Decision {
@@ -108,12 +111,13 @@ pub fn check_size(kind: Kind, name: &str, bytes: usize) -> Result<(), ApiError> 
     Err(ApiError::invalid(kind, name, "", what))
 }
 
-/// A manifest, read strictly and put into its namespace.
-pub fn read(kind: Kind, names: &Names, json: &[u8]) -> Result<Object, ApiError> {
-    let one = |e: FieldError| ApiError::invalid(kind, names.shown(), &e.path, e.message);
-    let mut object = parse::object(kind, json).map_err(one)?;
-    placed(kind, object.meta_mut(), names).map_err(one)?;
-    Ok(object)
+/// A manifest, read strictly and put into its namespace, and what is to be said of fields without effect.
+pub fn read(kind: Kind, names: &Names, json: &[u8]) -> Result<(Object, Option<String>), ApiError> {
+    let refuse = |errors| ApiError::all_invalid(kind, names.shown(), errors);
+    let written = parse::object(kind, json).map_err(refuse)?;
+    let mut object = written.object;
+    placed(kind, object.meta_mut(), names).map_err(|e| refuse(vec![e]))?;
+    Ok((object, fields::warning(&written.without_effect)))
 }
 
 /// The strict reading must say what the lenient one was authorized for.

@@ -60,11 +60,7 @@ impl ApiError {
     }
 
     pub fn invalid(kind: Kind, name: &str, path: &str, message: impl Into<String>) -> Self {
-        Self::Invalid(Invalid {
-            kind,
-            name: name.to_owned(),
-            errors: vec![FieldError::new(path, message)],
-        })
+        Self::all_invalid(kind, name, vec![FieldError::new(path, message)])
     }
 
     /// Refuses where there are errors.
@@ -72,11 +68,15 @@ impl ApiError {
         if errors.is_empty() {
             return Ok(());
         }
-        Err(Self::Invalid(Invalid {
+        Err(Self::all_invalid(kind, name, errors))
+    }
+
+    pub fn all_invalid(kind: Kind, name: &str, errors: Vec<FieldError>) -> Self {
+        Self::Invalid(Invalid {
             kind,
             name: name.to_owned(),
             errors,
-        }))
+        })
     }
 
     pub fn mismatch(kind: Kind, name: &str, what: impl Into<String>) -> Self {

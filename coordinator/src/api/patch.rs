@@ -4,7 +4,11 @@
 //! Invariant: the patch is merged into the present object at each attempt, so that two patches of different fields
 //! both hold; no list of named items loses one that the patch does not name.
 
-use proto::model::{FieldError, Kind, parse};
+use proto::model::{
+    FieldError, Kind,
+    fields::{self, MergeKey, merge_key},
+    json, parse,
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -20,6 +24,8 @@ pub struct Patch {
     namespace: String,
     name: String,
     patch: Map<String, Value>,
+    /// What of it has no effect.
+    without_effect: Option<String>,
 }
 
 impl Patch {
@@ -27,24 +33,25 @@ impl Patch {
         changeable(kind)?;
         create::check_size(kind, name, json.len())?;
         let bad = |what: String| ApiError::BadRequest(format!("patch: {what}"));
-        let patch = match serde_json::from_slice(json) {
-            Ok(Value::Object(patch)) => patch,
-            Ok(_) => {
-                return Err(bad(
-                    r#"must be a JSON object, e.g. {"metadata": {"labels": {"a": "b"}}}"#.into(),
-                ));
-            }
-            Err(e) => return Err(bad(format!("not JSON: {e}"))),
+        let mut value = json::read(json).map_err(|e| bad(e.to_string()))?;
+        let Some(patch) = value.as_object().cloned() else {
+            return Err(bad(
+                r#"must be a JSON object, e.g. {"metadata": {"labels": {"a": "b"}}}"#.into(),
+            ));
         };
         if patch.contains_key("status") {
             let what = "written by the coordinator and the agents; leave it out";
             return Err(ApiError::invalid(kind, name, "status", what));
         }
+        // Only to say what it cannot mean: a null is left out there, and here it removes.
+        let stripped = fields::strip(kind, &mut value);
+        ApiError::unless_valid(kind, name, stripped.errors)?;
         Ok(Self {
             kind,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             patch,
+            without_effect: fields::warning(&stripped.without_effect),
         })
     }
 
@@ -61,14 +68,17 @@ impl Patch {
         merge_object(&mut after, &self.patch);
         // A Value has string keys only, so this cannot fail.
         create::check_size(kind, name, serde_json::to_vec(&after).unwrap_or_default().len())?;
-        let new = parse::object_value(kind, after).map_err(|e| ApiError::invalid(kind, name, &e.path, e.message))?;
+        let written = parse::written(kind, after).map_err(|errors| ApiError::all_invalid(kind, name, errors))?;
+        let new = written.object;
         // All of a pod's spec is refused, with better words.
         if kind != Kind::Pod {
             let mut lost = Vec::new();
             replaced_lists(kind, "", &self.patch, &before, &new.to_json(), &mut lost);
             ApiError::unless_valid(kind, name, lost)?;
         }
-        revise(world, &old, new, Missing::Removed)
+        let mut decision = revise(world, &old, new, Missing::Removed)?;
+        decision.warnings.extend(self.without_effect.clone());
+        Ok(decision)
     }
 }
 
@@ -123,30 +133,29 @@ fn replaced_lists(
     }
 }
 
-fn refusal(by: &str, before: &[Value], after: &Value) -> String {
-    let kept: Vec<&Value> = after.as_array().into_iter().flatten().map(|item| &item[by]).collect();
-    let lost = before.iter().map(|item| &item[by]).filter(|name| !kept.contains(name));
+fn refusal(by: MergeKey, before: &[Value], after: &Value) -> String {
+    let kept: Vec<_> = after
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|item| by.of(item))
+        .collect();
+    let lost = before
+        .iter()
+        .filter_map(|item| by.of(item))
+        .filter(|name| !kept.contains(name));
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let lost: Vec<String> = lost
-        .map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned))
+        .map(|name| name.iter().map(text).collect::<Vec<_>>().join("/"))
         .collect();
     let what = if lost.is_empty() {
-        "and lose what its items leave out".to_owned()
+        "what its items leave out".to_owned()
     } else {
-        format!("and lose {}", lost.join(", "))
+        lost.join(", ")
     };
     format!(
-        "the patch would replace the whole list {what}; use wharf apply -f or wharf replace -f with the whole object"
+        "the patch would replace the whole list and lose {what}; use wharf apply -f or wharf replace -f with the whole object"
     )
-}
-
-/// The field by which the items of the list at `path` are told apart; `None`: not a list of named items.
-fn merge_key(kind: Kind, path: &str) -> Option<&'static str> {
-    let field = match kind {
-        Kind::ReplicationController => path.strip_prefix("spec.template.spec.")?,
-        Kind::Pod => path.strip_prefix("spec.")?,
-        Kind::Node | Kind::Namespace | Kind::Event => return None,
-    };
-    matches!(field, "containers" | "volumes").then_some("name")
 }
 
 #[cfg(test)]

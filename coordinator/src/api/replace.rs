@@ -17,13 +17,15 @@ use crate::world::World;
 /// The object as it is wanted.
 pub struct Replace {
     object: Object,
+    /// What of the manifest has no effect.
+    without_effect: Option<String>,
 }
 
 impl Replace {
     pub fn new(kind: Kind, names: &Names, json: &[u8]) -> Result<Self, ApiError> {
         changeable(kind)?;
         create::check_size(kind, names.shown(), json.len())?;
-        let object = create::read(kind, names, json)?;
+        let (object, without_effect) = create::read(kind, names, json)?;
         if names.name.is_empty() {
             return Err(ApiError::invalid(
                 kind,
@@ -32,7 +34,7 @@ impl Replace {
                 "required: the object to replace",
             ));
         }
-        Ok(Self { object })
+        Ok(Self { object, without_effect })
     }
 
     pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
@@ -40,7 +42,9 @@ impl Replace {
         let old = world
             .object(self.object.kind(), &meta.namespace, &meta.name)
             .ok_or_else(|| ApiError::not_found(self.object.kind(), &meta.name))?;
-        revise(world, &old, self.object.clone(), Missing::Kept)
+        let mut decision = revise(world, &old, self.object.clone(), Missing::Kept)?;
+        decision.warnings.extend(self.without_effect.clone());
+        Ok(decision)
     }
 }
 

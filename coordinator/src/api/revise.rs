@@ -23,15 +23,13 @@ use crate::{
     },
 };
 
-/// Fields of the metadata that no user changes. `uid` and `resourceVersion` are preconditions; `generation` is
-/// counted here.
-const FIXED: [&str; 8] = [
+/// Fields of the metadata that no user changes, of those that the reading of a write leaves in. `uid` and
+/// `resourceVersion` are preconditions.
+const FIXED: [&str; 6] = [
     "name",
     "namespace",
     "generateName",
-    "creationTimestamp",
     "deletionTimestamp",
-    "deletionGracePeriodSeconds",
     "ownerReferences",
     "finalizers",
 ];
@@ -114,10 +112,8 @@ fn fixed(old: &ObjectMeta, new: &ObjectMeta, missing: Missing) -> Vec<FieldError
         None if missing == Missing::Kept => false,
         given => given != old.get(field),
     };
-    // Every export has a generation, and any change makes it an old one.
-    let counted = (missing == Missing::Removed).then_some("generation");
-    let fields = FIXED.into_iter().chain(counted);
-    fields
+    FIXED
+        .into_iter()
         .filter(differs)
         .map(|field| match field {
             "name" | "namespace" => FieldError::new(
