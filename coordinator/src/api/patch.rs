@@ -7,7 +7,7 @@
 use proto::model::{
     FieldError, Kind,
     fields::{self, MergeKey, merge_key},
-    json, parse,
+    json, parse, validate,
 };
 use serde_json::{Map, Value};
 
@@ -69,7 +69,8 @@ impl Patch {
         // A Value has string keys only, so this cannot fail.
         create::check_size(kind, name, serde_json::to_vec(&after).unwrap_or_default().len())?;
         let written = parse::written(kind, after).map_err(|errors| ApiError::all_invalid(kind, name, errors))?;
-        let new = written.object;
+        let mut new = written.object;
+        validate::default(&mut new);
         // All of a pod's spec is refused, with better words.
         if kind != Kind::Pod {
             let mut lost = Vec::new();

@@ -3,7 +3,7 @@
 //!
 //! Invariant: what the manifest leaves out is removed, unless the coordinator or an agent writes it.
 
-use proto::model::{Kind, Object};
+use proto::model::{Kind, Object, validate};
 
 use super::{
     convert::Names,
@@ -25,7 +25,7 @@ impl Replace {
     pub fn new(kind: Kind, names: &Names, json: &[u8]) -> Result<Self, ApiError> {
         changeable(kind)?;
         create::check_size(kind, names.shown(), json.len())?;
-        let (object, without_effect) = create::read(kind, names, json)?;
+        let (mut object, without_effect) = create::read(kind, names, json)?;
         if names.name.is_empty() {
             return Err(ApiError::invalid(
                 kind,
@@ -34,6 +34,7 @@ impl Replace {
                 "required: the object to replace",
             ));
         }
+        validate::default(&mut object);
         Ok(Self { object, without_effect })
     }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec, validate};
+use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec};
 use serde_json::Value;
 
 use super::{
@@ -34,7 +34,7 @@ const FIXED: [&str; 6] = [
     "finalizers",
 ];
 
-/// Paths in an audit record.
+/// Most paths in an audit record or a refusal.
 const MOST_PATHS: usize = 16;
 
 /// What it means that `new` lacks a field that others write.
@@ -55,12 +55,11 @@ pub fn changeable(kind: Kind) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `old` is the object of this world as it is shown. Errors: ABORTED (uid or version), INVALID_ARGUMENT (names every
+/// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or version), INVALID_ARGUMENT (names every
 /// field), FAILED_PRECONDITION (being deleted).
 pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) -> Result<Decision, ApiError> {
     let (kind, meta) = (old.kind(), old.meta());
     preconditions(old, &new.meta().uid, &new.meta().resource_version)?;
-    validate::default(&mut new);
     let mut errors = fixed(meta, new.meta(), missing);
     if let (Object::Node(old), Object::Node(new)) = (old, &mut new) {
         errors.extend(reserved(old, new, missing));
@@ -93,7 +92,7 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
     if missing == Missing::Kept {
         warnings.extend(removed_labels(old, &next));
     }
-    let detail = changed_paths(&old.to_json(), &next.to_json());
+    let detail = changed_paths(&old.to_json(), &next.to_json(), "");
     let change = record(world, &key, &mut next).ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
     create::read_back(std::slice::from_ref(&change))?;
     Ok(Decision {
@@ -152,12 +151,10 @@ fn same_spec(state: Option<&PodState>, old: &Pod, new: &Pod, missing: Missing) -
     if old == new {
         return None;
     }
-    let mut paths = Vec::new();
     // Specs have string keys only, so this cannot fail.
     let value = |spec: &PodSpec| serde_json::to_value(spec).unwrap_or_default();
-    differing(&value(&old), &value(&new), "spec".to_owned(), &mut paths);
     Some(FieldError::new(
-        paths.join(", "),
+        changed_paths(&value(&old), &value(&new), "spec"),
         "a pod's spec does not change; delete it and create it anew, or change its controller's template",
     ))
 }
@@ -266,10 +263,10 @@ fn removed_labels(old: &Object, next: &Object) -> Option<String> {
     })
 }
 
-/// For the audit record.
-fn changed_paths(old: &Value, new: &Value) -> String {
+/// Where two values at `at` differ, for people.
+fn changed_paths(old: &Value, new: &Value, at: &str) -> String {
     let mut paths = Vec::new();
-    differing(old, new, String::new(), &mut paths);
+    differing(old, new, at.to_owned(), &mut paths);
     let more = paths.len().saturating_sub(MOST_PATHS);
     paths.truncate(MOST_PATHS);
     let paths = paths.join(", ");

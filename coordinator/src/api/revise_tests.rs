@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proto::{
-    model::{Node, PodTemplate, ReplicationController, Time},
+    model::{Node, PodTemplate, ReplicationController, Time, validate},
     wire::ScaleRequest,
 };
 use serde_json::json;
