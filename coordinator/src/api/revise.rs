@@ -4,7 +4,7 @@
 //! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, whether a node takes
 //! pods. What others write stays, and what would change it is refused with its path.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec};
 use serde_json::Value;
@@ -55,8 +55,8 @@ pub fn changeable(kind: Kind) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or version), INVALID_ARGUMENT (names every
-/// field), FAILED_PRECONDITION (being deleted).
+/// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or
+/// version), INVALID_ARGUMENT (names every field), FAILED_PRECONDITION (being deleted).
 pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) -> Result<Decision, ApiError> {
     let (kind, meta) = (old.kind(), old.meta());
     preconditions(old, &new.meta().uid, &new.meta().resource_version)?;
@@ -76,6 +76,7 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
     if next == *old {
         return Ok(Decision::new(Vec::new(), next));
     }
+    let detail = changed_paths(&old.to_json(), &next.to_json(), "");
     if respecified {
         if meta.deletion_timestamp.is_some() {
             let what = "it is being deleted; only its labels and annotations can change";
@@ -92,7 +93,6 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
     if missing == Missing::Kept {
         warnings.extend(removed_labels(old, &next));
     }
-    let detail = changed_paths(&old.to_json(), &next.to_json(), "");
     let change = record(world, &key, &mut next).ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
     create::read_back(std::slice::from_ref(&change))?;
     Ok(Decision {
@@ -252,8 +252,8 @@ fn removed_labels(old: &Object, next: &Object) -> Option<String> {
     let (Object::Node(old), Object::Node(next)) = (old, next) else {
         return None;
     };
-    let kept: &BTreeMap<_, _> = &next.metadata.labels;
-    let gone = old.metadata.labels.keys().filter(|key| !kept.contains_key(*key));
+    let (before, after) = (&old.metadata.labels, &next.metadata.labels);
+    let gone = before.keys().filter(|key| !after.contains_key(*key));
     let gone: Vec<&str> = gone.map(String::as_str).collect();
     (!gone.is_empty()).then(|| {
         format!(
