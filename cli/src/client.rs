@@ -263,7 +263,10 @@ impl Client {
 
     pub async fn revoke_token(&mut self, id: &str) -> Result<wire::Token, Error> {
         self.call(Call::Write, |channel| {
-            let request = wire::RevokeTokenRequest { id: id.to_owned() };
+            let request = wire::RevokeTokenRequest {
+                id: id.to_owned(),
+                ..wire::RevokeTokenRequest::default()
+            };
             async move { TokensClient::new(channel).revoke_token(request).await }
         })
         .await

@@ -43,6 +43,7 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
         ttl_seconds: args.ttl.as_secs(),
         labels: args.label.iter().cloned().collect(),
         node: args.node.clone().unwrap_or_default(),
+        ..wire::CreateTokenRequest::default()
     };
     let reply = session.client.create_token(&request).await?;
     let token = reply.token.unwrap_or_default();

@@ -108,6 +108,21 @@ impl Fake {
         self.tick.send_modify(|t| t.0 += 1);
     }
 
+    /// Puts an object in the place of the one of its name; the same one changes nothing.
+    #[allow(clippy::result_large_err, reason = "the services' own error")]
+    fn change(&self, kind: Kind, value: Value, dry_run: bool) -> Result<Response<wire::Object>, Status> {
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = (kind, text("namespace"), text("name"));
+        let found = self.state().objects.get(&key).cloned();
+        let now = found.ok_or_else(|| not_found(kind, &key.2))?;
+        let mut reply = value.clone();
+        if !dry_run && now != value {
+            self.put(kind, value);
+            reply = self.state().objects[&key].clone();
+        }
+        Ok(Response::new(wire_object(&reply)))
+    }
+
     pub fn remove(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
         let mut state = self.state();
         let value = state.objects.remove(&(kind, namespace.to_owned(), name.to_owned()))?;
@@ -206,6 +221,24 @@ fn selects(request: &wire::ListRequest, value: &Value) -> Result<bool, Status> {
         && fields.matches(get))
 }
 
+/// As a merge patch does.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().map(|t| t.shift_remove(key));
+        } else {
+            merge(&mut target[key], value);
+        }
+    }
+}
+
 fn not_found(kind: Kind, name: &str) -> Status {
     Status::not_found(format!("{} {name:?} not found", kind.plural()))
 }
@@ -301,6 +334,30 @@ impl Resources for Fake {
         let mut reply = wire_object(&reply);
         reply.warnings.extend(self.state().warning.clone());
         Ok(Response::new(reply))
+    }
+
+    async fn replace(&self, request: Request<wire::ReplaceRequest>) -> Result<Response<wire::Object>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("replace {} {}", r.kind, r.request_id)).await?;
+        let kind = kind(&r.kind)?;
+        let mut value: Value = serde_json::from_slice(&r.json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if kind.namespaced() && value["metadata"]["namespace"].is_null() {
+            value["metadata"]["namespace"] = json!(r.namespace);
+        }
+        self.change(kind, value, r.dry_run)
+    }
+
+    async fn patch(&self, request: Request<wire::PatchRequest>) -> Result<Response<wire::Object>, Status> {
+        let r = request.into_inner();
+        self.begin(format!("patch {} {} {}", r.kind, r.name, r.request_id))
+            .await?;
+        let kind = kind(&r.kind)?;
+        let key = (kind, r.namespace, r.name.clone());
+        let found = self.state().objects.get(&key).cloned();
+        let mut value = found.ok_or_else(|| not_found(kind, &r.name))?;
+        let patch: Value = serde_json::from_slice(&r.patch).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        merge(&mut value, &patch);
+        self.change(kind, value, r.dry_run)
     }
 
     async fn delete(&self, request: Request<wire::DeleteRequest>) -> Result<Response<wire::Object>, Status> {

@@ -5,6 +5,8 @@
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
 mod event;
+pub mod fields;
+pub mod json;
 mod kind;
 pub mod labels;
 mod meta;

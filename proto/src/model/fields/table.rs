@@ -1,0 +1,171 @@
+//! The fields of the kinds and of their metadata; [`super::table_pod`] has those of a pod's spec. Used by the
+//! module above only.
+//! Source: Kubernetes' API reference, core/v1 and meta/v1, 1.20 to 1.33.
+
+use serde_json::Value;
+
+use super::{Field, Fields, Rule, Shape, says_nothing, table_pod};
+
+/// Where `apiVersion` and `kind` stand beside what a kind has.
+const API_VERSION: Field = Field::acted("apiVersion");
+const KIND: Field = Field::acted("kind");
+const METADATA: Field = Field::object("metadata", META);
+
+const META: Fields = &[
+    Field::acted("name"),
+    Field::acted("generateName"),
+    Field::acted("namespace"),
+    Field::acted("uid"),
+    Field::acted("resourceVersion"),
+    Field::ours("generation"),
+    Field::ours("creationTimestamp"),
+    Field::acted("deletionTimestamp"),
+    Field::ours("deletionGracePeriodSeconds"),
+    Field::map("labels"),
+    Field::map("annotations"),
+    Field::items("ownerReferences", OWNER, &["uid"]),
+    Field::list("finalizers"),
+    Field::idle("managedFields"),
+    Field::idle("selfLink"),
+    Field::unsupported("clusterName"),
+];
+
+const OWNER: Fields = &[
+    Field::acted("apiVersion"),
+    Field::acted("kind"),
+    Field::acted("name"),
+    Field::acted("uid"),
+    Field::acted("controller"),
+    Field::acted("blockOwnerDeletion"),
+];
+
+/// A template's metadata: its pods have names, owners and times of their own.
+const TEMPLATE_META: Fields = &[
+    Field::ours("name"),
+    Field::ours("generateName"),
+    Field::ours("namespace"),
+    Field::ours("uid"),
+    Field::ours("resourceVersion"),
+    Field::ours("generation"),
+    Field::ours("creationTimestamp"),
+    Field::ours("deletionTimestamp"),
+    Field::ours("deletionGracePeriodSeconds"),
+    Field::map("labels"),
+    Field::map("annotations"),
+    Field::ours("ownerReferences").keyed(&["uid"]),
+    Field::ours("finalizers"),
+    Field::idle("managedFields"),
+    Field::idle("selfLink"),
+    Field::unsupported("clusterName"),
+];
+
+pub(super) const POD: Fields = &[
+    API_VERSION,
+    KIND,
+    METADATA,
+    Field::object("spec", table_pod::SPEC),
+    Field::new("status", Rule::Ours, Shape::Object(POD_STATUS)),
+];
+
+/// For merging only: a status in a write has no effect.
+const POD_STATUS: Fields = &[
+    Field::ours("conditions").keyed(&["type"]),
+    Field::ours("hostIPs").keyed(&["ip"]),
+    Field::ours("podIPs").keyed(&["ip"]),
+];
+
+pub(super) const CONTROLLER: Fields = &[
+    API_VERSION,
+    KIND,
+    METADATA,
+    Field::object(
+        "spec",
+        &[
+            Field::acted("replicas"),
+            Field::acted("minReadySeconds"),
+            Field::map("selector"),
+            Field::object(
+                "template",
+                &[
+                    Field::object("metadata", TEMPLATE_META),
+                    Field::object("spec", table_pod::SPEC),
+                ],
+            ),
+        ],
+    ),
+    Field::new(
+        "status",
+        Rule::Ours,
+        Shape::Object(&[Field::ours("conditions").keyed(&["type"])]),
+    ),
+];
+
+pub(super) const NODE: Fields = &[
+    API_VERSION,
+    KIND,
+    METADATA,
+    Field::object(
+        "spec",
+        &[
+            Field::acted("unschedulable"),
+            Field::idle("podCIDR"),
+            Field::idle("podCIDRs"),
+            Field::idle("providerID"),
+            Field::idle("externalID"),
+            Field::idle_if("taints", set_by_kubernetes),
+            Field::unsupported("configSource"),
+        ],
+    ),
+    Field::new(
+        "status",
+        Rule::Ours,
+        Shape::Object(&[
+            Field::ours("conditions").keyed(&["type"]),
+            Field::ours("addresses").keyed(&["type"]),
+        ]),
+    ),
+];
+
+/// Whether all taints are Kubernetes' own, which say in another way what the node's conditions and
+/// `unschedulable` say.
+fn set_by_kubernetes(taints: &Value) -> bool {
+    let own = |taint: &Value| {
+        taint["key"].as_str().is_some_and(|key| {
+            key.starts_with("node.kubernetes.io/") || key.starts_with("node.cloudprovider.kubernetes.io/")
+        })
+    };
+    says_nothing(taints) || taints.as_array().is_some_and(|all| all.iter().all(own))
+}
+
+pub(super) const NAMESPACE: Fields = &[API_VERSION, KIND, METADATA, Field::ours("spec"), Field::ours("status")];
+
+pub(super) const EVENT: Fields = &[
+    API_VERSION,
+    KIND,
+    METADATA,
+    Field::object(
+        "involvedObject",
+        &[
+            Field::acted("kind"),
+            Field::acted("namespace"),
+            Field::acted("name"),
+            Field::acted("uid"),
+            Field::idle("apiVersion"),
+            Field::idle("resourceVersion"),
+            Field::idle("fieldPath"),
+        ],
+    ),
+    Field::acted("reason"),
+    Field::acted("message"),
+    Field::acted("type"),
+    Field::acted("count"),
+    Field::acted("firstTimestamp"),
+    Field::acted("lastTimestamp"),
+    Field::object("source", &[Field::acted("component"), Field::acted("host")]),
+    Field::idle("eventTime"),
+    Field::idle("series"),
+    Field::idle("action"),
+    Field::idle("related"),
+    Field::idle("reportingComponent"),
+    Field::idle("reportingInstance"),
+];

@@ -1,0 +1,287 @@
+//! The tables against the model's types, the keys of merging, and stripping.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{
+    Capabilities, Container, ContainerPort, EmptyDirVolume, EnvVar, EnvVarSource, Event, EventSource, EventType,
+    HostPathType, HostPathVolume, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeSpec, NodeStatus, Object,
+    ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference, Pod, PodSecurityContext, PodSpec, PodStatus,
+    PodTemplate, Protocol, PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController, ResourceRequirements,
+    RestartPolicy, SecurityContext, StorageMedium, TerminationMessagePolicy, Time, Volume, VolumeMount,
+};
+
+fn text() -> String {
+    "x".to_owned()
+}
+
+fn map() -> BTreeMap<String, String> {
+    BTreeMap::from([(text(), text())])
+}
+
+// Every field stands in the literals below, so that a new one does not compile until it is here.
+
+fn meta() -> ObjectMeta {
+    ObjectMeta {
+        name: text(),
+        generate_name: text(),
+        namespace: text(),
+        uid: text(),
+        resource_version: text(),
+        generation: Some(1),
+        creation_timestamp: Some(Time(1)),
+        deletion_timestamp: Some(Time(1)),
+        deletion_grace_period_seconds: Some(1),
+        labels: map(),
+        annotations: map(),
+        owner_references: vec![OwnerReference {
+            api_version: text(),
+            kind: text(),
+            name: text(),
+            uid: text(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }],
+        finalizers: vec![text()],
+    }
+}
+
+fn pod_spec() -> PodSpec {
+    PodSpec {
+        containers: vec![container()],
+        restart_policy: RestartPolicy::Always,
+        termination_grace_period_seconds: Some(1),
+        node_name: text(),
+        node_selector: map(),
+        host_network: true,
+        volumes: vec![Volume {
+            name: text(),
+            empty_dir: Some(EmptyDirVolume {
+                medium: StorageMedium::Memory,
+                size_limit: Some(Quantity::from_units(1)),
+            }),
+            host_path: Some(HostPathVolume {
+                path: text(),
+                kind: HostPathType::File,
+            }),
+        }],
+        security_context: PodSecurityContext {
+            run_as_user: Some(1),
+            run_as_group: Some(1),
+            run_as_non_root: Some(true),
+            supplemental_groups: vec![1],
+        },
+    }
+}
+
+fn container() -> Container {
+    Container {
+        name: text(),
+        image: text(),
+        image_pull_policy: Some(PullPolicy::Always),
+        command: vec![text()],
+        args: vec![text()],
+        env: vec![EnvVar {
+            name: text(),
+            value: text(),
+            value_from: Some(EnvVarSource {
+                field_ref: ObjectFieldSelector {
+                    api_version: text(),
+                    field_path: text(),
+                },
+            }),
+        }],
+        ports: vec![ContainerPort {
+            name: text(),
+            container_port: 1,
+            host_port: 1,
+            host_ip: text(),
+            protocol: Protocol::Tcp,
+        }],
+        resources: ResourceRequirements {
+            requests: BTreeMap::from([(text(), Quantity::from_units(1))]),
+            limits: BTreeMap::from([(text(), Quantity::from_units(1))]),
+        },
+        working_dir: text(),
+        volume_mounts: vec![VolumeMount {
+            name: text(),
+            mount_path: text(),
+            read_only: true,
+        }],
+        security_context: SecurityContext {
+            run_as_user: Some(1),
+            run_as_group: Some(1),
+            run_as_non_root: Some(true),
+            read_only_root_filesystem: true,
+            allow_privilege_escalation: Some(true),
+            capabilities: Capabilities {
+                add: vec![text()],
+                drop: vec![text()],
+            },
+        },
+        termination_message_path: text(),
+        termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,
+    }
+}
+
+/// An object of each kind with every field set.
+fn full(kind: Kind) -> Object {
+    match kind {
+        Kind::Node => Object::Node(Node {
+            metadata: meta(),
+            spec: NodeSpec { unschedulable: true },
+            status: Some(NodeStatus::default()),
+        }),
+        Kind::Namespace => Object::Namespace(Namespace {
+            metadata: meta(),
+            spec: Some(NamespaceSpec::default()),
+            status: Some(NamespaceStatus::default()),
+        }),
+        Kind::ReplicationController => Object::ReplicationController(ReplicationController {
+            metadata: meta(),
+            spec: RcSpec {
+                replicas: 1,
+                min_ready_seconds: 1,
+                selector: map(),
+                template: PodTemplate {
+                    metadata: meta(),
+                    spec: pod_spec(),
+                },
+            },
+            status: Some(RcStatus::default()),
+        }),
+        Kind::Pod => Object::Pod(Pod {
+            metadata: meta(),
+            spec: pod_spec(),
+            status: Some(PodStatus::default()),
+        }),
+        Kind::Event => Object::Event(Event {
+            metadata: meta(),
+            involved_object: ObjectReference {
+                kind: text(),
+                namespace: text(),
+                name: text(),
+                uid: text(),
+            },
+            reason: text(),
+            message: text(),
+            kind: EventType::Normal,
+            count: 1,
+            first_timestamp: Some(Time(1)),
+            last_timestamp: Some(Time(1)),
+            source: EventSource {
+                component: text(),
+                host: text(),
+            },
+        }),
+    }
+}
+
+/// The model's fields at `path` are the table's, in both directions.
+fn same(fields: Fields, value: &Value, path: &str, seen: &mut Vec<String>) {
+    let value = value.as_object().unwrap_or_else(|| panic!("{path}: {value}"));
+    for name in value.keys() {
+        let known = find(fields, name).is_some_and(|f| matches!(f.rule, Rule::Acted | Rule::Ours));
+        assert!(known, "{path}.{name}: the model has it, the table does not");
+    }
+    for field in fields {
+        let path = format!("{path}.{}", field.name);
+        let at = fields.iter().filter(|f| f.name == field.name).count();
+        assert_eq!(at, 1, "{path} stands twice");
+        let found = value.get(field.name);
+        match (field.rule, field.shape) {
+            (Rule::Idle | Rule::IdleIf(_) | Rule::Unsupported, _) => assert!(found.is_none(), "{path}"),
+            (Rule::Ours, _) => assert!(found.is_some(), "{path}: the table has it, the model does not"),
+            (Rule::Acted, shape) => {
+                let inner = found.unwrap_or_else(|| panic!("{path}: the table has it, the model does not"));
+                seen.push(path.clone());
+                match shape {
+                    Shape::Scalar => assert!(!inner.is_object() && !inner.is_array(), "{path}: {inner}"),
+                    Shape::Map => assert!(inner.is_object(), "{path}: {inner}"),
+                    Shape::List => assert!(inner[0].is_string() || inner[0].is_number(), "{path}: {inner}"),
+                    Shape::Object(fields) => same(fields, inner, &path, seen),
+                    Shape::Items(fields, keys) => {
+                        assert!(keys.iter().all(|k| find(fields, k).is_some()), "{path}: {keys:?}");
+                        same(fields, &inner[0], &path, seen);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_tables_and_the_model_have_the_same_fields() {
+    for kind in Kind::ALL {
+        let mut seen = Vec::new();
+        same(of(kind), &full(kind).to_json(), kind.name(), &mut seen);
+        if kind == Kind::Pod {
+            assert!(seen.contains(&"Pod.spec.containers.securityContext.capabilities.drop".to_owned()));
+        }
+    }
+}
+
+#[test]
+fn lists_of_named_items_and_their_keys() {
+    let rc = Kind::ReplicationController;
+    for (kind, path, expected) in [
+        (Kind::Pod, "spec.containers", Some(&["name"][..])),
+        (Kind::Pod, "spec.containers[3]", Some(&["name"])),
+        (rc, "spec.template.spec.containers", Some(&["name"])),
+        (rc, "spec.template.spec.initContainers", Some(&["name"])),
+        (rc, "spec.template.spec.containers.env", Some(&["name"])),
+        (
+            rc,
+            "spec.template.spec.containers[0].ports",
+            Some(&["containerPort", "protocol"]),
+        ),
+        (
+            rc,
+            "spec.template.spec.containers[0].volumeMounts",
+            Some(&["mountPath"]),
+        ),
+        (rc, "spec.template.spec.volumes", Some(&["name"])),
+        (rc, "spec.template.spec.imagePullSecrets", Some(&["name"])),
+        (rc, "spec.template.metadata.ownerReferences", Some(&["uid"])),
+        (Kind::Node, "status.conditions", Some(&["type"])),
+        (Kind::Node, "status.addresses", Some(&["type"])),
+        (Kind::Node, "metadata.ownerReferences", Some(&["uid"])),
+        (Kind::Node, "spec.taints", None),
+        (Kind::Node, "spec.podCIDRs", None),
+        (Kind::Pod, "spec.tolerations", None),
+        (Kind::Pod, "spec.containers.command", None),
+        (Kind::Pod, "spec.containers[0].securityContext.capabilities.drop", None),
+        (Kind::Pod, "spec", None),
+        (Kind::Pod, "metadata.labels.containers", None),
+        (Kind::Pod, "metadata.finalizers", None),
+        (Kind::Pod, "containers", None),
+        (Kind::Pod, "spec.containers.name", None),
+        (Kind::Pod, "", None),
+    ] {
+        assert_eq!(merge_key(kind, path).map(|k| k.0), expected, "{kind} {path}");
+    }
+}
+
+#[test]
+fn a_key_of_an_item() {
+    let key = merge_key(Kind::Pod, "spec.containers.ports").expect("named");
+    assert_eq!(key.to_string(), "containerPort and protocol");
+    for (item, expected) in [
+        (json!({"containerPort": 80}), Some(vec![json!(80), json!("TCP")])),
+        (
+            json!({"containerPort": 80, "protocol": null}),
+            Some(vec![json!(80), json!("TCP")]),
+        ),
+        (
+            json!({"containerPort": 80, "protocol": "UDP"}),
+            Some(vec![json!(80), json!("UDP")]),
+        ),
+        (json!({"protocol": "UDP"}), None),
+        (json!({"containerPort": null}), None),
+        (json!("words"), None),
+    ] {
+        assert_eq!(key.of(&item), expected, "{item}");
+    }
+}
