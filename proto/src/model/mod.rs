@@ -5,6 +5,7 @@
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
 mod event;
+pub mod hardware;
 mod kind;
 pub mod labels;
 mod meta;
@@ -19,6 +20,7 @@ mod time;
 pub mod validate;
 
 pub use event::{Event, EventSource, EventType, ObjectReference};
+pub use hardware::Hardware;
 pub use kind::Kind;
 pub use meta::{ObjectMeta, OwnerReference};
 pub use node::{
