@@ -172,7 +172,10 @@ mod tests {
         let hostname = |f: &Option<NodeFacts>| f.as_ref().map(|f| f.hostname.clone());
         let mut seen = async |n: &str| {
             let shown = facts.wait_for(|f| hostname(f).as_deref() == Some(n));
-            tokio::time::timeout(ms(20_000), shown).await.expect("in time").expect("kept");
+            tokio::time::timeout(ms(20_000), shown)
+                .await
+                .expect("in time")
+                .expect("kept");
         };
         seen("0").await;
         look_again.notify_one();

@@ -3,6 +3,7 @@
 
 mod basics;
 mod containers;
+mod foreign;
 mod history;
 mod join;
 mod kills;
