@@ -4,6 +4,7 @@
 mod basics;
 mod containers;
 mod foreign;
+mod hardware;
 mod history;
 mod join;
 mod kills;
