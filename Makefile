@@ -15,6 +15,7 @@ build: ## build the three programs
 test: ## install and start what the tests need (Docker), run them all
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	$(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
@@ -22,6 +23,7 @@ test: ## install and start what the tests need (Docker), run them all
 test-long: ## as test, with hundreds of seeds of faults, a larger fleet and more cases a property
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	WHARF_TEST_LONG=1 PROPTEST_CASES=5000 $(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
@@ -34,6 +36,7 @@ lint: tools ## formatting, clippy, dependencies, house rules
 
 tools:
 	@deploy/dev/ensure-tools.sh
+	@deploy/dev/ensure-python.sh
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	@cargo fetch --locked
 

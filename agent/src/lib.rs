@@ -34,7 +34,10 @@ pub mod worker;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use proto::wire::NodeFacts;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -60,6 +63,8 @@ pub struct Config {
     pub settings: Settings,
     /// For `/healthz` and `/metrics`.
     pub metrics_listen: Option<SocketAddr>,
+    /// Notified by an operator (SIGHUP): the host's facts and inventory are read anew.
+    pub look_again: Arc<Notify>,
 }
 
 impl Config {
@@ -71,6 +76,7 @@ impl Config {
             join,
             settings: Settings::default(),
             metrics_listen: None,
+            look_again: Arc::default(),
         }
     }
 }
@@ -105,6 +111,7 @@ pub async fn run(
         join,
         settings,
         metrics_listen,
+        look_again,
     } = config;
     settings.check().map_err(AgentError::Usage)?;
     let _lock = match lock {
@@ -162,7 +169,7 @@ pub async fn run(
     let (engine, period) = (shared.engine.subscribe(), settings.clone());
     tasks.spawn(named(
         "facts",
-        Box::pin(facts::keep(facts, engine, facts_out, period, stop.clone())),
+        Box::pin(facts::keep(facts, engine, facts_out, period, look_again, stop.clone())),
     ));
     tasks.spawn(named(
         "host-ip",

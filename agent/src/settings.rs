@@ -51,6 +51,8 @@ pub struct Settings {
     pub sync_writes: bool,
     /// Period of collecting the host's facts.
     pub facts_ms: u64,
+    /// How long an inventory of the hardware is good; SIGHUP has it read at once.
+    pub inventory_ms: u64,
     /// Period of the file that `wharf-agent status` reads.
     pub status_file_ms: u64,
 
@@ -102,6 +104,7 @@ impl Default for Settings {
             lazy_write_ms: 1_000,
             sync_writes: true,
             facts_ms: 60_000,
+            inventory_ms: 600_000,
             status_file_ms: 2_000,
             connect_timeout_ms: 5_000,
             keepalive_interval_ms: 10_000,

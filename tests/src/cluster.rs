@@ -272,6 +272,10 @@ impl Cluster {
         }
     }
 
+    pub fn agent(&mut self, name: &str) -> &mut Background {
+        self.agents.get_mut(name).expect("a running agent")
+    }
+
     pub fn kill_agent(&mut self, name: &str) {
         self.agents.remove(name).expect("a running agent").kill();
     }

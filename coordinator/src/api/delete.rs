@@ -195,6 +195,7 @@ impl Delete {
         let changes = vec![
             Change::delete(keys::object(self.kind, "", name), Expect::At(state.rv)),
             Change::delete(keys::node_facts(name), Expect::Any),
+            Change::delete(keys::node_inventory(name), Expect::Any),
             Change::delete(keys::node_ready(name), Expect::Any),
             Change::delete(keys::cert(name), Expect::Any),
         ];

@@ -150,7 +150,10 @@ async fn a_node_goes_with_its_certificate_once_no_pod_is_bound_to_it() {
     let bench = Bench::new().await;
     bench.node("n1", true).await;
     bench
-        .put(vec![Change::put(keys::cert("n1"), Expect::Absent, "{}")])
+        .put(vec![
+            Change::put(keys::cert("n1"), Expect::Absent, "{}"),
+            Change::put(keys::node_inventory("n1"), Expect::Absent, "{}"),
+        ])
         .await;
     bench.pod("p", "n1", None).await;
     bench.pod("q", "n1", None).await;

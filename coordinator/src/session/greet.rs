@@ -9,14 +9,14 @@ use std::{
 
 use futures::{Stream, StreamExt as _};
 use proto::{
-    model::{EventType, Kind},
+    model::{EventType, Hardware, Kind},
     wire::{self, Down, Hello, Up, Welcome, down, goodbye::Reason, up},
 };
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{
-    Sessions, facts,
+    Sessions, facts, hardware,
     hello::{self, Lineage},
     liveness::Signal,
     notes,
@@ -48,6 +48,7 @@ pub struct Greeted {
     pub hello: Hello,
     pub lineage: Lineage,
     pub facts: FactsRecord,
+    pub hardware: Option<Hardware>,
 }
 
 /// Puts a session's end on record, however its task ends.
@@ -105,6 +106,7 @@ where
         .as_ref()
         .ok_or_else(|| End::protocol("a Hello without facts"))?;
     let facts = facts::record(given, &hello.capabilities).map_err(End::protocol)?;
+    let hardware = hardware::record(given.inventory.as_ref()).map_err(End::protocol)?;
     let fence = shared
         .hub
         .fence()
@@ -179,6 +181,7 @@ where
         hello,
         lineage,
         facts,
+        hardware,
     })
 }
 

@@ -18,6 +18,7 @@
 pub mod assignments;
 mod facts;
 mod greet;
+mod hardware;
 mod hello;
 mod ingest;
 pub mod liveness;

@@ -4,13 +4,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use proto::{
     model::{ConditionStatus, Kind, Phase},
-    wire::{NodeFacts, RenewRequest, assignments, down, goodbye::Reason, up, welcome},
+    wire::{Hello, NodeFacts, RenewRequest, assignments, down, goodbye::Reason, up, welcome},
 };
 use tonic::Code;
 
 use super::{
     Settings, assignments as plan,
-    testing::{Agent, Base, Gate, Rig, client, facts, hello, now_ms, observed, report, request},
+    testing::{Agent, Base, Gate, Rig, client, facts, hello, inventory, now_ms, observed, report, request},
 };
 use crate::store::{Rv, keys};
 
@@ -489,6 +489,90 @@ async fn docker_words_reach_the_node_and_go_again() {
         reasons.push(rig.notes.recv().await.unwrap().reason);
     }
     assert_eq!(reasons, ["NodeReady", "NodeNotReady", "NodeReady"]);
+}
+
+#[tokio::test]
+async fn other_hardware_is_stored_and_told_once() {
+    let mut rig = Rig::new().await;
+    rig.base.node("n1").await;
+    let with = |inventory| NodeFacts {
+        inventory: Some(inventory),
+        ..facts()
+    };
+    let first = Hello {
+        facts: Some(with(inventory())),
+        ..hello()
+    };
+    let agent = rig.join("n1", first).await;
+    let modules = |w: &crate::world::World| w.nodes["n1"].hardware.as_ref().map(|h| h.value.memory.modules.len());
+    rig.base
+        .until("the inventory is stored", |w| modules(w) == Some(2))
+        .await;
+
+    let mut less = inventory();
+    less.memory.as_mut().unwrap().modules.pop();
+    less.disks[0].serial = "K2".into();
+    for _ in 0..2 {
+        agent.say(up::Message::Facts(with(less.clone()))).await;
+    }
+    rig.base.until("the module is gone", |w| modules(w) == Some(1)).await;
+    // An agent that says nothing of it leaves it as it is.
+    let silent = NodeFacts {
+        hostname: "renamed".into(),
+        ..facts()
+    };
+    agent.say(up::Message::Facts(silent)).await;
+    rig.base
+        .until("the facts are stored", |w| {
+            w.nodes["n1"]
+                .facts
+                .as_ref()
+                .is_some_and(|f| f.value.hostname == "renamed")
+        })
+        .await;
+    assert_eq!(rig.base.hub.read(modules), Some(1));
+
+    agent
+        .say(up::Message::Facts(NodeFacts {
+            docker_ready: false,
+            ..facts()
+        }))
+        .await;
+    let mut told = Vec::new();
+    loop {
+        let note = rig.notes.recv().await.unwrap();
+        match note.reason.as_str() {
+            "HardwareChanged" => told.push(note),
+            "NodeNotReady" => break,
+            _ => {}
+        }
+    }
+    let [note] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(
+        (note.involved.kind.as_str(), note.involved.name.as_str()),
+        ("Node", "n1")
+    );
+    assert_eq!(
+        note.message,
+        "memory module A2 (16Gi, serial D2) is gone; disk sda (ST4000, serial K1) is gone; disk sda (ST4000, serial K2) is new"
+    );
+}
+
+#[tokio::test]
+async fn an_inventory_out_of_bounds_ends_the_session() {
+    let rig = Rig::new().await;
+    rig.base.node("n1").await;
+    let mut agent = rig.join("n1", hello()).await;
+    let mut wrong = inventory();
+    wrong.disks[0].model = "x\ny".into();
+    let facts = NodeFacts {
+        inventory: Some(wrong),
+        ..facts()
+    };
+    agent.say(up::Message::Facts(facts)).await;
+    let goodbye = agent.goodbye().await;
+    assert_eq!(goodbye.reason(), Reason::Protocol);
+    assert!(goodbye.message.contains("inventory.disks.model"), "{}", goodbye.message);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use super::{
     assignments::{self, Delta, Desired, Wanted},
     facts,
     greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
+    hardware,
     hello::{self, Lineage},
     ingest::{self, Docker, FlushError, Flushed, Pending},
     liveness::Signal,
@@ -108,7 +109,7 @@ struct Session {
 impl Session {
     fn new(shared: Arc<Sessions>, greeted: &Greeted, out: mpsc::Sender<Down>) -> Self {
         let mut pending = Pending::default();
-        pending.set_facts(greeted.facts.clone());
+        pending.set_facts(greeted.facts.clone(), greeted.hardware.clone());
         Self {
             budget: Budget::new(shared.settings.event_burst, shared.settings.event_every, Instant::now()),
             shared,
@@ -302,7 +303,8 @@ impl Session {
             Some(up::Message::Statuses(statuses)) => self.statuses(statuses),
             Some(up::Message::Facts(given)) => {
                 let facts = facts::record(&given, &self.capabilities).map_err(End::protocol)?;
-                self.pending.set_facts(facts);
+                let hardware = hardware::record(given.inventory.as_ref()).map_err(End::protocol)?;
+                self.pending.set_facts(facts, hardware);
                 Ok(())
             }
             Some(up::Message::Events(events)) => {
@@ -354,10 +356,13 @@ impl Session {
 
     fn flushed(&mut self, flushed: Result<Flushed, FlushError>) -> Result<(), End> {
         match flushed {
-            Ok(Flushed { seq, docker }) => {
+            Ok(Flushed { seq, docker, hardware }) => {
                 if let Some(seq) = seq {
                     self.acked = self.acked.max(seq);
                     self.ack_due = true;
+                }
+                if !hardware.is_empty() {
+                    self.shared.recorder.note(hardware::note(&self.handle, &hardware));
                 }
                 if let Some(docker) = docker
                     && self.docker.as_ref() != Some(&docker)

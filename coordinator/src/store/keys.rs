@@ -8,6 +8,7 @@
 //! | `obj/<kind>/<namespace>/<name>` | api; control for pods | the object without what others write |
 //! | `status/pod/<namespace>/<name>` | ingest | what the agent observed |
 //! | `facts/node/<name>` | ingest | what the agent knows of its host |
+//! | `inventory/node/<name>` | ingest | what the host is made of |
 //! | `ready/node/<name>` | liveness | the Ready condition |
 //! | `template/<hash>` | api, control | an immutable pod spec with labels and annotations |
 //! | `token/<id>`, `cert/<node>`, `binding/<user>` | ca | see `ca/` |
@@ -47,6 +48,10 @@ pub fn pod_status(namespace: &str, name: &str) -> String {
 
 pub fn node_facts(name: &str) -> String {
     format!("facts/node/{name}")
+}
+
+pub fn node_inventory(name: &str) -> String {
+    format!("inventory/node/{name}")
 }
 
 pub fn node_ready(name: &str) -> String {
@@ -98,6 +103,7 @@ pub enum Parsed<'a> {
         name: &'a str,
     },
     NodeFacts(&'a str),
+    NodeInventory(&'a str),
     NodeReady(&'a str),
     Template(&'a str),
     Event {
@@ -135,8 +141,9 @@ pub fn parse(key: &str) -> Parsed<'_> {
     if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
         return Parsed::TermHistory(term);
     }
-    let one: [(&str, Make); 8] = [
+    let one: [(&str, Make); 9] = [
         ("facts/node/", |r| Parsed::NodeFacts(r)),
+        ("inventory/node/", |r| Parsed::NodeInventory(r)),
         ("ready/node/", |r| Parsed::NodeReady(r)),
         ("template/", |r| Parsed::Template(r)),
         ("token/", |r| Parsed::Token(r)),

@@ -16,7 +16,9 @@ use std::{
     sync::Arc,
 };
 
-use proto::model::{Event, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController};
+use proto::model::{
+    Event, Hardware, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController,
+};
 use record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
 use serde::de::DeserializeOwned;
 pub use state::{
@@ -82,6 +84,7 @@ pub struct World {
     /// Statuses and facts whose object has not come yet (or is of another uid), by their key.
     statuses: BTreeMap<Key, Versioned<StatusRecord>>,
     facts: BTreeMap<String, Versioned<FactsRecord>>,
+    inventories: BTreeMap<String, Versioned<Hardware>>,
     readies: BTreeMap<String, Versioned<NodeCondition>>,
 }
 
@@ -122,6 +125,10 @@ impl World {
             }
             Parsed::NodeFacts(name) => {
                 set(&mut self.facts, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::NodeInventory(name) => {
+                set(&mut self.inventories, name.to_owned(), read(update)?, update.rv);
                 self.refresh_node(name);
             }
             Parsed::NodeReady(name) => {
@@ -166,6 +173,7 @@ impl World {
             kind: Kind::Node, name, ..
         }
         | Parsed::NodeFacts(name)
+        | Parsed::NodeInventory(name)
         | Parsed::NodeReady(name) = keys::parse(&update.key)
         {
             touched.push(Touched::Node(name.to_owned()));
@@ -261,6 +269,7 @@ impl World {
                     rv,
                     node: Arc::new(node),
                     facts: None,
+                    hardware: None,
                     ready: None,
                     allocatable: Amounts::default(),
                     used,
@@ -278,6 +287,7 @@ impl World {
     fn refresh_node(&mut self, name: &str) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.facts = self.facts.get(name).cloned();
+            node.hardware = self.inventories.get(name).cloned();
             node.ready = self.readies.get(name).cloned();
             node.allocatable = node
                 .facts

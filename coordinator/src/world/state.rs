@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use proto::model::{Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController};
+use proto::model::{Hardware, Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController};
 
 use super::record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
 use crate::store::Rv;
@@ -133,6 +133,7 @@ pub struct NodeState {
     pub rv: Rv,
     pub node: Arc<Node>,
     pub facts: Option<Versioned<FactsRecord>>,
+    pub hardware: Option<Versioned<Hardware>>,
     pub ready: Option<Versioned<NodeCondition>>,
     /// What its pods may take, from its facts.
     pub allocatable: Amounts,
@@ -147,6 +148,7 @@ impl NodeState {
         [
             Some(self.rv),
             self.facts.as_ref().map(|f| f.rv),
+            self.hardware.as_ref().map(|h| h.rv),
             self.ready.as_ref().map(|r| r.rv),
         ]
         .into_iter()

@@ -189,6 +189,7 @@ fn node(state: &NodeState) -> proto::model::Node {
         },
     };
     status.conditions = vec![ready];
+    status.hardware = state.hardware.as_ref().map(|h| Box::new((*h.value).clone()));
     node.status = Some(status);
     node
 }

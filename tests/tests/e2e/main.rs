@@ -3,6 +3,8 @@
 
 mod basics;
 mod containers;
+mod foreign;
+mod hardware;
 mod history;
 mod join;
 mod kills;
