@@ -1,7 +1,7 @@
 //! What the tests see of Docker, by its own command: containers of one cluster, and an engine of a test's own.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -171,6 +171,16 @@ impl OwnEngine {
                 Err(format!("{}\n{}", out.stderr, self.log_tail()))
             }
         });
+    }
+
+    /// Of dockerd, while it is up.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+    }
+
+    /// Where its sockets and data lie; removed with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     fn log_tail(&self) -> String {
