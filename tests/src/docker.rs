@@ -238,6 +238,9 @@ impl OwnEngine {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- dockerd, the last line first\n{}", self.log_tail());
+        }
         if self.child.is_some() {
             let ids = self.engine.docker(&["ps", "-aq"]).stdout;
             for id in ids.lines() {

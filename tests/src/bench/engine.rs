@@ -141,7 +141,6 @@ pub fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn seconds(ns: i64) -> f64 {
     ns as f64 / 1e9
 }

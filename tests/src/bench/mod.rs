@@ -59,8 +59,8 @@ struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     /// Creates and starts of raw Docker at once; the best of these is the raw contender.
-    #[arg(long, value_delimiter = ',', default_value = "2,4,6,8")]
-    parallel: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_value = "2,4,6,8", value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Vec<u16>,
     /// Pods of the single-pod measurement.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
     pods: u32,

@@ -105,7 +105,7 @@ fn scale_table(out: &mut String, scale: &Scale) {
     let n = scale.containers;
     let _ = writeln!(
         out,
-        "\n+{n} containers on one engine, from the command to the {n}th running, s ({rounds} rounds in turn)"
+        "\n+{n} containers on one engine, from the command until all {n} run, s ({rounds} rounds in turn)"
     );
     let _ = writeln!(out, "{:24}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
     for (name, sample) in &scale.contenders {

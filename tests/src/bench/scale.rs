@@ -1,4 +1,4 @@
-//! +N containers on one engine, from the command to the Nth running: raw Docker at its best parallelism, wharf and
+//! +N containers on one engine, from the command until all run: raw Docker at its best parallelism, wharf and
 //! Swarm, in turn, on the same engine. Called by [`super::measure`].
 //!
 //! Invariant: all contenders make the same container. Raw Docker's is copied from the one that wharf made, option
@@ -18,16 +18,17 @@ use crate::{cluster::controller, docker::IMAGE};
 
 /// Controller and service.
 const NAME: &str = "bench";
-/// What issue and design ask for: at most this many times raw Docker.
+/// At most this many times raw Docker.
 pub const TARGET: f64 = 1.15;
+/// What is aimed at.
 pub const GOAL: f64 = 1.05;
 
 #[derive(Clone, Debug)]
 pub struct Scale {
     pub containers: u32,
     /// Best parallelism of raw Docker, and the seconds by parallelism that chose it.
-    pub parallel: usize,
-    pub search: Vec<(usize, f64)>,
+    pub parallel: u16,
+    pub search: Vec<(u16, f64)>,
     /// Seconds of each contender; raw first.
     pub contenders: Vec<(&'static str, Sample)>,
 }
@@ -76,37 +77,37 @@ pub fn measure(bed: &Bed, args: &Args) -> Scale {
     let best = search.iter().min_by(|a, b| a.1.total_cmp(&b.1));
     let parallel = best.map_or(1, |(parallel, _)| *parallel);
 
-    let (mut by_raw, mut by_wharf, mut by_swarm) = (Vec::new(), Vec::new(), Vec::new());
+    let mut contenders: Vec<Contender> = vec![
+        ("raw", Box::new(|| raw(parallel)), Vec::new()),
+        ("wharf", Box::new(|| wharf(bed, n)), Vec::new()),
+    ];
+    if !args.no_swarm {
+        contenders.push(("swarm", Box::new(|| swarm(bed, n)), Vec::new()));
+    }
     for round in 1..=args.repeats {
-        by_raw.push(raw(parallel));
-        by_wharf.push(wharf(bed, n));
-        if !args.no_swarm {
-            by_swarm.push(swarm(bed, n));
+        for (name, run, seconds) in &mut contenders {
+            let took = run();
+            say(&format!("round {round} of {}: {name} {took:.2} s", args.repeats));
+            seconds.push(took);
         }
-        let last = |all: &Vec<f64>| all.last().map_or_else(String::new, |s| format!("{s:.2} s"));
-        say(&format!(
-            "round {round} of {}: raw {}, wharf {}, swarm {}",
-            args.repeats,
-            last(&by_raw),
-            last(&by_wharf),
-            last(&by_swarm)
-        ));
     }
     if !args.no_swarm {
         docker(bed, &["swarm", "leave", "--force"]);
         bed.quiet("Swarm");
     }
-    let contenders = [("raw", by_raw), ("wharf", by_wharf), ("swarm", by_swarm)];
+    let measured = contenders
+        .iter()
+        .filter_map(|(name, _, seconds)| Some((*name, Sample::new(seconds.clone())?)));
     Scale {
         containers: n,
         parallel,
         search,
-        contenders: contenders
-            .into_iter()
-            .filter_map(|(name, values)| Some((name, Sample::new(values)?)))
-            .collect(),
+        contenders: measured.collect(),
     }
 }
+
+/// Its name, one round of it with the cleaning up after it, and the seconds of its rounds.
+type Contender<'a> = (&'static str, Box<dyn Fn() -> f64 + 'a>, Vec<f64>);
 
 /// Scales the controller to `n`, made where it is missing, and waits until they run.
 pub fn up(bed: &Bed, n: u32) {
@@ -149,9 +150,9 @@ fn made_by_wharf(bed: &Bed) -> ContainerCreateBody {
 }
 
 /// Creates and starts `n` containers, `parallel` at once.
-async fn start_raw(docker: &Docker, body: &ContainerCreateBody, n: u32, parallel: usize) {
+async fn start_raw(docker: &Docker, body: &ContainerCreateBody, n: u32, parallel: u16) {
     stream::iter(0..n)
-        .for_each_concurrent(parallel, |_| async {
+        .for_each_concurrent(usize::from(parallel), |_| async {
             let made = docker.create_container(None, body.clone()).await.expect("create");
             docker
                 .start_container(&made.id, None::<StartContainerOptions>)

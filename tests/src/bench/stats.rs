@@ -16,7 +16,6 @@ impl Sample {
     /// The smallest value that at least this share (0–1) of the values does not exceed.
     pub fn quantile(&self, share: f64) -> f64 {
         let n = self.0.len();
-        // A count of values fits into both.
         #[allow(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -33,7 +32,6 @@ impl Sample {
     }
 
     /// How many values there are; at least one.
-    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.0.len()
     }
