@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# Of make bench: `bench-dev` builds in a minute rather than five, and measures something else than what ships.
+# Of make bench: `bench-dev` skips link-time optimisation; quick to build, and not what ships.
 PROFILE ?= release
 # Of make bench: more arguments, e.g. BENCH="--repeats 10"; `--help` lists them.
 BENCH ?=
