@@ -68,11 +68,15 @@ pub fn measure(bed: &Bed, args: &Args) -> Scale {
         bed.quiet("raw Docker");
         seconds
     };
-    let mut search = Vec::new();
-    for &parallel in &args.parallel {
-        let seconds = raw(parallel);
-        say(&format!("raw Docker, {parallel} at once: {seconds:.2} s"));
-        search.push((parallel, seconds));
+    // The better of two rounds each: one disturbed round must not choose a slow parallelism for the raw contender,
+    // which would flatter the others.
+    let mut search: Vec<(u16, f64)> = args.parallel.iter().map(|&p| (p, f64::INFINITY)).collect();
+    for _ in 0..2 {
+        for (parallel, best) in &mut search {
+            let seconds = raw(*parallel);
+            say(&format!("raw Docker, {parallel} at once: {seconds:.2} s"));
+            *best = best.min(seconds);
+        }
     }
     let best = search.iter().min_by(|a, b| a.1.total_cmp(&b.1));
     let parallel = best.map_or(1, |(parallel, _)| *parallel);
