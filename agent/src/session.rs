@@ -14,7 +14,7 @@ use proto::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -189,6 +189,9 @@ impl<'a> Session<'a> {
         let standby_until = Instant::now() + ms(settings.standby_wait_ms);
         let mut period = self.heartbeat_ms;
         let mut beat = heartbeat(period);
+        // When the statuses that are being gathered go out. Assignments are taken meanwhile: a pod does not wait
+        // for what is told of another one.
+        let mut gathered: Option<Instant> = None;
         loop {
             if period != self.heartbeat_ms {
                 period = self.heartbeat_ms;
@@ -205,8 +208,11 @@ impl<'a> Session<'a> {
                     let (epoch, seq) = worker.reporter.next_seq();
                     self.send(up::Message::Heartbeat(wire::Heartbeat { epoch, seq })).await?;
                 }
-                () = worker.reporter.changed(), if self.active => {
-                    sleep(ms(settings.gather_ms)).await;
+                () = worker.reporter.changed(), if self.active && gathered.is_none() => {
+                    gathered = Some(Instant::now() + ms(settings.gather_ms));
+                }
+                () = until(gathered) => {
+                    gathered = None;
                     self.send_statuses().await?;
                 }
                 () = worker.notes.changed(), if self.active => self.send_events().await?,
@@ -219,7 +225,7 @@ impl<'a> Session<'a> {
                 changed = self.links.connector.changed() => {
                     return Err(if changed.is_ok() { End::Renewed } else { End::Stopping });
                 }
-                () = async { match silence { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                () = until(silence) => {
                     return Err(End::Lost(format!("the coordinator was silent for {} ms", self.max_silence_ms)));
                 }
                 () = sleep_until(standby_until), if !self.active => {
@@ -363,6 +369,14 @@ impl<'a> Session<'a> {
             Ok(Err(_)) => Err(End::Lost("the connection ended".into())),
             Err(_) => Err(End::Lost("the coordinator takes no messages".into())),
         }
+    }
+}
+
+/// Never, without a moment.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub agent: String,
     /// `--capacity` of each agent.
     pub capacity: String,
+    /// Timings that tests would otherwise wait for; without, everything is as shipped.
+    pub quick: bool,
 }
 
 impl Default for Options {
@@ -36,6 +38,7 @@ impl Default for Options {
             coordinator: String::new(),
             agent: String::new(),
             capacity: "cpu=8,memory=8Gi".to_owned(),
+            quick: true,
         }
     }
 }
@@ -131,7 +134,7 @@ impl Cluster {
         let config = self.dir().join("coordinator.toml");
         fs::write(
             &config,
-            format!("{}{}\n", crate::cluster::COORDINATOR_SETTINGS, self.options.coordinator),
+            format!("{}{}\n", self.quick(COORDINATOR_SETTINGS), self.options.coordinator),
         )
         .expect("coordinator.toml");
         [
@@ -147,6 +150,10 @@ impl Cluster {
         ]
         .map(str::to_owned)
         .into()
+    }
+
+    fn quick(&self, lines: &'static str) -> &'static str {
+        if self.options.quick { lines } else { "" }
     }
 
     /// Starts the coordinator and waits until it answers.
@@ -225,7 +232,7 @@ impl Cluster {
         let config = self.dir().join(format!("{name}.toml"));
         fs::write(
             &config,
-            format!("[settings]\n{}{}\n", crate::cluster::AGENT_SETTINGS, self.options.agent),
+            format!("[settings]\n{}{}\n", self.quick(AGENT_SETTINGS), self.options.agent),
         )
         .expect("agent configuration");
         let mut args: Vec<String> = [
@@ -274,6 +281,11 @@ impl Cluster {
 
     pub fn agent(&mut self, name: &str) -> &mut Background {
         self.agents.get_mut(name).expect("a running agent")
+    }
+
+    /// Of a running agent.
+    pub fn agent_pid(&self, name: &str) -> i32 {
+        self.agents[name].pid()
     }
 
     pub fn kill_agent(&mut self, name: &str) {
@@ -377,7 +389,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Timings that tests would otherwise wait for.
+/// See [`Options::quick`].
 const COORDINATOR_SETTINGS: &str = "heartbeat-ms = 300\n";
 const AGENT_SETTINGS: &str = "ready_after_ms = 0\n";
 
