@@ -1,5 +1,6 @@
 //! Files as they come: those that must load as they are, what kubectl and other clients write, and the traps of YAML.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -301,4 +302,24 @@ fn a_large_file_is_read_or_refused_but_never_hangs() {
         found[0].contains("one document holds too much; at most 500000 values"),
         "{found:?}"
     );
+}
+
+proptest! {
+    #[test]
+    fn an_edit_of_a_good_file_is_read_or_refused_with_its_place(
+        at in any::<prop::sample::Index>(),
+        cut in 0_usize..3,
+        put in prop::sample::select(vec!["", "\t", "\n", ": ", "- ", "&a ", "*a", "<<: ", "[", "}", "\"", "'", "|", "#", "?", "\u{0}", "é"]),
+    ) {
+        let mut text = include_str!("../tests/fixtures/kubectl-1.33.yaml").to_owned();
+        let at = at.index(text.len() - 2);
+        text.replace_range(at..at + cut, put);
+        if let Err(problems) = parse("f.yaml", &text, Check::Whole) {
+            for problem in problems {
+                let place: Vec<_> = problem.splitn(4, ':').collect();
+                let numbers = place.len() == 4 && place[1].parse::<u64>().is_ok() && place[2].parse::<u64>().is_ok();
+                prop_assert!(numbers, "{}", problem);
+            }
+        }
+    }
 }
