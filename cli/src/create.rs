@@ -19,7 +19,7 @@ pub async fn run(args: &CreateArgs, session: &mut Session<'_>) -> Result<(), Err
     let documents = if args.filename.is_empty() {
         words(&args.words)?
     } else {
-        manifest::load(&args.filename, &mut session.env.stdin, Check::Whole)?
+        manifest::read(&args.filename, Check::Whole, session)?
     };
     check_namespaces(&documents, session)?;
     let mut refusals = Refusals::default();
@@ -77,6 +77,7 @@ fn words(words: &[String]) -> Result<Vec<Document>, Error> {
         name: name.clone(),
         namespace: String::new(),
         json: object.to_json(),
+        warning: None,
         place: String::new(),
     }])
 }
