@@ -1,10 +1,10 @@
-//! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`] and
-//! [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
+//! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`],
+//! [`Api::nodes`] and [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Delete: authorization and the way to the rest |
-//! | `controllers`, `cluster` | Scale; Info |
+//! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
 //! | `create`, `delete` | the decisions: what a request changes in a given world |
 //! | `write` | one write: request id, audit record, commit, retry |
 //! | `filter`, `watch` | selectors; the life of a watch |
@@ -20,6 +20,7 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+pub mod nodes;
 pub mod resources;
 #[cfg(test)]
 mod testing;
@@ -32,7 +33,8 @@ pub use delete::ORPHAN;
 use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
-    cluster_server::ClusterServer, controllers_server::ControllersServer, resources_server::ResourcesServer,
+    cluster_server::ClusterServer, controllers_server::ControllersServer, nodes_server::NodesServer,
+    resources_server::ResourcesServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};
@@ -41,6 +43,7 @@ use self::{
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
+    nodes::NodeService,
     resources::ResourceService,
 };
 use crate::{ca::authorizer::Attributes, store::Fence, world::hub::Hub};
@@ -100,6 +103,10 @@ impl Api {
 
     pub fn controllers(self: &Arc<Self>) -> ControllersServer<ControllerService> {
         ControllersServer::new(ControllerService(Arc::clone(self)))
+    }
+
+    pub fn nodes(self: &Arc<Self>) -> NodesServer<NodeService> {
+        NodesServer::new(NodeService(Arc::clone(self)))
     }
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {

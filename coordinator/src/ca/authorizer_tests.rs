@@ -20,6 +20,7 @@ fn caller(role: Identified, id: &str) -> Caller {
         },
         serial: "01".into(),
         not_after: u64::MAX,
+        deleted: false,
     }
 }
 
@@ -85,6 +86,8 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Resources/Create", "oA"),
     ("/wharfinger.v1.Resources/Delete", "oA"),
     ("/wharfinger.v1.Controllers/Scale", "oA"),
+    ("/wharfinger.v1.Nodes/Readmit", "A"),
+    ("/wharfinger.v1.Nodes/Forget", "A"),
     ("/wharfinger.v1.Tokens/CreateToken", "A"),
     ("/wharfinger.v1.Tokens/ListTokens", "A"),
     ("/wharfinger.v1.Tokens/RevokeToken", "A"),

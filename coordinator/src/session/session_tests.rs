@@ -566,7 +566,11 @@ async fn an_agent_that_does_not_read_is_sent_away() {
     let inbound = tokio_stream::wrappers::ReceiverStream::new(inbound);
     let mut tasks = tokio::task::JoinSet::new();
     let out = Outgoing { messages, last };
-    tasks.spawn(stream::serve(rig.sessions.clone(), "n1".into(), inbound, out));
+    let peer = super::service::Peer {
+        node: "n1".into(),
+        ..Default::default()
+    };
+    tasks.spawn(stream::serve(rig.sessions.clone(), peer, inbound, out));
     rig.base.until_ready("n1", "AgentReady").await;
     rig.base.pod("a", "n1").await;
     let end = end.await.unwrap().unwrap();
