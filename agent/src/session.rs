@@ -424,6 +424,8 @@ fn hello(links: &mut Links) -> wire::Hello {
 }
 
 #[cfg(test)]
+mod quarantine_tests;
+#[cfg(test)]
 mod testing;
 
 #[cfg(test)]

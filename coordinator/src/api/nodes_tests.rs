@@ -32,10 +32,7 @@ const TWO: &str =
 async fn readmit_ends_a_quarantine_once() {
     let bench = Bench::new().await;
     bench.node("n1", true).await;
-    assert_eq!(
-        call(&bench, "readmit", named("n1")).await.expect("nothing to do"),
-        false
-    );
+    assert!(!call(&bench, "readmit", named("n1")).await.expect("nothing to do"));
     bench
         .put(vec![Change::put(keys::holder("n1"), Expect::Absent, TWO)])
         .await;

@@ -43,9 +43,14 @@ fn view() -> View {
 }
 
 /// In the order of the letters in the tables below.
-fn callers() -> [(char, Caller); 6] {
+fn callers() -> [(char, Caller); 7] {
+    let deleted = Caller {
+        deleted: true,
+        ..caller(Identified::Agent, "n1")
+    };
     [
         ('a', caller(Identified::Agent, "n1")),
+        ('d', deleted),
         ('c', caller(Identified::Coordinator, "c1")),
         ('u', caller(Identified::User, "unbound")),
         ('v', caller(Identified::User, "viewer")),
@@ -77,7 +82,7 @@ fn methods_of(descriptors: &[u8]) -> Vec<String> {
 
 /// Who may call what, by path alone.
 const EXPECTED: &[(&str, &str)] = &[
-    ("/wharfinger.v1.Agent/Session", "a"),
+    ("/wharfinger.v1.Agent/Session", "ad"),
     ("/wharfinger.v1.Agent/Renew", "a"),
     ("/wharfinger.v1.Enrol/Enrol", ""),
     ("/wharfinger.v1.Resources/Get", "voA"),
@@ -200,7 +205,7 @@ fn an_agent_has_only_its_own_node() {
                 name: &c.identity.id,
             }
         )),
-        "a"
+        "ad"
     );
 }
 
