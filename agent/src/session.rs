@@ -387,9 +387,30 @@ impl<'a> Session<'a> {
         let wait = ms(self.links.worker.settings.send_timeout_ms);
         match timeout(wait, self.out.send(up)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Lost("the connection ended".into())),
+            Ok(Err(_)) => Err(self.last_word().await),
             Err(_) => Err(End::Lost("the coordinator takes no messages".into())),
         }
+    }
+
+    /// How the coordinator ended the session: what it said lies unread when a message of ours finds the stream
+    /// closed.
+    async fn last_word(&mut self) -> End {
+        let wait = ms(self.links.worker.settings.send_timeout_ms);
+        let read = async {
+            loop {
+                match self.down.message().await {
+                    Ok(Some(wire::Down {
+                        message: Some(down::Message::Goodbye(g)),
+                    })) => return goodbye(g),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return End::Lost("the connection ended".into()),
+                    Err(status) => return failed(&status),
+                }
+            }
+        };
+        timeout(wait, read)
+            .await
+            .unwrap_or_else(|_| End::Lost("the connection ended".into()))
     }
 }
 

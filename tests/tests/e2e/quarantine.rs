@@ -61,6 +61,10 @@ fn a_copied_data_directory_quarantines_both_until_the_node_is_readmitted() {
             Err(logs.join("\n"))
         }
     });
+    eventually("an event says so", || {
+        let n = clone_events(&cluster).len();
+        if n > 0 { Ok(()) } else { Err("none".into()) }
+    });
     let shown = cluster.wharf(&["describe", "node", "n1"]).ok();
     assert!(shown.contains("wharf node readmit n1"), "{shown}");
     // Asked for more, it starts nothing; and a coordinator that returns has not forgotten.
