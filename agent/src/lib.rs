@@ -154,6 +154,7 @@ pub async fn run(
     let keeper_task = tokio::spawn(keeper.run(keeper_stop.clone()));
     let links = Links {
         worker: shared.clone(),
+        instance: uuid::Uuid::new_v4().to_string(),
         facts: facts_seen.clone(),
         connector: join.connector,
         channel: join.channel,
@@ -177,11 +178,14 @@ pub async fn run(
     ));
     tasks.spawn(named("worker", Box::pin(worker::run(shared.clone(), stop.clone()))));
     let contact = links.contact.subscribe();
-    let status = status::keep(data_dir, shared.clone(), contact, stop.clone());
+    let status = status::keep(data_dir, shared.clone(), contact.clone(), stop.clone());
     tasks.spawn(named("status-file", Box::pin(status)));
     tasks.spawn(named("session", Box::pin(talk(links, join.coordinators))));
     if let Some(listener) = listener {
-        tasks.spawn(named("http", Box::pin(http::serve(listener, shared, stop.clone()))));
+        tasks.spawn(named(
+            "http",
+            Box::pin(http::serve(listener, shared, contact, stop.clone())),
+        ));
     }
 
     // The first task to end by itself takes the agent with it: half an agent is worse than none.

@@ -75,6 +75,7 @@ fn fail(error: &AgentError) -> ExitCode {
 fn run(args: RunArgs, wire: Wire) -> Result<(), AgentError> {
     proto::program::install_tls_provider();
     proto::program::init_logging();
+    proto::program::forbid_core_dumps();
     if args.token.is_some() {
         tracing::warn!("--token can be seen by others on this host (ps): prefer --token-file or WHARF_TOKEN");
     }

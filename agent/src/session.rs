@@ -45,12 +45,16 @@ pub struct Contact {
     pub last_ms: u64,
     /// Why the last session ended.
     pub last_error: String,
+    /// Why the coordinators keep this agent in quarantine, in their words; empty: they do not.
+    pub quarantine: String,
 }
 
 /// What a session needs; the same for all of them.
 #[derive(Clone)]
 pub struct Links {
     pub worker: Arc<Shared>,
+    /// Random for this start: tells two agents on copies of one data directory apart.
+    pub instance: String,
     pub facts: watch::Receiver<Option<wire::NodeFacts>>,
     pub connector: watch::Receiver<Arc<dyn Connector>>,
     pub contact: Arc<watch::Sender<Contact>>,
@@ -285,13 +289,17 @@ impl<'a> Session<'a> {
         match welcome.role() {
             welcome::Role::Active => {
                 let term = welcome.fence.as_ref().map_or(0, |f| f.term);
+                self.quarantine(&welcome);
                 keeper.welcome(welcome).await.map_err(End::NotAccepted)?;
                 if !self.active {
                     tracing::info!(coordinator = self.address, term, "session with the active coordinator");
                 }
                 self.active = true;
                 self.links.worker.metrics.connected.set(1);
-                self.links.channel.send_replace(Some(self.channel.clone()));
+                // In quarantine no certificate is renewed.
+                let renews = self.links.contact.borrow().quarantine.is_empty();
+                let channel = renews.then(|| self.channel.clone());
+                self.links.channel.send_replace(channel);
             }
             welcome::Role::Standby => {
                 if !welcome.coordinators.is_empty() && welcome.coordinators != keeper.current().coordinators {
@@ -327,6 +335,25 @@ impl<'a> Session<'a> {
             self.send_events().await?;
         }
         Ok(())
+    }
+
+    /// Takes notice of a quarantine, or of its end.
+    fn quarantine(&self, welcome: &wire::Welcome) {
+        let words = match welcome.quarantine() {
+            wire::Quarantine::Unspecified => String::new(),
+            kind if welcome.quarantine_message.is_empty() => kind.as_str_name().to_owned(),
+            _ => welcome.quarantine_message.clone(),
+        };
+        let before = self.links.contact.borrow().quarantine.clone();
+        if words != before {
+            if words.is_empty() {
+                tracing::info!("this agent is out of quarantine");
+            } else {
+                tracing::error!("this agent is in quarantine, its containers keep running: {words}");
+            }
+        }
+        self.links.worker.metrics.quarantined.set(i64::from(!words.is_empty()));
+        self.links.contact.send_modify(|c| c.quarantine = words);
     }
 
     async fn assignments(&mut self, assignments: wire::Assignments) -> Result<(), End> {
@@ -366,9 +393,30 @@ impl<'a> Session<'a> {
         let wait = ms(self.links.worker.settings.send_timeout_ms);
         match timeout(wait, self.out.send(up)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Lost("the connection ended".into())),
+            Ok(Err(_)) => Err(self.last_word().await),
             Err(_) => Err(End::Lost("the coordinator takes no messages".into())),
         }
+    }
+
+    /// How the coordinator ended the session: what it said lies unread when a message of ours finds the stream
+    /// closed.
+    async fn last_word(&mut self) -> End {
+        let wait = ms(self.links.worker.settings.send_timeout_ms);
+        let read = async {
+            loop {
+                match self.down.message().await {
+                    Ok(Some(wire::Down {
+                        message: Some(down::Message::Goodbye(g)),
+                    })) => return goodbye(g),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return End::Lost("the connection ended".into()),
+                    Err(status) => return failed(&status),
+                }
+            }
+        };
+        timeout(wait, read)
+            .await
+            .unwrap_or_else(|_| End::Lost("the connection ended".into()))
     }
 }
 
@@ -406,9 +454,12 @@ fn hello(links: &mut Links) -> wire::Hello {
         observed: links.worker.observed(),
         epoch: ledger.epoch,
         clock_ms: wall_ms(),
+        instance: links.instance.clone(),
     }
 }
 
+#[cfg(test)]
+mod quarantine_tests;
 #[cfg(test)]
 mod testing;
 

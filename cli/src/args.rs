@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use crate::{
     env::Env,
+    node::NodeCommand,
     output::{Format, ObjectFormat},
 };
 
@@ -59,6 +60,8 @@ pub enum Command {
     Create(CreateArgs),
     Delete(DeleteArgs),
     Scale(ScaleArgs),
+    #[command(subcommand)]
+    Node(NodeCommand),
     #[command(subcommand)]
     Token(TokenCommand),
     Version(VersionArgs),

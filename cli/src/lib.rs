@@ -11,7 +11,7 @@
 //! | `session` | what every command has at hand |
 //! | [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target` | kinds and names on the command line |
-//! | `get`, `watch`, `describe`, `create`, `delete`, `scale`, `token`, `version` | one command each |
+//! | `get`, `watch`, `describe`, `create`, `delete`, `scale`, `node`, `token`, `version` | one command each |
 //! | [`output`], `table`, [`printers`], [`age`] | how things are shown |
 //!
 //! Invariant: data goes to stdout, everything else to stderr; nothing is written to disk.
@@ -28,6 +28,7 @@ pub mod error;
 mod events;
 mod get;
 pub mod manifest;
+mod node;
 pub mod output;
 pub mod printers;
 mod received;
@@ -106,6 +107,7 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Create(args) => create::run(args, session).await,
         Command::Delete(args) => delete::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
+        Command::Node(command) => node::run(command, session).await,
         Command::Token(TokenCommand::Create(args)) => token::create(args, session).await,
         Command::Token(TokenCommand::List(args)) => token::list(args, session).await,
         Command::Token(TokenCommand::Revoke(args)) => token::revoke(args, session).await,

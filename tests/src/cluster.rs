@@ -29,6 +29,8 @@ pub struct Options {
     pub capacity: String,
     /// Timings that tests would otherwise wait for; without, everything is as shipped.
     pub quick: bool,
+    /// Variables of coordinator and agents.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             agent: String::new(),
             capacity: "cpu=8,memory=8Gi".to_owned(),
             quick: true,
+            env: Vec::new(),
         }
     }
 }
@@ -175,7 +178,8 @@ impl Cluster {
     /// Starts the coordinator and waits for nothing.
     pub fn spawn_coordinator(&mut self) {
         let log = self.dir().join("coordinator.log");
-        self.coordinator = Some(Background::start("wharf-coordinator", &self.coordinator_args(), log));
+        let args = self.coordinator_args();
+        self.coordinator = Some(Background::with_env("wharf-coordinator", &args, &self.options.env, log));
     }
 
     pub fn coordinator(&mut self) -> &mut Background {
@@ -264,7 +268,16 @@ impl Cluster {
     /// Starts an agent and waits for nothing.
     pub fn spawn_agent(&mut self, name: &str, token: Option<&str>) {
         let log = self.dir().join(format!("{name}.log"));
-        let agent = Background::start("wharf-agent", &self.agent_args(name, token), log);
+        let agent = Background::with_env("wharf-agent", &self.agent_args(name, token), &self.options.env, log);
+        self.agents.insert(name.to_owned(), agent);
+    }
+
+    /// Starts an agent with more arguments and waits for nothing.
+    pub fn spawn_agent_with(&mut self, name: &str, more: &[&str]) {
+        let mut args = self.agent_args(name, None);
+        args.extend(more.iter().map(|a| (*a).to_owned()));
+        let log = self.dir().join(format!("{name}.log"));
+        let agent = Background::with_env("wharf-agent", &args, &self.options.env, log);
         self.agents.insert(name.to_owned(), agent);
     }
 
@@ -279,6 +292,7 @@ impl Cluster {
         }
     }
 
+    /// A running agent.
     pub fn agent(&mut self, name: &str) -> &mut Background {
         self.agents.get_mut(name).expect("a running agent")
     }

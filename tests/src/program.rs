@@ -94,9 +94,15 @@ pub struct Background {
 
 impl Background {
     pub fn start(name: &str, args: &[impl AsRef<OsStr>], log: PathBuf) -> Self {
+        Self::with_env(name, args, &[], log)
+    }
+
+    /// With these variables beside its own.
+    pub fn with_env(name: &str, args: &[impl AsRef<OsStr>], env: &[(String, String)], log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("log file");
         let child = Command::new(path(name))
             .args(args)
+            .envs(env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("log file"))
             .stderr(file)

@@ -2,6 +2,7 @@
 
 mod errors;
 mod fake;
+mod node;
 mod read;
 mod watch;
 mod write;

@@ -218,13 +218,26 @@ async fn hellos_that_do_not_fit_are_refused() {
         version: "99.0.0".into(),
         ..hello()
     };
-    let late = proto::wire::Hello {
-        clock_ms: now_ms() - 400_000,
-        ..hello()
-    };
+    const HOUR: u64 = 3_600_000;
+    let at = |clock_ms| proto::wire::Hello { clock_ms, ..hello() };
+    let (late, early) = (now_ms() - HOUR, now_ms() + HOUR);
+    // To the minute: the other clock goes on meanwhile.
+    let minute = |ms| proto::model::Time::from_millis(ms).to_string()[..16].to_owned();
+    let (late_words, early_words, ours) = (minute(late), minute(early), minute(now_ms())[..13].to_owned());
     for (node, hello, code, words) in [
         ("n1", old, Code::FailedPrecondition, vec!["99.0.0", proto::VERSION]),
-        ("n1", late, Code::FailedPrecondition, vec!["clock", "NTP"]),
+        (
+            "n1",
+            at(late),
+            Code::FailedPrecondition,
+            vec!["clock", "NTP", &late_words, &ours],
+        ),
+        (
+            "n1",
+            at(early),
+            Code::FailedPrecondition,
+            vec!["clock", "NTP", &early_words, &ours],
+        ),
         ("gone", hello(), Code::PermissionDenied, vec!["node gone was deleted"]),
     ] {
         let status = rig.connect(node, hello).await.refused().await;
@@ -451,6 +464,7 @@ async fn a_newer_term_in_the_world_ends_the_session() {
 async fn a_deposed_coordinator_assigns_nothing_to_who_comes_now() {
     let rig = Rig::new().await;
     rig.base.node("n1").await;
+    rig.join("n1", hello()).await;
     rig.base.pod("a", "n1").await;
     // The world shows the other's term before this process has noticed what that means.
     crate::leader::take(&rig.base.hub, super::testing::INCARNATION, "other")
@@ -462,6 +476,9 @@ async fn a_deposed_coordinator_assigns_nothing_to_who_comes_now() {
         Some(down::Message::Goodbye(goodbye)) => assert_eq!(goodbye.reason(), Reason::Demoted),
         other => panic!("a revision of the other's term under the old fence: {other:?}"),
     }
+    // A start that is not on record cannot be put there, and is not even welcomed.
+    let later = proto::wire::Hello { epoch: 2, ..hello() };
+    assert_eq!(rig.connect("n1", later).await.goodbye().await.reason(), Reason::Demoted);
 }
 
 #[tokio::test]
@@ -650,7 +667,11 @@ async fn an_agent_that_does_not_read_is_sent_away() {
     let inbound = tokio_stream::wrappers::ReceiverStream::new(inbound);
     let mut tasks = tokio::task::JoinSet::new();
     let out = Outgoing { messages, last };
-    tasks.spawn(stream::serve(rig.sessions.clone(), "n1".into(), inbound, out));
+    let peer = super::service::Peer {
+        node: "n1".into(),
+        ..Default::default()
+    };
+    tasks.spawn(stream::serve(rig.sessions.clone(), peer, inbound, out));
     rig.base.until_ready("n1", "AgentReady").await;
     rig.base.pod("a", "n1").await;
     let end = end.await.unwrap().unwrap();

@@ -29,7 +29,7 @@ use tonic::{Extensions, Request, Status, Streaming, service::interceptor::Interc
 
 use super::{
     Sessions, Settings,
-    service::{AgentService, Callers, Renewer},
+    service::{AgentService, Callers, Peer, Renewer},
 };
 use crate::{
     events::{Note, Recorder},
@@ -74,6 +74,11 @@ impl Gated {
             arrived: watch::Sender::new(0),
             commits: AtomicUsize::new(0),
         })
+    }
+
+    pub async fn inner_keys(&self) -> Vec<String> {
+        let snapshot = self.inner.load().await.unwrap();
+        snapshot.entries.into_iter().map(|e| e.key).collect()
     }
 }
 
@@ -273,11 +278,20 @@ pub struct ByHeader {
 struct Named(String);
 
 impl Callers for ByHeader {
-    fn node(&self, extensions: &Extensions) -> Result<String, Status> {
-        extensions
+    fn peer(&self, extensions: &Extensions) -> Result<Peer, Status> {
+        let Named(name) = extensions
             .get::<Named>()
-            .map(|n| n.0.clone())
-            .ok_or_else(|| Status::unauthenticated("no certificate"))
+            .ok_or_else(|| Status::unauthenticated("no certificate"))?;
+        // As the certificate of a deleted node is known by its tombstone.
+        let (node, deleted) = match name.strip_prefix("deleted:") {
+            Some(node) => (node, true),
+            None => (name.as_str(), false),
+        };
+        Ok(Peer {
+            node: node.to_owned(),
+            deleted,
+            address: "192.0.2.7".into(),
+        })
     }
 
     fn still_valid(&self, _: &Extensions) -> Result<(), Status> {
@@ -292,7 +306,7 @@ impl Callers for ByHeader {
 impl Renewer for ByHeader {
     async fn renew(&self, extensions: &Extensions, csr_der: &[u8]) -> Result<Issued, Status> {
         Ok(Issued {
-            certificate_chain_pem: format!("{} {}", self.node(extensions)?, csr_der.len()),
+            certificate_chain_pem: format!("{} {}", self.peer(extensions)?.node, csr_der.len()),
             ..Issued::default()
         })
     }

@@ -19,11 +19,11 @@ use std::{
 use proto::model::{
     Event, Hardware, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController,
 };
-use record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
+use record::{FactsRecord, HolderRecord, PodRecord, StatusRecord, TemplateRecord, TombstoneRecord};
 use serde::de::DeserializeOwned;
 pub use state::{
     Amounts, ControllerState, DEFAULT_CPU_MILLI, DEFAULT_MEMORY, DEFAULT_PODS, NodeState, PodState, Template,
-    Versioned, allocatable_of, request_of,
+    Versioned, allocatable_of, clone_words, request_of,
 };
 
 use crate::store::{
@@ -71,6 +71,8 @@ pub struct World {
     pub terms: BTreeMap<u64, TermRecord>,
     /// `op/…` records by request id, with their versions.
     pub ops: BTreeMap<String, Versioned<record::OpRecord>>,
+    /// Deleted nodes, while their agents may still run pods.
+    pub tombstones: BTreeMap<String, Versioned<TombstoneRecord>>,
 
     controllers_by_uid: HashMap<String, Key>,
     pods_by_uid: HashMap<String, Key>,
@@ -86,6 +88,7 @@ pub struct World {
     facts: BTreeMap<String, Versioned<FactsRecord>>,
     inventories: BTreeMap<String, Versioned<Hardware>>,
     readies: BTreeMap<String, Versioned<NodeCondition>>,
+    holders: BTreeMap<String, Versioned<HolderRecord>>,
 }
 
 impl World {
@@ -135,6 +138,11 @@ impl World {
                 set(&mut self.readies, name.to_owned(), read(update)?, update.rv);
                 self.refresh_node(name);
             }
+            Parsed::Holder(name) => {
+                set(&mut self.holders, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::Tombstone(name) => set(&mut self.tombstones, name.to_owned(), read(update)?, update.rv),
             Parsed::Template(hash) => {
                 match read::<TemplateRecord>(update)? {
                     Some(record) => {
@@ -174,7 +182,9 @@ impl World {
         }
         | Parsed::NodeFacts(name)
         | Parsed::NodeInventory(name)
-        | Parsed::NodeReady(name) = keys::parse(&update.key)
+        | Parsed::NodeReady(name)
+        | Parsed::Holder(name)
+        | Parsed::Tombstone(name) = keys::parse(&update.key)
         {
             touched.push(Touched::Node(name.to_owned()));
         }
@@ -199,6 +209,12 @@ impl World {
     /// Pods placed on this node, sorted by key.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &PodState)> {
         self.keyed(self.pods_by_node.get(node))
+    }
+
+    /// Whether the pod's node was deleted and its agent may still run it.
+    pub fn deserted(&self, pod: &PodState) -> bool {
+        let node = &pod.record.node;
+        !self.nodes.contains_key(node) && self.tombstones.get(node).is_some_and(|t| !t.value.forgotten)
     }
 
     /// Uids of owners that pods name, whether such a controller exists or not.
@@ -271,6 +287,7 @@ impl World {
                     facts: None,
                     hardware: None,
                     ready: None,
+                    holder: None,
                     allocatable: Amounts::default(),
                     used,
                     ports,
@@ -289,6 +306,7 @@ impl World {
             node.facts = self.facts.get(name).cloned();
             node.hardware = self.inventories.get(name).cloned();
             node.ready = self.readies.get(name).cloned();
+            node.holder = self.holders.get(name).cloned();
             node.allocatable = node
                 .facts
                 .as_ref()
