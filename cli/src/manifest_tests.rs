@@ -292,7 +292,7 @@ fn files_that_cannot_be_read() {
     let missing = dir.path().join("missing");
     let error = load(&[missing.clone(), binary.clone()], &mut std::io::empty(), Check::Whole).expect_err("both bad");
     let mut text = Vec::new();
-    error.report(&mut text, false);
+    error.report(&mut text, false, crate::status::StatusFormat::Line);
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(
         text.contains(&format!("error: {}: No such file", missing.display())),
