@@ -159,8 +159,12 @@ fn part() -> impl Strategy<Value = Value> {
     let containers = prop::collection::btree_map(name(), container, 1..3).prop_map(|m| {
         let containers = m.into_iter().map(|(name, (image, env, args))| {
             let mut c = json!({"name": name, "image": image.to_string()});
-            env.map(|env| c["env"] = json!(env));
-            args.map(|args| c["args"] = json!(args));
+            if let Some(env) = env {
+                c["env"] = json!(env);
+            }
+            if let Some(args) = args {
+                c["args"] = json!(args);
+            }
             c
         });
         containers.collect::<Vec<_>>()
@@ -171,8 +175,12 @@ fn part() -> impl Strategy<Value = Value> {
             list.reverse();
         }
         let mut value = json!({"metadata": {"name": "x"}, "spec": {"template": {"spec": {"containers": list}}}});
-        labels.map(|l| value["metadata"]["labels"] = json!(l));
-        replicas.map(|r| value["spec"]["replicas"] = json!(r));
+        if let Some(labels) = labels {
+            value["metadata"]["labels"] = json!(labels);
+        }
+        if let Some(replicas) = replicas {
+            value["spec"]["replicas"] = json!(replicas);
+        }
         value
     })
 }
