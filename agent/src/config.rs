@@ -35,7 +35,9 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Joins the cluster if needed, then runs until SIGTERM; containers are left running.
+    // The line that `wharf token create` prints is made to be appended to: the last one of an option counts.
     #[command(
+        args_override_self = true,
         after_help = "Every option can be set as WHARF_<OPTION> or in the configuration file; flag > \
                             variable > file.\n\nExamples:
   wharf-agent run --token-file /root/token --coordinators c1.example:7443

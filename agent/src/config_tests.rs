@@ -55,6 +55,14 @@ fn flag_then_variable_then_file_then_default() {
 }
 
 #[test]
+fn of_an_option_given_twice_the_last_one_counts() {
+    let line = "wharf-agent run --data-dir /a --coordinators h:1 --data-dir /b --name x --name y";
+    let options = Options::load(args(line), no_env).expect("accepted");
+    assert_eq!(options.data_dir, Path::new("/b"));
+    assert_eq!(options.name.as_deref(), Some("y"));
+}
+
+#[test]
 fn a_token_file_is_read_only_when_asked_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("token");

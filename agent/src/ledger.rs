@@ -151,6 +151,7 @@ impl Ledger {
         digest::assignments(assigned.map(|p| digest::Item {
             uid: &p.uid,
             spec_hash: &p.spec_hash,
+            marks: digest::marks(&p.labels, &p.annotations),
             stop: p.stop.as_ref().map(|s| s.grace_seconds),
         }))
     }

@@ -26,5 +26,19 @@ stop() {
     rm -f "$demo/$1.pid"
 }
 
+# stop_all PROGRAM: every process of it that works below .demo/, also what somebody started there by hand
+stop_all() {
+    local exe pid dir
+    for exe in /proc/[0-9]*/exe; do
+        case $(readlink "$exe" 2>/dev/null) in "$bin/$1" | "$bin/$1 (deleted)") ;; *) continue ;; esac
+        pid=$(basename "$(dirname "$exe")")
+        # The last one counts, as for the program itself.
+        dir=$(tr '\0' '\n' <"/proc/$pid/cmdline" | sed -n '/^--data-dir$/{n;p}; s/^--data-dir=//p' | tail -n 1)
+        case $(cd "/proc/$pid/cwd" && realpath -m -- "$dir") in "$demo"/*) ;; *) continue ;; esac
+        kill "$pid" 2>/dev/null || continue
+        while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    done
+}
+
 # containers of this demo's cluster, by label
 ours() { docker ps -a --no-trunc --filter "label=io.wharfinger.cluster=$(cat "$demo/cluster")" "$@"; }

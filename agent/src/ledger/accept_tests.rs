@@ -356,14 +356,23 @@ fn another_spec_for_the_same_uid_is_refused_and_nothing_changes() {
 
 #[test]
 fn the_digest_is_over_what_is_assigned() {
-    let item = |uid, stop| digest::Item {
-        uid,
-        spec_hash: "h1",
-        stop,
+    let item = |uid, stop| {
+        let entry = pod(uid);
+        digest::Item {
+            uid,
+            spec_hash: "h1",
+            marks: digest::marks(&entry.labels, &entry.annotations),
+            stop,
+        }
     };
     let all = digest::assignments([item("p1", None), item("p2", None), item("p3", Some(30))]);
     let mut ledger = ledger();
     assert_eq!(ledger.digest(), all);
+    let mut marked = ledger.clone();
+    let mut entry = pod("p1");
+    entry.annotations.insert("note".into(), "x".into());
+    marked.pods.insert("p1".into(), Arc::new(entry));
+    assert_ne!(marked.digest(), all);
     let unexpected = PodEntry {
         unexpected: true,
         ..pod("p2")

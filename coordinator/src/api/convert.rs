@@ -79,6 +79,17 @@ pub struct Names {
     pub namespace: String,
 }
 
+impl Names {
+    /// The name in messages.
+    pub fn shown(&self) -> &str {
+        if self.name.is_empty() {
+            &self.generate_name
+        } else {
+            &self.name
+        }
+    }
+}
+
 pub fn names(json: &[u8]) -> Names {
     #[derive(Default, Deserialize)]
     #[serde(default)]

@@ -1,5 +1,5 @@
 //! What a Create stores: the manifest read strictly, defaulted, validated, stamped, and turned into records.
-//! Called by `resources` through `write`.
+//! Called by `resources` through `write`; the reading and the checks by `replace` and `revise` too.
 //!
 //! Invariant: what is committed can be read back by the world; no field that the coordinator owns comes from
 //! the caller.
@@ -7,7 +7,7 @@
 use proto::{
     ids::IdGen,
     model::{
-        FieldError, Invalid, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time,
+        FieldError, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time, fields,
         labels::quoted, parse, validate,
     },
     wire::CreateRequest,
@@ -30,14 +30,15 @@ use crate::{
 /// How many generated names are tried for one that is free.
 const NAME_TRIES: usize = 16;
 
-/// Namespace and name that a request is about, for authorization: read leniently, before anything else.
-pub fn subject(kind: Kind, message: &CreateRequest) -> Names {
-    let mut names = convert::names(&message.json);
+/// Namespace and name that a manifest is about, for authorization: read leniently, before anything else.
+/// `namespace` is the request's.
+pub fn subject(kind: Kind, namespace: &str, json: &[u8]) -> Names {
+    let mut names = convert::names(json);
     // An object that names another namespace than the request is refused later: the request's is what counts.
-    let given = if message.namespace.is_empty() {
+    let given = if namespace.is_empty() {
         &names.namespace
     } else {
-        &message.namespace
+        namespace
     };
     names.namespace = convert::namespace(kind, given).to_owned();
     names
@@ -46,20 +47,13 @@ pub fn subject(kind: Kind, message: &CreateRequest) -> Names {
 /// The manifest, ready but for what the world decides.
 pub struct Create {
     object: Object,
+    /// What of the manifest has no effect.
+    without_effect: Option<String>,
 }
 
 impl Create {
     pub fn new(kind: Kind, names: &Names, message: &CreateRequest, now: Time) -> Result<Self, ApiError> {
-        let name = if names.name.is_empty() {
-            &names.generate_name
-        } else {
-            &names.name
-        };
-        let size = message.json.len();
-        if size > validate::MAX_OBJECT_BYTES {
-            let what = format!("it has {size} bytes; at most {} fit", validate::MAX_OBJECT_BYTES);
-            return Err(ApiError::invalid(kind, name, "", what));
-        }
+        check_size(kind, names.shown(), message.json.len())?;
         match kind {
             Kind::Node => {
                 return Err(ApiError::BadRequest(
@@ -73,20 +67,13 @@ impl Create {
             }
             Kind::Namespace | Kind::ReplicationController | Kind::Pod => {}
         }
-        let one = |e: FieldError| ApiError::invalid(kind, name, &e.path, e.message);
-        let mut object = parse::object(kind, &message.json).map_err(one)?;
-        placed(kind, object.meta_mut(), names).map_err(one)?;
+        let (mut object, without_effect) = read(kind, names, &message.json)?;
         validate::default(&mut object);
-        let errors = problems(&object);
-        if !errors.is_empty() {
-            return Err(ApiError::Invalid(Invalid {
-                kind,
-                name: name.clone(),
-                errors,
-            }));
-        }
+        let mut errors = problems(&object);
+        errors.extend(owned(object.meta()));
+        ApiError::unless_valid(kind, names.shown(), errors)?;
         stamp(&mut object, now);
-        Ok(Self { object })
+        Ok(Self { object, without_effect })
     }
 
     pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
@@ -105,7 +92,8 @@ impl Create {
                 name: meta.name.clone(),
             });
         }
-        let warnings = warnings(world, &object);
+        let mut warnings = warnings(world, &object);
+        warnings.extend(self.without_effect.clone());
         let changes = records(&object);
         let object = as_shown(&changes, &object)?;
         Ok(Decision {
@@ -113,6 +101,23 @@ impl Create {
             ..Decision::new(changes, object)
         })
     }
+}
+
+pub fn check_size(kind: Kind, name: &str, bytes: usize) -> Result<(), ApiError> {
+    if bytes <= validate::MAX_OBJECT_BYTES {
+        return Ok(());
+    }
+    let what = format!("it has {bytes} bytes; at most {} fit", validate::MAX_OBJECT_BYTES);
+    Err(ApiError::invalid(kind, name, "", what))
+}
+
+/// A manifest, read strictly and put into its namespace, and what is to be said of fields without effect.
+pub fn read(kind: Kind, names: &Names, json: &[u8]) -> Result<(Object, Option<String>), ApiError> {
+    let refuse = |errors| ApiError::all_invalid(kind, names.shown(), errors);
+    let written = parse::object(kind, json).map_err(refuse)?;
+    let mut object = written.object;
+    placed(kind, object.meta_mut(), names).map_err(|e| refuse(vec![e]))?;
+    Ok((object, fields::warning(&written.without_effect)))
 }
 
 /// The strict reading must say what the lenient one was authorized for.
@@ -136,26 +141,30 @@ fn placed(kind: Kind, meta: &mut ObjectMeta, names: &Names) -> Result<(), FieldE
     Ok(())
 }
 
-/// All that is wrong with it, beyond its types.
-fn problems(object: &Object) -> Vec<FieldError> {
-    let mut errors = validate::object(object).err().map(|e| e.errors).unwrap_or_default();
-    let meta = object.meta();
-    let mut owned = |set: bool, field: &str, why: &str| {
-        if set {
-            errors.push(FieldError::new(format!("metadata.{field}"), why));
-        }
+/// Fields that the coordinator owns and that no new object can have.
+fn owned(meta: &ObjectMeta) -> Vec<FieldError> {
+    let fields = [
+        (!meta.owner_references.is_empty(), "ownerReferences"),
+        (!meta.finalizers.is_empty(), "finalizers"),
+        (meta.deletion_timestamp.is_some(), "deletionTimestamp"),
+    ];
+    let set = fields.into_iter().filter(|(set, _)| *set);
+    set.map(|(_, field)| refuse_owned(field)).collect()
+}
+
+/// The refusal of a field of the metadata that the coordinator writes.
+pub fn refuse_owned(field: &str) -> FieldError {
+    let why = match field {
+        "ownerReferences" => "set by the coordinator; leave it out, a controller adopts pods that match its selector",
+        "finalizers" => parse::UNSUPPORTED_WORDS,
+        _ => "set by the coordinator; leave it out",
     };
-    owned(
-        !meta.owner_references.is_empty(),
-        "ownerReferences",
-        "set by the coordinator; leave it out, a controller adopts pods that match its selector",
-    );
-    owned(!meta.finalizers.is_empty(), "finalizers", parse::UNSUPPORTED_WORDS);
-    owned(
-        meta.deletion_timestamp.is_some(),
-        "deletionTimestamp",
-        "set by the coordinator; leave it out",
-    );
+    FieldError::new(format!("metadata.{field}"), why)
+}
+
+/// All that is wrong with what its author writes, beyond its types.
+pub fn problems(object: &Object) -> Vec<FieldError> {
+    let mut errors = validate::object(object).err().map(|e| e.errors).unwrap_or_default();
     if let Object::ReplicationController(rc) = object
         && rc.spec.replicas >= 0
         && let Err(what) = check_replicas(rc.spec.replicas)
@@ -213,7 +222,8 @@ fn free_name(world: &World, kind: Kind, meta: &ObjectMeta) -> String {
     name
 }
 
-fn warnings(world: &World, object: &Object) -> Vec<String> {
+/// What is legal in this world and likely not meant.
+pub fn warnings(world: &World, object: &Object) -> Vec<String> {
     let (spec, field) = match object {
         Object::ReplicationController(rc) => (&rc.spec.template.spec, "spec.template.spec.nodeName"),
         Object::Pod(pod) => (&pod.spec, "spec.nodeName"),
@@ -232,7 +242,7 @@ fn warnings(world: &World, object: &Object) -> Vec<String> {
             .range((rc.metadata.namespace.clone(), String::new())..);
         let overlapping = others
             .take_while(|(key, _)| key.0 == rc.metadata.namespace)
-            .filter(|(_, other)| overlap(rc, &other.rc))
+            .filter(|(key, other)| key.1 != rc.metadata.name && overlap(rc, &other.rc))
             .map(|(key, _)| {
                 format!(
                     "spec.selector: overlaps with that of replicationcontrollers {:?}; each keeps its own pods, but a pod without an owner may be adopted by either",
@@ -283,7 +293,7 @@ fn pod_records(at: String, pod: &Pod) -> Vec<Change> {
 }
 
 /// Reads the changes as the world will: what it cannot read must never be stored.
-fn as_shown(changes: &[Change], object: &Object) -> Result<Object, ApiError> {
+pub fn read_back(changes: &[Change]) -> Result<World, ApiError> {
     let mut scratch = World::default();
     for change in changes {
         let update = Update {
@@ -295,6 +305,11 @@ fn as_shown(changes: &[Change], object: &Object) -> Result<Object, ApiError> {
             .apply(&update)
             .map_err(|e| ApiError::Internal(format!("the object does not read back: {e}")))?;
     }
+    Ok(scratch)
+}
+
+fn as_shown(changes: &[Change], object: &Object) -> Result<Object, ApiError> {
+    let scratch = read_back(changes)?;
     let meta = object.meta();
     let mut shown = scratch
         .object(object.kind(), &meta.namespace, &meta.name)

@@ -6,19 +6,13 @@ use proto::{
     model::{Kind, NamespacePhase},
     wire::{CreateRequest, resources_server::Resources},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::Code;
 
 use crate::{
     api::{Settings, testing::*},
     store::{Change, CommitError, Expect, keys},
 };
-
-fn with(mut manifest: Value, pointer: &str, value: Value) -> Value {
-    let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
-    manifest.pointer_mut(parent).expect("there")[field] = value;
-    manifest
-}
 
 #[tokio::test]
 async fn a_controller_is_stored_new_whatever_an_export_carries() {
@@ -29,7 +23,11 @@ async fn a_controller_is_stored_new_whatever_an_export_carries() {
     export["metadata"] = json!({"name": "web", "namespace": "default", "uid": "old", "resourceVersion": "7",
         "generation": 9, "creationTimestamp": "2020-01-01T00:00:00Z"});
     export["status"] = json!({"replicas": 5, "readyReplicas": 5});
-    let made = bench.make("rc", &export).await;
+    let mut made = bench.make("rc", &export).await;
+    assert_eq!(
+        std::mem::take(&mut made.warnings),
+        ["no effect here, left out: metadata.generation, metadata.creationTimestamp, status"]
+    );
     assert_eq!(
         (
             made.kind.as_str(),
@@ -220,7 +218,7 @@ async fn refusals_name_object_field_and_remedy() {
                 ..creating("pod", &json!({}))
             },
             Code::InvalidArgument,
-            "pod \"\" is invalid: metadata.name: stands twice; leave one",
+            "pod \"\" is invalid: metadata.namespace: stands twice; leave one",
         ),
         (
             creating("pod", &with(bare("x"), "/metadata/namespace", json!("old"))),

@@ -9,7 +9,11 @@ use proto::{
     wire::{DeleteRequest, delete_request::Cascade},
 };
 
-use super::{convert::DEFAULT_NAMESPACE, errors::ApiError, write::Decision};
+use super::{
+    convert::DEFAULT_NAMESPACE,
+    errors::ApiError,
+    write::{Decision, preconditions},
+};
 use crate::{
     store::{Change, Expect, keys},
     world::{
@@ -68,7 +72,7 @@ impl Delete {
         let object = world
             .object(self.kind, &self.namespace, &self.name)
             .ok_or_else(|| ApiError::not_found(self.kind, &self.name))?;
-        self.preconditions(&object)?;
+        preconditions(&object, &self.uid, &self.resource_version)?;
         let key = (self.namespace.clone(), self.name.clone());
         let decision = match self.kind {
             Kind::Pod => world.pods.get(&key).map(|pod| self.pod(world, &key, pod, object, now)),
@@ -81,24 +85,6 @@ impl Delete {
             }),
         };
         decision.ok_or_else(|| ApiError::not_found(self.kind, &self.name))
-    }
-
-    fn preconditions(&self, object: &Object) -> Result<(), ApiError> {
-        let meta = object.meta();
-        for (field, is, wanted) in [
-            ("uid", &meta.uid, &self.uid),
-            ("resource version", &meta.resource_version, &self.resource_version),
-        ] {
-            if !wanted.is_empty() && wanted != is {
-                let wanted = proto::model::labels::quoted(wanted);
-                return Err(ApiError::mismatch(
-                    self.kind,
-                    &self.name,
-                    format!("its {field} is {is:?}, not {wanted} as asked"),
-                ));
-            }
-        }
-        Ok(())
     }
 
     fn pod(&self, world: &World, key: &Key, pod: &PodState, object: Object, now: Time) -> Decision {

@@ -60,10 +60,22 @@ impl ApiError {
     }
 
     pub fn invalid(kind: Kind, name: &str, path: &str, message: impl Into<String>) -> Self {
+        Self::all_invalid(kind, name, vec![FieldError::new(path, message)])
+    }
+
+    /// Refuses where there are errors.
+    pub fn unless_valid(kind: Kind, name: &str, errors: Vec<FieldError>) -> Result<(), Self> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Self::all_invalid(kind, name, errors))
+    }
+
+    pub fn all_invalid(kind: Kind, name: &str, errors: Vec<FieldError>) -> Self {
         Self::Invalid(Invalid {
             kind,
             name: name.to_owned(),
-            errors: vec![FieldError::new(path, message)],
+            errors,
         })
     }
 

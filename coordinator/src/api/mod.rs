@@ -3,9 +3,10 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `resources` | Get, List, Watch, Create, Delete: authorization and the way to the rest |
+//! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
 //! | `controllers`, `cluster` | Scale; Info |
-//! | `create`, `delete` | the decisions: what a request changes in a given world |
+//! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
+//! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
 //! | `filter`, `watch` | selectors; the life of a watch |
 //! | `convert`, `errors` | wire types and statuses stop here |
@@ -20,7 +21,10 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+mod patch;
+mod replace;
 pub mod resources;
+mod revise;
 #[cfg(test)]
 mod testing;
 pub mod watch;

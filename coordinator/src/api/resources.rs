@@ -1,4 +1,4 @@
-//! Get, List, Watch, Create, Delete. Mounted by the listener.
+//! Get, List, Watch, Create, Replace, Patch, Delete. Mounted by the listener.
 //!
 //! Invariant: each method authorizes first; a List is one reading of the world.
 
@@ -7,7 +7,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use proto::{
     model::{Kind, Time},
-    wire::{self, CreateRequest, DeleteRequest, GetRequest, ListReply, ListRequest, resources_server::Resources},
+    wire::{
+        self, CreateRequest, DeleteRequest, GetRequest, ListReply, ListRequest, PatchRequest, ReplaceRequest,
+        resources_server::Resources,
+    },
 };
 use tonic::{Request, Response, Status};
 
@@ -17,6 +20,8 @@ use super::{
     delete::Delete,
     errors::ApiError,
     filter::Filter,
+    patch::Patch,
+    replace::Replace,
     watch::WatchStream,
     write::{Decision, Outcome, Repeat, Ticket},
 };
@@ -63,13 +68,42 @@ impl Resources for ResourceService {
         let message = request.get_ref();
         self.0.access.caller(request.extensions())?;
         let kind = convert::kind(&message.kind)?;
-        let names = create::subject(kind, message);
+        let names = create::subject(kind, &message.namespace, &message.json);
         let caller = self
             .0
             .admit_to(request.extensions(), "create", kind, &names.namespace, &names.name)?;
         let ticket = Ticket::new(caller, "create", message.dry_run, &message.request_id, message)?;
         let create = Create::new(kind, &names, message, Time::now())?;
         let outcome = self.0.write(&ticket, |world| create.decide(world)).await?;
+        Ok(Response::new(self.0.answer(outcome)))
+    }
+
+    async fn replace(&self, request: Request<ReplaceRequest>) -> Result<Response<wire::Object>, Status> {
+        let message = request.get_ref();
+        self.0.access.caller(request.extensions())?;
+        let kind = convert::kind(&message.kind)?;
+        let names = create::subject(kind, &message.namespace, &message.json);
+        let caller = self
+            .0
+            .admit_to(request.extensions(), "update", kind, &names.namespace, &names.name)?;
+        let ticket = Ticket::new(caller, "replace", message.dry_run, &message.request_id, message)?;
+        let replace = Replace::new(kind, &names, &message.json)?;
+        let outcome = self.0.write(&ticket, |world| replace.decide(world)).await?;
+        Ok(Response::new(self.0.answer(outcome)))
+    }
+
+    async fn patch(&self, request: Request<PatchRequest>) -> Result<Response<wire::Object>, Status> {
+        let message = request.get_ref();
+        self.0.access.caller(request.extensions())?;
+        let kind = convert::kind(&message.kind)?;
+        let namespace = convert::namespace(kind, &message.namespace);
+        let caller = self
+            .0
+            .admit_to(request.extensions(), "patch", kind, namespace, &message.name)?;
+        named(&message.name)?;
+        let ticket = Ticket::new(caller, "patch", message.dry_run, &message.request_id, message)?;
+        let patch = Patch::new(kind, namespace, &message.name, &message.patch)?;
+        let outcome = self.0.write(&ticket, |world| patch.decide(world)).await?;
         Ok(Response::new(self.0.answer(outcome)))
     }
 

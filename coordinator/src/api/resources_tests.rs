@@ -43,6 +43,12 @@ async fn all_refusals(access: Arc<dyn Access>) -> Vec<(Code, String)> {
                 .create(creating("node", &json!({"metadata": {"name": "n1"}})))
                 .await,
         ),
+        refused(
+            bench
+                .replace(replacing("po", &json!({"metadata": {"namespace": "b"}, "spec": 7})))
+                .await,
+        ),
+        refused(bench.patch(patching("node", "n1", &json!([]))).await),
         refused(bench.delete(deleting("ns", "default")).await),
         refused(bench.scale(scale).await),
     ];
@@ -58,6 +64,8 @@ async fn nothing_is_said_before_the_caller_is_authorized() {
         "watch pods/ a/",
         "create replicationcontrollers/ b/x",
         "create nodes/ /n1",
+        "update pods/ b/",
+        "patch nodes/ /n1",
         "delete namespaces/ /default",
         "update replicationcontrollers/scale default/x",
     ];
@@ -67,7 +75,7 @@ async fn nothing_is_said_before_the_caller_is_authorized() {
         .collect();
     assert_eq!(all_refusals(Arc::new(DenyAll)).await, expected);
     let stranger = (Code::Unauthenticated, "no certificate".to_owned());
-    assert_eq!(all_refusals(Arc::new(Stranger)).await, vec![stranger; 7]);
+    assert_eq!(all_refusals(Arc::new(Stranger)).await, vec![stranger; 9]);
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use proto::{
     model::{Kind, NodeCondition, Time},
     wire::{
-        self, CreateRequest, DeleteRequest, GetRequest, ListRequest, ScaleReply, ScaleRequest,
-        controllers_server::Controllers, resources_server::Resources,
+        self, CreateRequest, DeleteRequest, GetRequest, ListRequest, PatchRequest, ReplaceRequest, ScaleReply,
+        ScaleRequest, controllers_server::Controllers, resources_server::Resources,
     },
 };
 use serde_json::{Value, json};
@@ -280,6 +280,16 @@ impl Bench {
         self.create(creating(kind, manifest)).await.expect("created")
     }
 
+    pub async fn replace(&self, request: ReplaceRequest) -> Result<wire::Object, Status> {
+        let reply = self.resources.replace(Request::new(request)).await;
+        reply.map(tonic::Response::into_inner)
+    }
+
+    pub async fn patch(&self, request: PatchRequest) -> Result<wire::Object, Status> {
+        let reply = self.resources.patch(Request::new(request)).await;
+        reply.map(tonic::Response::into_inner)
+    }
+
     pub async fn delete(&self, request: DeleteRequest) -> Result<wire::Object, Status> {
         let reply = self.resources.delete(Request::new(request)).await;
         reply.map(tonic::Response::into_inner)
@@ -395,6 +405,23 @@ pub fn creating(kind: &str, manifest: &Value) -> CreateRequest {
     }
 }
 
+pub fn replacing(kind: &str, manifest: &Value) -> ReplaceRequest {
+    ReplaceRequest {
+        kind: kind.into(),
+        json: manifest.to_string().into_bytes(),
+        ..ReplaceRequest::default()
+    }
+}
+
+pub fn patching(kind: &str, name: &str, patch: &Value) -> PatchRequest {
+    PatchRequest {
+        kind: kind.into(),
+        name: name.into(),
+        patch: patch.to_string().into_bytes(),
+        ..PatchRequest::default()
+    }
+}
+
 pub fn deleting(kind: &str, name: &str) -> DeleteRequest {
     DeleteRequest {
         kind: kind.into(),
@@ -423,6 +450,13 @@ pub fn bare(name: &str) -> Value {
 
 pub fn value(object: &wire::Object) -> Value {
     serde_json::from_slice(&object.json).expect("JSON")
+}
+
+/// The manifest with `value` at the JSON pointer, whose parent must be there.
+pub fn with(mut manifest: Value, pointer: &str, value: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+    manifest.pointer_mut(parent).expect("there")[field] = value;
+    manifest
 }
 
 /// Code and words of a refusal.

@@ -360,3 +360,41 @@ async fn a_watch_that_lost_batches_still_sees_each_deletion() {
     ];
     assert_eq!(take(&mut watch, 4).await, pods(&expected));
 }
+
+#[tokio::test]
+async fn labels_that_change_bring_objects_of_each_kind_in_and_out() {
+    let bench = Bench::new().await;
+    bench.node("n1", true).await;
+    bench.make("ns", &json!({"metadata": {"name": "a"}})).await;
+    bench.make("rc", &rc("web")).await;
+    bench.pod("p", "n1", None).await;
+    let label = |value: &str| json!({"metadata": {"labels": {"colour": value}}});
+    for (kind, name) in [("node", "n1"), ("ns", "a"), ("rc", "web"), ("pod", "p")] {
+        let mut green = bench.watch(listing(kind, "colour=green", "")).await.expect("watching");
+        assert_eq!(next(&mut green).await.0, Type::Bookmark, "{kind}");
+        let painted = bench
+            .patch(patching(kind, name, &label("green")))
+            .await
+            .expect("patched");
+        let (event, _, object, _) = next(&mut green).await;
+        assert_eq!((event, &object), (Type::Added, &painted), "{kind}");
+        let since = bench.hub.rv().0;
+        bench.patch(patching(kind, name, &label("red"))).await.expect("patched");
+        let (event, _, object, _) = next(&mut green).await;
+        assert_eq!((event, object), (Type::Deleted, painted), "{kind}");
+        // And for those who were away meanwhile.
+        let request = proto::wire::ListRequest {
+            resource_version: since,
+            ..listing(kind, "colour=green", "")
+        };
+        let mut resumed = bench.watch(request).await.expect("watching");
+        let (event, gone, ..) = next(&mut resumed).await;
+        assert_eq!((event, gone.as_str()), (Type::Deleted, name), "{kind}");
+        let again = json!({"metadata": {"labels": {"colour": "green"}, "annotations": {"n": "1"}}});
+        bench.patch(patching(kind, name, &again)).await.expect("patched");
+        for watch in [&mut green, &mut resumed] {
+            assert_eq!(take(watch, 1).await, pods(&[(Type::Added, name)]), "{kind}");
+        }
+        assert!(green.next().now_or_never().is_none() && resumed.next().now_or_never().is_none());
+    }
+}

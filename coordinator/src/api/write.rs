@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use proto::{
     ids,
-    model::{Kind, Object, Time},
+    model::{Kind, Object, Time, labels::quoted},
 };
 use tonic::Extensions;
 
@@ -109,6 +109,21 @@ impl Decision {
     fn nothing_to_do(&self) -> bool {
         self.changes.is_empty()
     }
+}
+
+/// Refuses where the object is not the one that the caller saw; empty: any.
+pub fn preconditions(object: &Object, uid: &str, resource_version: &str) -> Result<(), ApiError> {
+    let meta = object.meta();
+    for (field, is, wanted) in [
+        ("uid", &meta.uid, uid),
+        ("resource version", &meta.resource_version, resource_version),
+    ] {
+        if !wanted.is_empty() && wanted != is {
+            let what = format!("its {field} is {is:?}, not {} as asked", quoted(wanted));
+            return Err(ApiError::mismatch(object.kind(), &meta.name, what));
+        }
+    }
+    Ok(())
 }
 
 pub struct Repeat {

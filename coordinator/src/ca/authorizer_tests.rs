@@ -83,6 +83,8 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Resources/List", "voA"),
     ("/wharfinger.v1.Resources/Watch", "voA"),
     ("/wharfinger.v1.Resources/Create", "oA"),
+    ("/wharfinger.v1.Resources/Replace", "oA"),
+    ("/wharfinger.v1.Resources/Patch", "oA"),
     ("/wharfinger.v1.Resources/Delete", "oA"),
     ("/wharfinger.v1.Controllers/Scale", "oA"),
     ("/wharfinger.v1.Tokens/CreateToken", "A"),

@@ -53,6 +53,8 @@ const METHODS: &[(&str, Policy)] = &[
     ("/wharfinger.v1.Resources/List", Policy::ByBody { verb: "list" }),
     ("/wharfinger.v1.Resources/Watch", Policy::ByBody { verb: "watch" }),
     ("/wharfinger.v1.Resources/Create", Policy::ByBody { verb: "create" }),
+    ("/wharfinger.v1.Resources/Replace", Policy::ByBody { verb: "update" }),
+    ("/wharfinger.v1.Resources/Patch", Policy::ByBody { verb: "patch" }),
     ("/wharfinger.v1.Resources/Delete", Policy::ByBody { verb: "delete" }),
     (
         "/wharfinger.v1.Controllers/Scale",

@@ -2,7 +2,10 @@
 //!
 //! Invariant: nothing is decided here; messages are taken apart and put together.
 
-use proto::wire::{self, enrol_server, tokens_server};
+use proto::{
+    token::JoinToken,
+    wire::{self, enrol_server, tokens_server},
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -13,7 +16,7 @@ use super::{
     enrol::{decode, not_active},
     tokens::{self, TokenRecord, TokenSpec, TokenSpecError},
 };
-use crate::store::{CommitError, Entry, Expect, keys};
+use crate::store::{CommitError, Entry, Expect, Fence, Rv, keys};
 
 /// Largest enrolment message: a token, a request and names.
 const MAX_ENROL_BYTES: usize = 32 << 10;
@@ -71,7 +74,12 @@ impl tokens_server::Tokens for TokensService {
         let caller = caller(&request)?;
         self.authorize(&caller, "create", "", "")?;
         let spec = TokenSpec::from_request(request.get_ref()).map_err(spec_status)?;
-        let (id, record, text) = self.0.create_token(&spec, &caller.to_string()).await?;
+        let (id, record, text) = if request.get_ref().dry_run {
+            let (_, record) = self.0.new_token(&spec, &caller.to_string())?;
+            (String::new(), record, String::new())
+        } else {
+            self.0.create_token(&spec, &caller.to_string()).await?
+        };
         Ok(Response::new(wire::CreateTokenReply {
             token: Some(record.to_wire(&id)),
             text,
@@ -94,9 +102,15 @@ impl tokens_server::Tokens for TokensService {
 
     async fn revoke_token(&self, request: Request<wire::RevokeTokenRequest>) -> Result<Response<wire::Token>, Status> {
         let caller = caller(&request)?;
-        let id = &request.get_ref().id;
+        let wire::RevokeTokenRequest { id, dry_run } = request.get_ref();
         self.authorize(&caller, "update", "revoke", id)?;
-        let record = self.0.revoke_token(id, &caller.to_string()).await?;
+        let record = if *dry_run {
+            let (_, mut record) = self.0.token(id).await?;
+            record.revoked = true;
+            record
+        } else {
+            self.0.revoke_token(id, &caller.to_string()).await?
+        };
         Ok(Response::new(record.to_wire(id)))
     }
 }
@@ -119,12 +133,10 @@ impl TokensService {
 impl Authority {
     /// Makes a token; answers (id, record, secret text). The text exists nowhere else.
     pub async fn create_token(&self, spec: &TokenSpec, creator: &str) -> Result<(String, TokenRecord, String), Status> {
-        let fence = (self.0.fence)().ok_or_else(|| Status::unavailable(not_active()))?;
-        let now_ms = self.now_ms();
-        let (token, record) =
-            tokens::create(spec, creator, &self.0.pepper, self.0.root_spki, now_ms).map_err(spec_status)?;
+        let fence = self.active()?;
+        let (token, record) = self.new_token(spec, creator)?;
         let audit = AuditRecord::new(
-            now_ms,
+            record.created_at_ms,
             creator,
             "create",
             format!("token/{}", token.id),
@@ -139,19 +151,8 @@ impl Authority {
     /// Revoking twice is no error.
     pub async fn revoke_token(&self, id: &str, who: &str) -> Result<TokenRecord, Status> {
         for _ in 0..self.0.settings.commit_attempts {
-            let fence = (self.0.fence)().ok_or_else(|| Status::unavailable(not_active()))?;
-            let entry: Option<Entry> = self
-                .0
-                .store
-                .get(&keys::token(id))
-                .await
-                .map_err(|e| Status::unavailable(e.to_string()))?;
-            let Some((rv, mut record)) = entry.and_then(|e| Some((e.rv, decode::<TokenRecord>(&e)?))) else {
-                return Err(Status::not_found(format!(
-                    "tokens {} not found; see wharf token list",
-                    proto::model::labels::quoted(id)
-                )));
-            };
+            let fence = self.active()?;
+            let (rv, mut record) = self.token(id).await?;
             if record.revoked {
                 return Ok(record);
             }
@@ -168,5 +169,33 @@ impl Authority {
             }
         }
         Err(Status::unavailable("too many hosts join with this token; try again"))
+    }
+
+    /// A token of this description, not stored yet.
+    fn new_token(&self, spec: &TokenSpec, creator: &str) -> Result<(JoinToken, TokenRecord), Status> {
+        self.active()?;
+        tokens::create(spec, creator, &self.0.pepper, self.0.root_spki, self.now_ms()).map_err(spec_status)
+    }
+
+    async fn token(&self, id: &str) -> Result<(Rv, TokenRecord), Status> {
+        self.active()?;
+        let entry: Option<Entry> = self
+            .0
+            .store
+            .get(&keys::token(id))
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?;
+        entry
+            .and_then(|e| Some((e.rv, decode::<TokenRecord>(&e)?)))
+            .ok_or_else(|| {
+                Status::not_found(format!(
+                    "tokens {} not found; see wharf token list",
+                    proto::model::labels::quoted(id)
+                ))
+            })
+    }
+
+    fn active(&self) -> Result<Fence, Status> {
+        (self.0.fence)().ok_or_else(|| Status::unavailable(not_active()))
     }
 }

@@ -275,3 +275,80 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_changed_template_is_for_new_pods_only() {
+    let mut sim = running(3);
+    let before: Vec<_> = sim
+        .live(&web())
+        .iter()
+        .map(|(k, p)| ((*k).clone(), p.record.clone()))
+        .collect();
+    sim.edit_rc(&web(), |rc| {
+        rc.spec.template.spec.containers[0].image = "next".into();
+        rc.spec.template.metadata.labels.insert("version".into(), "2".into());
+    });
+    sim.settle();
+    let now: Vec<_> = sim
+        .live(&web())
+        .iter()
+        .map(|(k, p)| ((*k).clone(), p.record.clone()))
+        .collect();
+    assert_eq!(now, before, "pods of the older template stay as they are");
+    scale(&mut sim, 4);
+    sim.settle();
+    let images = |sim: &Sim| {
+        let mut images: Vec<_> = sim
+            .live(&web())
+            .iter()
+            .map(|(_, p)| p.template_record().spec.containers[0].image.clone())
+            .collect();
+        images.sort_unstable();
+        images
+    };
+    assert_eq!(images(&sim), ["i", "i", "i", "next"]);
+}
+
+#[test]
+fn a_node_that_gets_the_label_takes_who_waits_and_one_that_loses_it_keeps_who_runs() {
+    let mut sim = running(1);
+    let zoned = key("default", "zoned");
+    let ask = Ask {
+        zone: Some("a"),
+        ..Ask::default()
+    };
+    sim.put_rc(&rc("default", "zoned", "z", 1, template("zoned", ask)));
+    sim.settle();
+    let at = |sim: &Sim| {
+        sim.live(&zoned)
+            .iter()
+            .map(|(k, p)| ((*k).clone(), p.record.node.clone()))
+            .collect::<Vec<_>>()
+    };
+    let waiting = at(&sim);
+    assert!(matches!(&waiting[..], [(_, node)] if node.is_empty()), "{waiting:?}");
+    sim.put_node("n2", &[("zone", "a")], false);
+    assert!(!sim.dirty.groups.is_empty(), "nobody was woken");
+    sim.settle();
+    let placed = at(&sim);
+    assert_eq!(placed, [(waiting[0].0.clone(), "n2".to_owned())]);
+    sim.put_node("n2", &[("zone", "b")], false);
+    sim.settle();
+    assert_eq!(at(&sim), placed);
+}
+
+#[test]
+fn a_pod_whose_labels_leave_its_selector_keeps_its_one_owner() {
+    let mut sim = running(2);
+    sim.put_rc(&rc("default", "other", "o", 1, template("other", Ask::default())));
+    sim.settle();
+    let moved = pods(&sim)[0].clone();
+    // As a patch would have it: it matches the other one's selector, and belongs to the first.
+    sim.edit_pod(&moved, |r| {
+        r.labels.insert("app".into(), Some("other".into()));
+    });
+    sim.settle();
+    let owner = sim.world.pods[&moved].record.owner.as_ref().expect("an owner");
+    assert_eq!(owner.uid, "u");
+    assert_eq!((pods(&sim).len(), sim.live(&key("default", "other")).len()), (2, 1));
+}

@@ -4,7 +4,10 @@
 //! Invariant: pure; a chain of changes leaves an agent's ledger with the digest that the complete set would
 //! give it; nothing but a stop entry ever asks for a stop.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use proto::{
     digest, ids,
@@ -65,12 +68,12 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
         }));
     }
     let template = pod.template.as_ref()?;
-    let labels = World::labels_of(pod);
+    let (labels, annotations) = (World::labels_of(pod), World::annotations_of(pod));
     if let Some(Wanted::Run(run)) = known
-        && run.labels.len() == labels.len()
-        && labels.iter().all(|(k, v)| run.labels.get(k) == Some(v))
+        && same(&run.labels, &labels)
+        && same(&run.annotations, &annotations)
     {
-        // Spec and annotations of a uid never change; only its labels do.
+        // The spec of a uid never changes; only its labels and annotations do.
         return Some(Wanted::Run(run.clone()));
     }
     let mut spec = template.record.spec.clone();
@@ -83,8 +86,12 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
         spec_hash: ids::content_hash(&spec_json),
         spec_json,
         labels: labels.into_iter().collect(),
-        annotations: template.record.annotations.clone().into_iter().collect(),
+        annotations: annotations.into_iter().collect(),
     })))
+}
+
+fn same(sent: &HashMap<String, String>, now: &BTreeMap<String, String>) -> bool {
+    sent.len() == now.len() && now.iter().all(|(k, v)| sent.get(k) == Some(v))
 }
 
 /// What turns `sent` into `wanted`.
@@ -121,11 +128,13 @@ pub fn digest(wanted: &Desired) -> String {
         Wanted::Run(run) => digest::Item {
             uid,
             spec_hash: &run.spec_hash,
+            marks: digest::marks(&run.labels, &run.annotations),
             stop: None,
         },
         Wanted::Stop(stop) => digest::Item {
             uid,
             spec_hash: "",
+            marks: String::new(),
             stop: Some(stop.grace_seconds),
         },
     }))

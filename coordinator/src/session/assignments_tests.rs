@@ -71,6 +71,14 @@ impl Moving {
                 record.labels.insert("l".into(), Some(value.to_string()));
                 (name, Some(record))
             }
+            Act::Annotate(n, value) => {
+                let name = format!("p{n}");
+                let Some(mut record) = self.records.get(&name).cloned() else {
+                    return;
+                };
+                record.annotations.insert("a".into(), Some(value.to_string()));
+                (name, Some(record))
+            }
             Act::Remove(n) => {
                 let name = format!("p{n}");
                 if self.records.remove(&name).is_none() {
@@ -94,6 +102,7 @@ enum Act {
     Add(u8, &'static str),
     Stop(u8, u32),
     Label(u8, u8),
+    Annotate(u8, u8),
     Remove(u8),
 }
 
@@ -102,6 +111,7 @@ fn acts() -> impl Strategy<Value = Vec<(Act, bool)>> {
         (0..6_u8, prop_oneof![4 => Just("n1"), 1 => Just("n2"), 1 => Just("")]).prop_map(|(n, node)| Act::Add(n, node)),
         (0..6_u8, 0..3_u32).prop_map(|(n, grace)| Act::Stop(n, grace)),
         (0..6_u8, 0..2_u8).prop_map(|(n, v)| Act::Label(n, v)),
+        (0..6_u8, 0..2_u8).prop_map(|(n, v)| Act::Annotate(n, v)),
         (0..6_u8).prop_map(Act::Remove),
     ];
     proptest::collection::vec((act, any::<bool>()), 0..60)
@@ -168,4 +178,39 @@ proptest! {
         prop_assert!(delta(&known, &none).stop.is_empty());
         prop_assert!(complete(&none).stop.is_empty());
     }
+}
+
+#[test]
+fn labels_and_annotations_come_as_a_run_of_the_same_spec() {
+    let mut moving = Moving::new();
+    moving.act(&Act::Add(1, "n1"));
+    moving.act(&Act::Add(2, "n1"));
+    let run_of = |delta: &Delta| match &delta.run[..] {
+        [run] => run.clone(),
+        other => panic!("{} runs", other.len()),
+    };
+    let (mut sent, _) = desired(&moving.world, "n1", &Desired::new());
+    let first = complete(&sent).run[0].clone();
+    let mut digests = vec![digest(&sent)];
+    for act in [Act::Label(1, 7), Act::Annotate(1, 8)] {
+        moving.act(&act);
+        let (wanted, _) = desired(&moving.world, "n1", &sent);
+        let change = delta(&sent, &wanted);
+        assert!(change.stop.is_empty() && change.forget.is_empty(), "{act:?}");
+        let run = run_of(&change);
+        assert_eq!(
+            (&run.uid, &run.spec_hash, &run.spec_json),
+            (&first.uid, &first.spec_hash, &first.spec_json)
+        );
+        // Who was away meanwhile is told when it comes back.
+        digests.push(digest(&wanted));
+        sent = wanted;
+    }
+    let last = match sent.values().next() {
+        Some(Wanted::Run(run)) => run.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((last.labels["l"].as_str(), last.annotations["a"].as_str()), ("7", "8"));
+    digests.dedup();
+    assert_eq!(digests.len(), 3);
 }

@@ -519,8 +519,8 @@ pub fn report(name: &str, seq: u64, phase: Phase, stopped: bool) -> wire::PodSta
 pub struct Ledger {
     pub fence: Option<wire::Fence>,
     pub revision: u64,
-    /// Spec hash and grace of the stop entry.
-    pub pods: BTreeMap<String, (String, Option<u32>)>,
+    /// Spec hash, marks and grace of the stop entry.
+    pub pods: BTreeMap<String, (String, String, Option<u32>)>,
 }
 
 impl Ledger {
@@ -536,14 +536,12 @@ impl Ledger {
             assignments::Kind::Unspecified => panic!("no kind"),
         }
         for run in &a.run {
-            self.pods
-                .entry(run.uid.clone())
-                .or_default()
-                .0
-                .clone_from(&run.spec_hash);
+            let entry = self.pods.entry(run.uid.clone()).or_default();
+            entry.0.clone_from(&run.spec_hash);
+            entry.1 = digest::marks(&run.labels, &run.annotations);
         }
         for stop in &a.stop {
-            self.pods.entry(stop.uid.clone()).or_default().1 = Some(stop.grace_seconds);
+            self.pods.entry(stop.uid.clone()).or_default().2 = Some(stop.grace_seconds);
         }
         for uid in &a.forget {
             self.pods.remove(uid);
@@ -553,9 +551,10 @@ impl Ledger {
     }
 
     pub fn digest(&self) -> String {
-        digest::assignments(self.pods.iter().map(|(uid, (hash, stop))| digest::Item {
+        digest::assignments(self.pods.iter().map(|(uid, (hash, marks, stop))| digest::Item {
             uid,
             spec_hash: hash,
+            marks: marks.clone(),
             stop: *stop,
         }))
     }

@@ -241,18 +241,12 @@ impl World {
 
     /// Every label of a pod: its template's with the record's differences.
     pub fn labels_of(pod: &PodState) -> BTreeMap<String, String> {
-        let mut labels = pod
-            .template
-            .as_ref()
-            .map(|t| t.record.labels.clone())
-            .unwrap_or_default();
-        for (k, v) in &pod.record.labels {
-            match v {
-                Some(v) => labels.insert(k.clone(), v.clone()),
-                None => labels.remove(k),
-            };
-        }
-        labels
+        record::overlaid(&pod.template_record().labels, &pod.record.labels)
+    }
+
+    /// Every annotation of a pod, likewise.
+    pub fn annotations_of(pod: &PodState) -> BTreeMap<String, String> {
+        record::overlaid(&pod.template_record().annotations, &pod.record.annotations)
     }
 
     fn keyed<'a>(&'a self, keys: Option<&'a BTreeSet<Key>>) -> impl Iterator<Item = (&'a Key, &'a PodState)> {

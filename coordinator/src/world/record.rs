@@ -1,8 +1,8 @@
 //! What the store's values hold: compact records, JSON with short keys where there are many of them. Read by
 //! `world`, written by `api`, `control`, `session` and `ca`, each its own kinds (see `store::keys`).
 //!
-//! Invariant: a pod's record stays within 300 bytes plus its label differences; its spec lies in an immutable
-//! template that many pods share.
+//! Invariant: a pod's record stays within 300 bytes plus its label and annotation differences; its spec lies in
+//! an immutable template that many pods share.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-/// `obj/pod/<ns>/<name>`; written by control (placement, stop) and api (create, delete).
+/// `obj/pod/<ns>/<name>`; written by control (placement, stop) and api (create, labels and annotations, delete).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRecord {
     #[serde(rename = "u")]
@@ -28,14 +28,42 @@ pub struct PodRecord {
     pub node: String,
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerRecord>,
-    /// Label differences from the template; `None`: removed.
+    /// Label differences from the template.
     #[serde(rename = "l", default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, Option<String>>,
+    pub labels: Differences,
+    /// Annotation differences from the template.
+    #[serde(rename = "a", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Differences,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopRecord>,
     /// Why it is not placed, for people.
     #[serde(rename = "w", default, skip_serializing_if = "String::is_empty")]
     pub waiting: String,
+}
+
+/// What a map has otherwise than a template's; `None`: removed.
+pub type Differences = BTreeMap<String, Option<String>>;
+
+/// The template's map with the differences.
+pub fn overlaid(template: &BTreeMap<String, String>, differences: &Differences) -> BTreeMap<String, String> {
+    let mut map = template.clone();
+    for (key, value) in differences {
+        match value {
+            Some(value) => map.insert(key.clone(), value.clone()),
+            None => map.remove(key),
+        };
+    }
+    map
+}
+
+/// The differences with which the template's map becomes `wanted`.
+pub fn differences(template: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Differences {
+    let removed = template.keys().filter(|key| !wanted.contains_key(*key));
+    let set = wanted.iter().filter(|(key, value)| template.get(*key) != Some(value));
+    removed
+        .map(|key| (key.clone(), None))
+        .chain(set.map(|(key, value)| (key.clone(), Some(value.clone()))))
+        .collect()
 }
 
 /// Controller that owns a pod; ownership is by `uid`.

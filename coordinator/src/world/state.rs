@@ -3,7 +3,10 @@
 //!
 //! Invariant: a derived amount is a function of the records beside it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use proto::model::{Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController};
 
@@ -103,6 +106,12 @@ impl PodState {
         self.status
             .as_ref()
             .is_some_and(|s| s.value.stopped || s.value.status.phase.is_final())
+    }
+
+    /// What it is made from; empty while its template has not come.
+    pub fn template_record(&self) -> &TemplateRecord {
+        static NONE: LazyLock<TemplateRecord> = LazyLock::new(TemplateRecord::default);
+        self.template.as_ref().map_or(&NONE, |t| &t.record)
     }
 
     /// One label: the record's difference, else the template's.

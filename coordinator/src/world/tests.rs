@@ -186,10 +186,11 @@ fn a_pod_is_its_template_with_the_records_differences() {
     sim.edit_pod(&at, |r| {
         r.labels.insert("app".into(), None);
         r.labels.insert("tier".into(), Some("front".into()));
+        r.annotations.insert("why".into(), Some("y".into()));
     });
     let pod = shown(&sim, &at);
     assert_eq!(pod.metadata.labels, map(&[("tier", "front")]));
-    assert_eq!(pod.metadata.annotations, map(&[("note", "x")]));
+    assert_eq!(pod.metadata.annotations, map(&[("note", "x"), ("why", "y")]));
     assert_eq!(pod.metadata.owner_references[0].uid, "u");
     assert_eq!(pod.metadata.resource_version, sim.world.pods[&at].rv.to_string());
     assert_eq!(pod.spec.node_name, "n1");
@@ -326,4 +327,23 @@ fn an_unreadable_record_is_an_error_that_names_its_key() {
         error.starts_with("obj/pod/default/p at version 65536 cannot be read"),
         "{error}"
     );
+}
+
+#[test]
+fn differences_lead_from_a_template_to_what_is_wanted() {
+    use record::{differences, overlaid};
+    for (template, wanted, left) in [
+        (map(&[]), map(&[]), 0),
+        (map(&[("a", "1")]), map(&[("a", "1")]), 0),
+        (map(&[("a", "1")]), map(&[]), 1),
+        (map(&[("a", "1"), ("b", "2")]), map(&[("a", "2"), ("c", "3")]), 3),
+    ] {
+        let found = differences(&template, &wanted);
+        assert_eq!(found.len(), left, "{found:?}");
+        assert_eq!(overlaid(&template, &found), wanted);
+    }
+    // What is as in the template takes no room.
+    let bytes = record::encode(&PodRecord::default());
+    let text = String::from_utf8(bytes).expect("JSON");
+    assert!(!text.contains("\"a\"") && !text.contains("\"l\""), "{text}");
 }

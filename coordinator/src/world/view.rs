@@ -74,7 +74,6 @@ impl World {
     /// A pod as Kubernetes would show it.
     pub fn pod(&self, key: &Key, pod: &PodState) -> Pod {
         let record = &pod.record;
-        let template = pod.template.as_ref().map(|t| &t.record);
         let owner = record.owner.as_ref().map(|o| OwnerReference {
             api_version: "v1".into(),
             kind: Kind::ReplicationController.name().into(),
@@ -93,11 +92,11 @@ impl World {
             deletion_timestamp: stop.map(|s| Time(s.at.0 + i64::from(s.grace))),
             deletion_grace_period_seconds: stop.map(|s| i64::from(s.grace)),
             labels: Self::labels_of(pod),
-            annotations: template.map(|t| t.annotations.clone()).unwrap_or_default(),
+            annotations: Self::annotations_of(pod),
             owner_references: owner.into_iter().collect(),
             ..ObjectMeta::default()
         };
-        let mut spec = template.map(|t| t.spec.clone()).unwrap_or_default();
+        let mut spec = pod.template_record().spec.clone();
         spec.node_name.clone_from(&record.node);
         Pod {
             metadata,

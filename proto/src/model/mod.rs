@@ -6,6 +6,7 @@
 
 mod event;
 pub mod fields;
+pub mod json;
 mod kind;
 pub mod labels;
 mod meta;

@@ -1,18 +1,65 @@
-//! Reads an object from JSON, strictly: an unknown field is refused with its path and the nearest right name.
-//! Called by the coordinator for every write and by the command, which adds file, line and column.
+//! Reads an object from JSON, strictly: what [`fields`](super::fields) does not know or support is refused with its
+//! path and the nearest right name. Called by the coordinator for every write and by the command, which adds file,
+//! line and column.
+//!
+//! Invariant: total; what [`written`] returns as JSON reads again, with nothing left out.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{FieldError, Kind, Object};
+use super::{FieldError, Kind, Object, fields, json};
 
-/// Reads an object of `kind`. `apiVersion` and `kind` may be left out; if there, they must match.
-pub fn object(kind: Kind, json: &[u8]) -> Result<Object, FieldError> {
-    let value: Value = serde_json::from_slice(json).map_err(|e| FieldError::new("", format!("not JSON: {e}")))?;
-    object_value(kind, value)
+/// What a write holds.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub object: Object,
+    /// What was written, without what has no effect.
+    pub json: Value,
+    /// Paths of what was left out, in the order written; [`fields::warning`] says it to people.
+    pub without_effect: Vec<String>,
+}
+
+/// Most errors that are named of one object.
+const MAX_ERRORS: usize = 20;
+
+/// Reads an object of `kind` that somebody writes. `apiVersion` and `kind` may be left out; if there, they must match.
+/// All that does not belong to it by name or type is named at once.
+pub fn object(kind: Kind, json: &[u8]) -> Result<Written, Vec<FieldError>> {
+    written(kind, json::read(json).map_err(|e| vec![e])?)
 }
 
 /// As [`object`], from a parsed value.
+pub fn written(kind: Kind, mut value: Value) -> Result<Written, Vec<FieldError>> {
+    let stripped = fields::strip(kind, &mut value);
+    let mut errors = stripped.errors;
+    // serde stops at the first error: take out what it names, and look for the next one.
+    let mut rest = value.clone();
+    while errors.len() < MAX_ERRORS {
+        match object_value(kind, rest.clone()) {
+            Ok(object) if errors.is_empty() => {
+                return Ok(Written {
+                    object,
+                    json: value,
+                    without_effect: stripped.without_effect,
+                });
+            }
+            Ok(_) => break,
+            // It may be missing because it is misspelt or was taken out.
+            Err(e) if e.message.starts_with("missing field") && !errors.is_empty() => break,
+            Err(e) => {
+                let more = json::remove(&mut rest, &e.path);
+                errors.push(e);
+                if !more {
+                    break;
+                }
+            }
+        }
+    }
+    errors.truncate(MAX_ERRORS);
+    Err(errors)
+}
+
+/// Reads an object that a coordinator made: with all that it sets, and nothing that the model does not have.
 pub fn object_value(kind: Kind, mut value: Value) -> Result<Object, FieldError> {
     let Some(map) = value.as_object_mut() else {
         return Err(FieldError::new("", "must be an object"));
@@ -68,9 +115,6 @@ pub fn explain(path: &str, message: &str) -> FieldError {
             p if p == unknown || p.ends_with(&format!(".{unknown}")) => p.to_owned(),
             p => format!("{p}.{unknown}"),
         };
-        if UNSUPPORTED.contains(&unknown) {
-            return FieldError::new(path, UNSUPPORTED_WORDS);
-        }
         return FieldError::new(path, format!("unknown field{}", hint(unknown, &known)));
     }
     if message.starts_with("unknown variant") {
@@ -89,65 +133,6 @@ pub fn is_unknown(message: &str) -> bool {
 /// What a field that Kubernetes has and we do not is refused with.
 pub const UNSUPPORTED_WORDS: &str = "not supported by Wharfinger yet; leave it out";
 
-/// Fields of Kubernetes' pods, controllers and their metadata that the model does not have: they are no typing
-/// mistakes, and their author must know that they would do nothing.
-const UNSUPPORTED: &[&str] = &[
-    "activeDeadlineSeconds",
-    "affinity",
-    "allocateLoadBalancerNodePorts",
-    "automountServiceAccountToken",
-    "configMapKeyRef",
-    "dnsConfig",
-    "dnsPolicy",
-    "enableServiceLinks",
-    "envFrom",
-    "ephemeralContainers",
-    "hostAliases",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostUsers",
-    "hostname",
-    "imagePullSecrets",
-    "initContainers",
-    "lifecycle",
-    "livenessProbe",
-    "managedFields",
-    "minReadySeconds",
-    "os",
-    "overhead",
-    "preemptionPolicy",
-    "priority",
-    "priorityClassName",
-    "readinessGates",
-    "readinessProbe",
-    "resourceClaims",
-    "resourceFieldRef",
-    "runtimeClassName",
-    "schedulerName",
-    "schedulingGates",
-    "secretKeyRef",
-    "securityContext",
-    "selfLink",
-    "serviceAccount",
-    "serviceAccountName",
-    "setHostnameAsFQDN",
-    "shareProcessNamespace",
-    "startupProbe",
-    "stdin",
-    "stdinOnce",
-    "subdomain",
-    "terminationMessagePath",
-    "terminationMessagePolicy",
-    "tolerations",
-    "topologySpreadConstraints",
-    "tty",
-    "volumeDevices",
-    "volumeMounts",
-    "volumes",
-    "workingDir",
-];
-
 /// serde's message with what a number may be in place of the program's type names.
 pub fn plain_types(message: &str) -> String {
     let Some((before, expected)) = message.rsplit_once("expected ") else {
@@ -158,12 +143,23 @@ pub fn plain_types(message: &str) -> String {
         "u32" | "u64" | "usize" => "a whole number, not negative",
         "i32" | "i64" => "a whole number",
         "a string" => "a string; put it in quotes",
+        "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" => "a map of keys and values",
         other if other.starts_with("struct ") => "a map of keys and values",
         other => other,
     };
-    format!("{before}expected {plain}")
+    // What is right but for its quotes.
+    let quoted = before
+        .split_once("string \"")
+        .and_then(|(_, rest)| rest.split('"').next())
+        .unwrap_or_default();
+    let bare = match plain {
+        "true or false" => matches!(quoted, "true" | "false"),
+        _ => plain.contains("whole number") && quoted.parse::<i64>().is_ok(),
+    };
+    let remedy = if bare { "; leave out the quotes" } else { "" };
+    format!("{before}expected {plain}{remedy}")
 }
 
 /// `; did you mean X?` for the nearest of `known`, or nothing.
@@ -185,7 +181,10 @@ mod tests {
     use super::*;
 
     fn message(kind: Kind, value: Value) -> String {
-        object_value(kind, value).map_or_else(|e| e.to_string(), |o| format!("accepted: {o:?}"))
+        match written(kind, value) {
+            Ok(written) => format!("accepted: {:?}", written.object),
+            Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        }
     }
 
     #[test]
@@ -205,7 +204,7 @@ mod tests {
             ),
             (
                 json!({"spec": {"replicas": "2", "template": {}}}),
-                "spec.replicas: invalid type: string \"2\", expected a whole number",
+                "spec.replicas: invalid type: string \"2\", expected a whole number; leave out the quotes",
             ),
             (
                 json!({"spec": {"template": {"metadata": {"labels": {"a": 1}}}}}),
@@ -217,8 +216,21 @@ mod tests {
                  expected a whole number from 0 to 65535",
             ),
             (
-                json!({"spec": {"template": {"spec": {"volumes": []}}}}),
-                "spec.template.spec.volumes: not supported by Wharfinger yet; leave it out",
+                json!({"spec": {"template": {"spec": {"hostNetwork": "true", "containers": [{"image": 7}]}}}}),
+                "spec.template.spec.hostNetwork: invalid type: string \"true\", expected true or false; leave out the \
+                 quotes; spec.template.spec.containers[0].image: invalid type: integer `7`, expected a string; put it in \
+                 quotes",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"initContainers": [{}], "affinty": {}, "hostPID": true}}}}),
+                "spec.template.spec.initContainers: not supported by Wharfinger yet; leave it out; \
+                 spec.template.spec.affinty: unknown field; did you mean `affinity`?; \
+                 spec.template.spec.hostPID: not supported by Wharfinger yet; leave it out",
+            ),
+            (
+                json!({"kind": "Pod", "apiVersion": "v2", "spec": {"replicas": [], "tmplate": {}}}),
+                "spec.tmplate: unknown field; did you mean `template`?; apiVersion: must be v1, not \"v2\"; kind: must be \
+                 ReplicationController, not \"Pod\"; spec.replicas: invalid type: sequence, expected a whole number",
             ),
             (json!({"spec": {}}), "spec: missing field `template`"),
             (

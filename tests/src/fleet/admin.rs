@@ -15,7 +15,7 @@ use agent::settings::Settings;
 use proto::{
     ids::IdGen,
     wire::{
-        CreateRequest, DeleteRequest, ListRequest, Object, ScaleReply, ScaleRequest,
+        CreateRequest, DeleteRequest, ListRequest, Object, PatchRequest, ScaleReply, ScaleRequest,
         controllers_client::ControllersClient, resources_client::ResourcesClient,
     },
 };
@@ -103,6 +103,22 @@ impl Admin {
         self.repeat(|channel| {
             let request = request.clone();
             async move { ControllersClient::new(channel).scale(request).await }
+        })
+        .await
+    }
+
+    /// Merges a patch into an object of the default namespace, or into a node.
+    pub async fn patch(&mut self, kind: &str, name: &str, patch: &Value) -> Result<Object, Status> {
+        let request = PatchRequest {
+            kind: kind.into(),
+            name: name.into(),
+            patch: patch.to_string().into_bytes(),
+            request_id: self.ids.uid(),
+            ..PatchRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { ResourcesClient::new(channel).patch(request).await }
         })
         .await
     }

@@ -7,6 +7,7 @@ use std::{
 
 use agent::runtime::fake::Op;
 use harness::fleet::{Asked, Fleet, Wanted};
+use serde_json::json;
 
 use crate::{PATIENCE, long};
 
@@ -109,4 +110,72 @@ async fn many_hosts_come_at_once() {
         "{most:?} pods on one host, {even} would be even"
     );
     assert_eq!(fleet.crimes().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_reach_the_agents_and_touch_no_container() {
+    let agents = 3;
+    let (mut fleet, mut asked) = at_rest(agents, 6, PATIENCE).await;
+    let before = acts(&fleet);
+    let mut admin = fleet.admin();
+    let pod = admin.pods().await.expect("listed").remove(0);
+    let key = ("default".to_owned(), pod.clone());
+    let node = fleet.world(|w| w.pods[&key].record.node.clone());
+    let host = fleet.hosts.iter().position(|h| h.name == node).expect("its host");
+    let sent = |f: &Fleet, kind| f.metric(&format!("wharf_assignments_sent_total{{kind=\"{kind}\"}}"));
+    let more = |kind: &'static str, than: u64| {
+        move |f: &Fleet| match sent(f, kind) {
+            n if n > than => Ok(()),
+            n => Err(format!("{n} {kind}")),
+        }
+    };
+    let told = sent(&fleet, "INCREMENTAL");
+    let marks = json!({"metadata": {"labels": {"x": "y"}, "annotations": {"n": "m"}}});
+    admin.patch("Pod", &pod, &marks).await.expect("patched");
+    fleet
+        .until("the agent is told", PATIENCE, more("INCREMENTAL", told))
+        .await;
+    quiet(&fleet).await;
+
+    // An agent that is away meanwhile is told when it comes back.
+    let told = sent(&fleet, "COMPLETE");
+    fleet.hosts[host].kill().await;
+    let marks = json!({"metadata": {"labels": {"x": null}, "annotations": {"n": "o"}}});
+    admin.patch("Pod", &pod, &marks).await.expect("patched");
+    fleet.hosts[host].start();
+    fleet.until("the agent is told", PATIENCE, more("COMPLETE", told)).await;
+    quiet(&fleet).await;
+
+    // All agree: a coordinator that comes back has nothing to say.
+    fleet.kill_coordinator().await;
+    fleet.start_coordinator().await;
+    fleet
+        .until("all agents return", PATIENCE, more("UNCHANGED", agents as u64 - 1))
+        .await;
+    quiet(&fleet).await;
+    assert_eq!((sent(&fleet, "COMPLETE"), sent(&fleet, "INCREMENTAL")), (0, 0));
+    assert_eq!(acts(&fleet), before, "a container was touched");
+
+    // A changed template is for new pods; one of them waits for a label, and the label lets it in.
+    let zone = json!({"spec": {"replicas": 7, "template": {"spec": {"nodeSelector": {"zone": "a"}}}}});
+    admin
+        .patch("ReplicationController", "web", &zone)
+        .await
+        .expect("patched");
+    fleet
+        .until("the new pod waits", PATIENCE, |f| {
+            let waits = f.world(|w| w.unplaced_pods().any(|(_, p)| !p.record.waiting.is_empty()));
+            if waits { Ok(()) } else { Err("nobody waits".into()) }
+        })
+        .await;
+    assert_eq!(acts(&fleet), before, "a container was touched");
+    let label = json!({"metadata": {"labels": {"zone": "a"}}});
+    admin.patch("Node", "n1", &label).await.expect("patched");
+    asked.insert("web".into(), 7);
+    fleet.until("the new pod runs", PATIENCE, |f| f.converged(&asked)).await;
+    let on_n1 = fleet.world(|w| {
+        w.pods_on("n1")
+            .any(|(_, p)| !p.template_record().spec.node_selector.is_empty())
+    });
+    assert!(on_n1, "the new pod is elsewhere");
 }

@@ -114,6 +114,29 @@ async fn an_agent_may_not_act_as_a_user_nor_a_user_as_an_agent() {
         labels: [("zone".to_owned(), "b".to_owned())].into(),
         ..Default::default()
     };
+    let before = tokens
+        .list_tokens(wire::ListTokensRequest {})
+        .await
+        .expect("list")
+        .into_inner();
+    let dry = wire::CreateTokenRequest {
+        dry_run: true,
+        ..request.clone()
+    };
+    let reply = tokens.create_token(dry.clone()).await.expect("valid").into_inner();
+    let shown = reply.token.expect("as it would be");
+    assert_eq!((reply.text.as_str(), shown.id.as_str(), shown.max_uses), ("", "", 2));
+    let bad = wire::CreateTokenRequest { uses: 1_000_000, ..dry };
+    assert_eq!(
+        tokens.create_token(bad).await.map(|_| ()).expect_err("refused").code(),
+        Code::InvalidArgument
+    );
+    let after = tokens
+        .list_tokens(wire::ListTokensRequest {})
+        .await
+        .expect("list")
+        .into_inner();
+    assert_eq!(after, before, "a dry run stored a token");
     let created = tokens.create_token(request).await.expect("created").into_inner();
     assert_eq!(created.coordinators, [bed.session.to_string()]);
     let record = created.token.expect("token");
@@ -130,7 +153,22 @@ async fn an_agent_may_not_act_as_a_user_nor_a_user_as_an_agent() {
         .into_inner();
     let listed = listed.tokens.iter().find(|t| t.id == record.id).expect("listed");
     assert_eq!((listed.used, &listed.nodes[..]), (1, &["n2".to_owned()][..]));
-    let revoke = wire::RevokeTokenRequest { id: record.id };
+    let revoke = |id: &str, dry_run| wire::RevokeTokenRequest { id: id.into(), dry_run };
+    let shown = tokens
+        .revoke_token(revoke(&record.id, true))
+        .await
+        .expect("valid")
+        .into_inner();
+    assert!(shown.revoked);
+    let missing = tokens.revoke_token(revoke("nope", true)).await.expect_err("unknown");
+    assert_eq!(missing.code(), Code::NotFound);
+    let listed = tokens
+        .list_tokens(wire::ListTokensRequest {})
+        .await
+        .expect("list")
+        .into_inner();
+    assert!(!listed.tokens.iter().any(|t| t.revoked), "a dry run revoked a token");
+    let revoke = revoke(&record.id, false);
     assert!(tokens.revoke_token(revoke).await.expect("revoked").into_inner().revoked);
 }
 

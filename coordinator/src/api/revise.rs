@@ -1,0 +1,306 @@
+//! From an object as it is to the one that a user wants: the one decision of Replace and Patch. Called by `replace`
+//! and `patch`.
+//!
+//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, whether a node takes
+//! pods. What others write stays, and what would change it is refused with its path.
+
+use std::sync::Arc;
+
+use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec};
+use serde_json::Value;
+
+use super::{
+    create,
+    errors::ApiError,
+    write::{Decision, preconditions},
+};
+use crate::{
+    ca::tokens::HOSTNAME_LABEL,
+    store::{Change, Expect, keys},
+    world::{
+        ControllerState, Key, PodState, World,
+        record::{PodRecord, differences, encode},
+    },
+};
+
+/// Fields of the metadata that no user changes, of those that the reading of a write leaves in. `uid` and
+/// `resourceVersion` are preconditions.
+const FIXED: [&str; 6] = [
+    "name",
+    "namespace",
+    "generateName",
+    "deletionTimestamp",
+    "ownerReferences",
+    "finalizers",
+];
+
+/// Most paths in an audit record or a refusal.
+const MOST_PATHS: usize = 16;
+
+/// What it means that `new` lacks a field that others write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A manifest need not have it.
+    Kept,
+    /// A patch removed it.
+    Removed,
+}
+
+/// Refuses kinds that no user changes.
+pub fn changeable(kind: Kind) -> Result<(), ApiError> {
+    if kind == Kind::Event {
+        let what = "events are written by the coordinator and the agents; they cannot be changed";
+        return Err(ApiError::BadRequest(what.into()));
+    }
+    Ok(())
+}
+
+/// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or
+/// version), INVALID_ARGUMENT (names every field), FAILED_PRECONDITION (being deleted).
+pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) -> Result<Decision, ApiError> {
+    let (kind, meta) = (old.kind(), old.meta());
+    preconditions(old, &new.meta().uid, &new.meta().resource_version)?;
+    let mut errors = fixed(meta, new.meta(), missing);
+    if let (Object::Node(old), Object::Node(new)) = (old, &mut new) {
+        errors.extend(reserved(old, new, missing));
+    }
+    let key = (meta.namespace.clone(), meta.name.clone());
+    if let (Object::Pod(old), Object::Pod(new)) = (old, &new) {
+        errors.extend(same_spec(world.pods.get(&key), old, new, missing));
+    }
+    errors.extend(create::problems(&new));
+    ApiError::unless_valid(kind, &meta.name, errors)?;
+
+    let mut next = old.clone();
+    let respecified = take(&mut next, &new);
+    if next == *old {
+        return Ok(Decision::new(Vec::new(), next));
+    }
+    let detail = changed_paths(&old.to_json(), &next.to_json(), "");
+    if respecified {
+        if meta.deletion_timestamp.is_some() {
+            let what = "it is being deleted; only its labels and annotations can change";
+            return Err(ApiError::in_use(kind, &meta.name, what));
+        }
+        let generation = &mut next.meta_mut().generation;
+        *generation = Some(generation.unwrap_or(1) + 1);
+    }
+    let mut warnings = if respecified {
+        create::warnings(world, &next)
+    } else {
+        Vec::new()
+    };
+    if missing == Missing::Kept {
+        warnings.extend(removed_labels(old, &next));
+    }
+    let change = record(world, &key, &mut next).ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
+    create::read_back(std::slice::from_ref(&change))?;
+    Ok(Decision {
+        detail,
+        warnings,
+        ..Decision::new(vec![change], next)
+    })
+}
+
+/// What of [`FIXED`] would change.
+fn fixed(old: &ObjectMeta, new: &ObjectMeta, missing: Missing) -> Vec<FieldError> {
+    // Metadata has string keys only, so this cannot fail.
+    let value = |meta: &ObjectMeta| serde_json::to_value(meta).unwrap_or_default();
+    let (old, new) = (value(old), value(new));
+    let differs = |field: &&str| match new.get(field) {
+        None if missing == Missing::Kept => false,
+        given => given != old.get(field),
+    };
+    FIXED
+        .into_iter()
+        .filter(differs)
+        .map(|field| match field {
+            "name" | "namespace" => FieldError::new(
+                format!("metadata.{field}"),
+                "does not change; create another object and delete this one",
+            ),
+            _ => create::refuse_owned(field),
+        })
+        .collect()
+}
+
+/// The coordinator's own label stays on a node.
+fn reserved(old: &Node, new: &mut Node, missing: Missing) -> Option<FieldError> {
+    let set = old.metadata.labels.get(HOSTNAME_LABEL)?;
+    let labels = &mut new.metadata.labels;
+    if missing == Missing::Kept {
+        labels.entry(HOSTNAME_LABEL.to_owned()).or_insert_with(|| set.clone());
+    }
+    (labels.get(HOSTNAME_LABEL) != Some(set)).then(|| {
+        FieldError::new(
+            format!("metadata.labels.{HOSTNAME_LABEL}"),
+            format!("set by the coordinator to {set}; leave it so"),
+        )
+    })
+}
+
+/// A pod's spec is for life. The node is the scheduler's: a manifest may name it, the one its author chose, or none.
+fn same_spec(state: Option<&PodState>, old: &Pod, new: &Pod, missing: Missing) -> Option<FieldError> {
+    let (old, mut new) = (effective(&old.spec), effective(&new.spec));
+    let chosen = state.is_some_and(|pod| pod.template_record().spec.node_name == new.node_name);
+    let left_out = new.node_name.is_empty();
+    let unchanged = if left_out { missing == Missing::Kept } else { chosen };
+    if unchanged {
+        new.node_name.clone_from(&old.node_name);
+    }
+    if old == new {
+        return None;
+    }
+    // Specs have string keys only, so this cannot fail.
+    let value = |spec: &PodSpec| serde_json::to_value(spec).unwrap_or_default();
+    Some(FieldError::new(
+        changed_paths(&value(&old), &value(&new), "spec"),
+        "a pod's spec does not change; delete it and create it anew, or change its controller's template",
+    ))
+}
+
+/// With what is in force where something is left out.
+fn effective(spec: &PodSpec) -> PodSpec {
+    let mut spec = spec.clone();
+    spec.termination_grace_period_seconds = Some(spec.grace_seconds());
+    for container in &mut spec.containers {
+        container.image_pull_policy = Some(container.pull_policy());
+        container
+            .security_context
+            .allow_privilege_escalation
+            .get_or_insert(false);
+        if container.termination_message_path.is_empty() {
+            Container::TERMINATION_LOG.clone_into(&mut container.termination_message_path);
+        }
+    }
+    spec
+}
+
+/// Takes over what users write; says whether the spec is another one.
+fn take(next: &mut Object, new: &Object) -> bool {
+    let meta = next.meta_mut();
+    meta.labels.clone_from(&new.meta().labels);
+    meta.annotations.clone_from(&new.meta().annotations);
+    match (next, new) {
+        (Object::ReplicationController(next), Object::ReplicationController(new)) if next.spec != new.spec => {
+            next.spec.clone_from(&new.spec);
+            true
+        }
+        (Object::Node(next), Object::Node(new)) if next.spec != new.spec => {
+            next.spec.clone_from(&new.spec);
+            true
+        }
+        // A namespace's spec is without effect, a pod's was found to be the same.
+        _ => false,
+    }
+}
+
+/// The change that stores `next`, whose derived status it brings up to date. `None`: the object is gone.
+fn record(world: &World, key: &Key, next: &mut Object) -> Option<Change> {
+    let at = keys::object(next.kind(), &key.0, &key.1);
+    Some(match next {
+        Object::Pod(pod) => {
+            let state = world.pods.get(key)?;
+            let template = state.template_record();
+            let changed = PodRecord {
+                labels: differences(&template.labels, &pod.metadata.labels),
+                annotations: differences(&template.annotations, &pod.metadata.annotations),
+                ..(*state.record).clone()
+            };
+            Change::put(at, Expect::At(state.rv), encode(&changed))
+        }
+        Object::ReplicationController(rc) => {
+            let state = world.controllers.get(key)?;
+            let mut stored = (*state.rc).clone();
+            edit(&mut stored.metadata, &rc.metadata);
+            stored.spec.clone_from(&rc.spec);
+            let change = Change::put(at, Expect::At(state.rv), encode(&stored));
+            let after = ControllerState {
+                rc: Arc::new(stored),
+                ..state.clone()
+            };
+            rc.status = Some(world.controller_status(&after));
+            change
+        }
+        Object::Node(node) => {
+            let state = world.nodes.get(&key.1)?;
+            let mut stored = (*state.node).clone();
+            edit(&mut stored.metadata, &node.metadata);
+            stored.spec.clone_from(&node.spec);
+            Change::put(at, Expect::At(state.rv), encode(&stored))
+        }
+        Object::Namespace(namespace) => {
+            let state = world.namespaces.get(&key.1)?;
+            let mut stored = (*state.value).clone();
+            edit(&mut stored.metadata, &namespace.metadata);
+            Change::put(at, Expect::At(state.rv), encode(&stored))
+        }
+        // Not changeable.
+        Object::Event(_) => return None,
+    })
+}
+
+/// The stored metadata with what changed.
+fn edit(stored: &mut ObjectMeta, next: &ObjectMeta) {
+    stored.labels.clone_from(&next.labels);
+    stored.annotations.clone_from(&next.annotations);
+    stored.generation = next.generation;
+}
+
+/// A node's labels say where pods may go: who replaces it with a file of his must hear which ones that took.
+fn removed_labels(old: &Object, next: &Object) -> Option<String> {
+    let (Object::Node(old), Object::Node(next)) = (old, next) else {
+        return None;
+    };
+    let (before, after) = (&old.metadata.labels, &next.metadata.labels);
+    let gone = before.keys().filter(|key| !after.contains_key(*key));
+    let gone: Vec<&str> = gone.map(String::as_str).collect();
+    (!gone.is_empty()).then(|| {
+        format!(
+            "metadata.labels: {} removed; the manifest has no such label",
+            gone.join(", ")
+        )
+    })
+}
+
+/// Where two values at `at` differ, for people.
+fn changed_paths(old: &Value, new: &Value, at: &str) -> String {
+    let mut paths = Vec::new();
+    differing(old, new, at.to_owned(), &mut paths);
+    let more = paths.len().saturating_sub(MOST_PATHS);
+    paths.truncate(MOST_PATHS);
+    let paths = paths.join(", ");
+    if more > 0 {
+        format!("{paths}, {more} more")
+    } else {
+        paths
+    }
+}
+
+/// Paths at which two values differ, as deep as both have the same shape.
+fn differing(old: &Value, new: &Value, at: String, out: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            let added = b.keys().filter(|key| !a.contains_key(*key));
+            for key in a.keys().chain(added) {
+                let path = if at.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{at}.{key}")
+                };
+                differing(&old[key], &new[key], path, out);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                differing(a, b, format!("{at}[{i}]"), out);
+            }
+        }
+        _ if old == new => {}
+        _ => out.push(at),
+    }
+}
+
+#[cfg(test)]
+#[path = "revise_tests.rs"]
+mod tests;
