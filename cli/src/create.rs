@@ -51,6 +51,7 @@ fn words(words: &[String]) -> Result<Vec<Document>, Error> {
         name: name.clone(),
         namespace: String::new(),
         json: object.to_json(),
+        warning: None,
         place: String::new(),
     }])
 }

@@ -34,7 +34,7 @@ impl Document {
 /// Reads every document of these files; none is returned unless all are good and fit `--namespace`.
 pub fn load(paths: &[PathBuf], check: Check, session: &mut Session<'_>) -> Result<Vec<Document>, Error> {
     let files = expand(paths)?;
-    let documents = manifest::load(&files, &mut session.env.stdin, check)?;
+    let documents = manifest::read(&files, check, session)?;
     let mut refusals = Refusals::default();
     for d in &documents {
         if session.namespace_given && !d.namespace.is_empty() && d.namespace != session.namespace {

@@ -76,7 +76,8 @@ fn read(args: &PatchArgs, session: &mut Session<'_>) -> Result<Value, Error> {
         // Refused by clap.
         (None, None) => return Err(Error::Usage("give -p PATCH or --patch-file FILE".into())),
     };
-    let documents = yaml::documents(&text).map_err(|(place, problem)| {
+    let documents: Result<Vec<_>, _> = yaml::documents(&text).into_iter().collect();
+    let documents = documents.map_err(|(place, problem)| {
         let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
         Error::Refused(format!("{source}{place}: {problem}"))
     })?;

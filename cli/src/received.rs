@@ -4,7 +4,7 @@
 //! one release newer.
 
 use proto::{
-    model::{Kind, Object, parse},
+    model::{Kind, Object, json, parse},
     wire,
 };
 use serde_json::Value;
@@ -77,7 +77,7 @@ impl Received {
         loop {
             match parse::object_value(self.kind, json.clone()) {
                 Ok(object) => return Ok(object),
-                Err(e) if parse::is_unknown(&e.message) && remove(&mut json, &e.path) => {}
+                Err(e) if parse::is_unknown(&e.message) && json::remove(&mut json, &e.path) => {}
                 Err(e) => {
                     return Err(Error::Refused(format!(
                         "{} {:?}: this version of wharf cannot read it ({e}); use that of the coordinator",
@@ -87,27 +87,6 @@ impl Received {
                 }
             }
         }
-    }
-}
-
-/// Removes the field at `spec.containers[0].name`; the names of a struct's fields hold no dots.
-fn remove(value: &mut Value, path: &str) -> bool {
-    let mut pointer = String::new();
-    for part in path.split('.') {
-        let mut pieces = part.split('[');
-        pointer.push('/');
-        pointer.push_str(pieces.next().unwrap_or_default());
-        for index in pieces {
-            pointer.push('/');
-            pointer.push_str(index.trim_end_matches(']'));
-        }
-    }
-    let Some((parent, field)) = pointer.rsplit_once('/') else {
-        return false;
-    };
-    match value.pointer_mut(parent) {
-        Some(Value::Object(map)) => map.shift_remove(field).is_some(),
-        _ => false,
     }
 }
 

@@ -36,24 +36,77 @@ pub struct Entry {
     pub value: Node,
 }
 
-/// Reads every document that is not empty. `yes`, `on` and `n` are strings, as in YAML 1.2.
-pub fn documents(text: &str) -> Result<Vec<Node>, (Option<Place>, String)> {
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|e| words(&e))
+/// Deepest nesting: twice that of the deepest export, and well below what the stack of a thread bears.
+const MAX_DEPTH: usize = 32;
+
+/// Most values in one document: thousands of objects as kubectl exports them.
+const MAX_VALUES: usize = 500_000;
+
+/// Most values that aliases add to a file.
+const MAX_ALIASED: usize = 100_000;
+
+/// Reads every document that is not empty, or what is wrong with it and where. `yes`, `on` and `n` are strings, as in
+/// YAML 1.2. After an error of syntax there is no further document.
+pub fn documents(text: &str) -> Vec<Result<Node, (Option<Place>, String)>> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIASED },
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_nodes: MAX_VALUES,
+            max_events: 3 * MAX_VALUES,
+        },
+    };
+    let mut bytes = text.as_bytes();
+    let read = serde_saphyr::read_with_options(&mut bytes, options);
+    read.map(|document| document.map_err(|e| words(&e))).collect()
 }
 
 /// The place and the problem of a parser's error, without its own mention of the place.
 pub fn words(error: &serde_saphyr::Error) -> (Option<Place>, String) {
     let place = error.location().map(place);
+    (place, bound(error).unwrap_or_else(|| problem(error, place.is_some())))
+}
+
+/// A limit of [`documents`] that a file exceeds.
+fn bound(error: &serde_saphyr::Error) -> Option<String> {
+    use serde_saphyr::{Error as E, budget::BudgetBreach as B};
+    let deep = || format!("nested more than {MAX_DEPTH} levels deep");
+    match error {
+        E::Budget { breach, .. } => Some(match breach {
+            B::Depth { .. } => deep(),
+            B::Aliases { .. } | B::Anchors { .. } | B::AliasAnchorRatio { .. } | B::MergeKeys { .. } => {
+                "has too many anchors, aliases or merge keys; write it out".to_owned()
+            }
+            B::RecordedAnchorEvents { .. } | B::RecordedAnchorBytes { .. } => {
+                "an anchor holds too much; write it out".to_owned()
+            }
+            _ => format!("one document holds too much; at most {MAX_VALUES} values"),
+        }),
+        E::AliasReplayLimitExceeded { .. }
+        | E::AliasExpansionLimitExceeded { .. }
+        | E::AliasReplayStackDepthExceeded { .. }
+        | E::AliasReplayCounterOverflow { .. } => Some(format!(
+            "its aliases stand for more than {MAX_ALIASED} values; write it out"
+        )),
+        E::AliasError { error, .. } => bound(error),
+        // The scanner's own words, for brackets and braces.
+        _ => error.to_string().starts_with("recursion limit exceeded").then(deep),
+    }
+}
+
+fn problem(error: &serde_saphyr::Error, placed: bool) -> String {
     let text = error.to_string();
     let text = match text.rfind(" at line ") {
-        Some(end) if place.is_some() => &text[..end],
+        Some(end) if placed => &text[..end],
         _ => &text,
     };
     // The parser names its own option here, which is of no use to a user.
     let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or(text);
     let text = text.replace("duplicate mapping key: ", "duplicate key: ");
-    (place, text.split('\n').next().unwrap_or_default().to_owned())
+    text.split('\n').next().unwrap_or_default().to_owned()
 }
 
 fn place(location: serde_saphyr::Location) -> Place {
@@ -93,23 +146,6 @@ impl Node {
             found = if last && at_key { key_at } else { next.at };
         }
         found
-    }
-
-    /// Removes the map entry at `path`; says whether there was one.
-    pub fn remove(&mut self, path: &str) -> bool {
-        match &mut self.tree {
-            Tree::Map(entries) => {
-                let Some(i) = longest(entries, path) else { return false };
-                let rest = after(path, entries[i].key.len());
-                if rest.is_empty() {
-                    entries.remove(i);
-                    return true;
-                }
-                entries[i].value.remove(rest)
-            }
-            Tree::List(items) => index(path).is_some_and(|(i, rest)| items.get_mut(i).is_some_and(|n| n.remove(rest))),
-            _ => false,
-        }
     }
 
     fn step<'n, 'p>(&'n self, path: &'p str) -> Option<(Place, &'n Self, &'p str)> {
@@ -238,8 +274,8 @@ mod tests {
     #[test]
     fn places_of_keys_values_and_what_is_missing() {
         let text = "a: 1\n---\n# two\nlabels:\n  x.y/z: 1\n  x: 2\nlist:\n- b:\n    c: [1, 2]\n";
-        let docs = documents(text).expect("parses");
-        let doc = &docs[1];
+        let docs = documents(text);
+        let doc = docs[1].as_ref().expect("parses");
         for (path, key, value) in [
             ("", (4, 1), (4, 1)),
             ("labels.x", (6, 3), (6, 6)),
@@ -255,14 +291,5 @@ mod tests {
                 "{path}"
             );
         }
-    }
-
-    #[test]
-    fn removes_by_path() {
-        let mut docs = documents("a:\n- b.c: null\n  d: 1\n").expect("parses");
-        assert!(!docs[0].remove("a[0]"));
-        assert!(!docs[0].remove("a[1].d"));
-        assert!(docs[0].remove("a[0].b.c"));
-        assert_eq!(docs[0].to_json(), serde_json::json!({"a": [{"d": 1}]}));
     }
 }

@@ -116,7 +116,7 @@ async fn a_write_is_repeated_once_with_the_same_request_id() {
         .stdin(&manifest)
         .run("create -f -")
         .await;
-    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert_eq!(done.code, 0, "{}", done.err);
     let calls = fake.state().calls.clone();
     assert_eq!(calls.len(), 2);
     assert_eq!(calls[0], calls[1]);

@@ -79,6 +79,38 @@ async fn nothing_is_sent_when_one_document_is_bad() {
 }
 
 #[tokio::test]
+async fn what_has_no_effect_is_warned_of_once_and_not_sent() {
+    let fake = Fake::new();
+    let server = fake.serve().await;
+    let command = Command::new(&[&server.address]);
+    let export = command.file("export.yaml", include_str!("../fixtures/kubectl-1.33.yaml"));
+    let done = command.run(&format!("create -f {} --dry-run", export.display())).await;
+    let warnings: Vec<_> = done.err.lines().filter(|l| l.starts_with("warning: ")).collect();
+    assert_eq!((done.code, warnings.len()), (0, 2), "{}", done.err);
+    assert!(
+        warnings[0].starts_with(&format!(
+            "warning: {}:9:5: replicationcontroller \"nginx\": no effect here",
+            export.display()
+        )),
+        "{}",
+        done.err
+    );
+    let pod = "kind: Pod\nmetadata: {name: p, selfLink: /x}\nspec: {containers: [{name: c, image: i, tty: false}]}\n\
+               status: {phase: Running}\n";
+    let done = Command::new(&[&server.address])
+        .stdin(pod)
+        .run("create -f - -o json")
+        .await;
+    let sent: Value = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!(sent["spec"]["containers"][0], json!({"name": "c", "image": "i"}));
+    assert_eq!((sent["metadata"].get("selfLink"), sent.get("status")), (None, None));
+    assert_eq!(
+        done.err,
+        "warning: stdin:2:21: pod \"p\": no effect here, left out: metadata.selfLink, spec.containers[0].tty, status\n"
+    );
+}
+
+#[tokio::test]
 async fn an_object_of_another_namespace_is_refused_before_anything_is_sent() {
     let fake = Fake::new();
     let server = fake.serve().await;

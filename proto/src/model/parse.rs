@@ -162,8 +162,14 @@ pub fn plain_types(message: &str) -> String {
     format!("{before}expected {plain}{remedy}")
 }
 
+/// Longest text that a hint is looked for: longer than any field's name.
+const MAX_HINTED: usize = 80;
+
 /// `; did you mean X?` for the nearest of `known`, or nothing.
 pub fn hint(found: &str, known: &[&str]) -> String {
+    if found.len() > MAX_HINTED {
+        return String::new();
+    }
     let lower = found.to_ascii_lowercase();
     known
         .iter()
@@ -241,6 +247,26 @@ mod tests {
         ] {
             assert_eq!(message(Kind::ReplicationController, value.clone()), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn null_is_a_field_left_out() {
+        let written = written(
+            Kind::Pod,
+            json!({"metadata": {"name": "x", "labels": {"a": null, "b": "c"}, "creationTimestamp": null}, "status": null,
+                "spec": {"hostNetwork": null, "initContainers": null, "containers": [{"name": "c", "ports": null}]}}),
+        )
+        .expect("reads");
+        assert_eq!(written.without_effect, Vec::<String>::new());
+        assert_eq!(
+            written.json,
+            json!({"metadata": {"name": "x", "labels": {"b": "c"}}, "spec": {"containers": [{"name": "c"}]}})
+        );
+        assert_eq!(
+            message(Kind::Pod, json!({"spec": {"containers": [null], "affinty": null}})),
+            "spec.affinty: unknown field; did you mean `affinity`?; spec.containers[0]: invalid type: null, expected a map \
+             of keys and values"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectMeta, Quantity, Time};
 
-/// Resource name (`cpu`, `memory`, `ephemeral-storage`, `pods`) → amount.
+/// Resource name (`cpu`, `memory`, `ephemeral-storage`, `pids`, `pods`) → amount.
 pub type ResourceList = BTreeMap<String, Quantity>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,13 +57,16 @@ impl PodSpec {
             .unwrap_or(Self::DEFAULT_GRACE_SECONDS)
     }
 
-    /// Host ports that the pod takes, with protocol.
+    /// Host ports that the pod takes, with protocol: on the host's network, all its ports.
     pub fn host_ports(&self) -> impl Iterator<Item = (u16, Protocol)> + '_ {
         self.containers
             .iter()
             .flat_map(|c| &c.ports)
-            .filter(|p| p.host_port != 0)
-            .map(|p| (p.host_port, p.protocol))
+            .map(|p| match p.host_port {
+                0 if self.host_network => (p.container_port, p.protocol),
+                port => (port, p.protocol),
+            })
+            .filter(|(port, _)| *port != 0)
     }
 }
 

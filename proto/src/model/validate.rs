@@ -3,10 +3,14 @@
 //!
 //! Invariant: an object that passed [`object`] can be stored, planned and run without a further check of form.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod containers;
+mod security;
+mod volumes;
+
+use std::collections::BTreeMap;
 
 use super::{
-    Kind, Object, ObjectMeta, PodSpec, ReplicationController, ResourceList, RestartPolicy,
+    Kind, Object, ObjectMeta, PodSpec, ReplicationController, RestartPolicy,
     labels::{check_dns_label, check_dns_subdomain, check_label_key, check_label_value},
 };
 
@@ -20,8 +24,11 @@ pub const FIELD_REFS: [&str; 6] = [
     "status.podIP",
 ];
 
-/// Resources that a container may request or limit.
+/// Resources that a container may request; it may limit them and [`PIDS`].
 pub const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+/// Processes and threads of a container: a limit only, for nothing is set aside for it.
+pub const PIDS: &str = "pids";
 
 /// Largest object, as JSON; keeps every commit below the store's limit.
 pub const MAX_OBJECT_BYTES: usize = 256 << 10;
@@ -65,7 +72,7 @@ pub struct Invalid {
 }
 
 /// Fills in what Kubernetes would fill in: the selector from the template's labels and back, limits as
-/// requests where only limits are given.
+/// requests where only limits are given, host ports on the host's network.
 pub fn default(object: &mut Object) {
     match object {
         Object::ReplicationController(rc) => {
@@ -86,8 +93,15 @@ pub fn default(object: &mut Object) {
 fn default_pod_spec(spec: &mut PodSpec) {
     for container in &mut spec.containers {
         let resources = &mut container.resources;
-        for (name, limit) in &resources.limits {
+        // What cannot be requested is refused where it is written, not as a request as well.
+        let requestable = |name: &&String| RESOURCES.contains(&name.as_str());
+        for (name, limit) in resources.limits.iter().filter(|(name, _)| requestable(name)) {
             resources.requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        }
+        if spec.host_network {
+            for port in container.ports.iter_mut().filter(|p| p.host_port == 0) {
+                port.host_port = port.container_port;
+            }
         }
     }
 }
@@ -223,124 +237,7 @@ impl Check {
         }
         self.pod_spec("spec.template.spec", &template.spec);
     }
-
-    fn pod_spec(&mut self, path: &str, spec: &PodSpec) {
-        if spec.containers.is_empty() {
-            self.fail(format!("{path}.containers"), "at least one is required");
-        }
-        if spec.containers.len() > 16 {
-            self.fail(format!("{path}.containers"), "at most 16");
-        }
-        if !(0..=86_400).contains(&spec.grace_seconds()) {
-            self.fail(format!("{path}.terminationGracePeriodSeconds"), "must be 0 to 86400");
-        }
-        if !spec.node_name.is_empty() {
-            self.need(format!("{path}.nodeName"), check_dns_subdomain(&spec.node_name));
-        }
-        self.labels(&format!("{path}.nodeSelector"), &spec.node_selector);
-        let mut names = BTreeSet::new();
-        let mut host_ports = BTreeSet::new();
-        for (i, c) in spec.containers.iter().enumerate() {
-            let at = format!("{path}.containers[{i}]");
-            self.need(format!("{at}.name"), check_dns_label(&c.name));
-            if !names.insert(&c.name) {
-                self.fail(
-                    format!("{at}.name"),
-                    format!("{:?} is the name of another container of this pod", c.name),
-                );
-            }
-            self.image(&at, &c.image);
-            for (j, var) in c.env.iter().enumerate() {
-                self.env(&format!("{at}.env[{j}]"), var);
-            }
-            for (j, port) in c.ports.iter().enumerate() {
-                let at = format!("{at}.ports[{j}]");
-                if port.container_port == 0 {
-                    self.fail(format!("{at}.containerPort"), "must be 1 to 65535");
-                }
-                if !port.host_ip.is_empty() && port.host_ip.parse::<std::net::IpAddr>().is_err() {
-                    self.fail(format!("{at}.hostIP"), "must be an IP address");
-                }
-                if !port.name.is_empty() {
-                    self.need(format!("{at}.name"), check_dns_label(&port.name));
-                }
-                if port.host_port != 0 && !host_ports.insert((port.host_port, port.protocol)) {
-                    self.fail(
-                        format!("{at}.hostPort"),
-                        format!("{} is taken twice in this pod", port.host_port),
-                    );
-                }
-            }
-            self.resources(&format!("{at}.resources"), &c.resources.requests, &c.resources.limits);
-        }
-    }
-
-    fn image(&mut self, at: &str, image: &str) {
-        let path = format!("{at}.image");
-        if image.is_empty() {
-            self.fail(path, "required, e.g. redis:7");
-        } else if image.len() > 512
-            || image.starts_with('-')
-            || image.chars().any(|c| c.is_whitespace() || c.is_control())
-        {
-            self.fail(path, "must be an image reference such as redis:7");
-        }
-    }
-
-    fn env(&mut self, at: &str, var: &super::EnvVar) {
-        let ok = var
-            .name
-            .chars()
-            .enumerate()
-            .all(|(i, c)| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | '.') || (i > 0 && c.is_ascii_digit()));
-        if var.name.is_empty() || !ok {
-            self.fail(
-                format!("{at}.name"),
-                "must be letters, digits, '_', '-' and '.', not beginning with a digit",
-            );
-        }
-        if var.value.contains('\0') {
-            self.fail(format!("{at}.value"), "must not contain a NUL");
-        }
-        if let Some(from) = &var.value_from {
-            let path = &from.field_ref.field_path;
-            if !var.value.is_empty() {
-                self.fail(format!("{at}.valueFrom"), "cannot stand beside value");
-            }
-            if !FIELD_REFS.contains(&path.as_str()) {
-                self.fail(
-                    format!("{at}.valueFrom.fieldRef.fieldPath"),
-                    format!("`{path}` is not one of {}", FIELD_REFS.join(", ")),
-                );
-            }
-        }
-    }
-
-    fn resources(&mut self, at: &str, requests: &ResourceList, limits: &ResourceList) {
-        for (part, list) in [("requests", requests), ("limits", limits)] {
-            for (name, amount) in list {
-                if !RESOURCES.contains(&name.as_str()) {
-                    self.fail(
-                        format!("{at}.{part}.{name}"),
-                        format!("not a resource; use {}", RESOURCES.join(", ")),
-                    );
-                }
-                if amount.is_negative() {
-                    self.fail(format!("{at}.{part}.{name}"), "must not be negative");
-                }
-            }
-        }
-        for (name, limit) in limits {
-            if requests.get(name).is_some_and(|r| r > limit) {
-                self.fail(
-                    format!("{at}.requests.{name}"),
-                    format!("must not exceed the limit {limit}"),
-                );
-            }
-        }
-    }
 }
 
 #[cfg(test)]
-#[path = "validate_tests.rs"]
 mod tests;

@@ -138,4 +138,6 @@ fn find(fields: Fields, name: &str) -> Option<&'static Field> {
 }
 
 #[cfg(test)]
+mod strip_properties;
+#[cfg(test)]
 mod tests;

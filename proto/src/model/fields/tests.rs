@@ -127,7 +127,7 @@ fn container() -> Container {
 }
 
 /// An object of each kind with every field set.
-fn full(kind: Kind) -> Object {
+pub(super) fn full(kind: Kind) -> Object {
     match kind {
         Kind::Node => Object::Node(Node {
             metadata: meta(),
@@ -221,6 +221,158 @@ fn the_tables_and_the_model_have_the_same_fields() {
             assert!(seen.contains(&"Pod.spec.containers.securityContext.capabilities.drop".to_owned()));
         }
     }
+}
+
+#[test]
+fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
+    let spec = |spec: Value| (Kind::Pod, json!({"spec": spec}), json!({"spec": {}}));
+    let inner = |container: Value| {
+        let left = json!({"spec": {"containers": [{}]}});
+        (Kind::Pod, json!({"spec": {"containers": [container]}}), left)
+    };
+    let account = json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute",
+        "tolerationSeconds": 300}]);
+    for ((kind, mut value, left), path) in [
+        ((Kind::Node, json!({"status": {"capacity": 7}}), json!({})), "status"),
+        (
+            (
+                Kind::Node,
+                json!({"metadata": {"selfLink": "/x"}}),
+                json!({"metadata": {}}),
+            ),
+            "metadata.selfLink",
+        ),
+        (
+            (
+                Kind::Namespace,
+                json!({"spec": {"finalizers": ["kubernetes"]}}),
+                json!({}),
+            ),
+            "spec",
+        ),
+        (
+            (
+                Kind::Node,
+                json!({"spec": {"taints": [{"key": "node.kubernetes.io/not-ready"}]}}),
+                json!({"spec": {}}),
+            ),
+            "spec.taints",
+        ),
+        (spec(json!({"dnsPolicy": "ClusterFirst"})), "spec.dnsPolicy"),
+        (spec(json!({"priority": 0})), "spec.priority"),
+        (spec(json!({"hostPID": false})), "spec.hostPID"),
+        (spec(json!({"initContainers": []})), "spec.initContainers"),
+        (spec(json!({"tolerations": account})), "spec.tolerations"),
+        (
+            spec(json!({"serviceAccountName": "default"})),
+            "spec.serviceAccountName",
+        ),
+        (inner(json!({"resizePolicy": [{}]})), "spec.containers[0].resizePolicy"),
+        (inner(json!({"stdin": false})), "spec.containers[0].stdin"),
+    ] {
+        let stripped = strip(kind, &mut value);
+        assert_eq!(
+            (stripped.errors.len(), stripped.without_effect),
+            (0, vec![path.to_owned()]),
+            "{path}"
+        );
+        assert_eq!(value, left, "{path}");
+    }
+    let security = |key: &str, value: Value| inner(json!({"securityContext": {key: value}})).1;
+    for (kind, mut value, path) in [
+        (
+            Kind::Node,
+            json!({"spec": {"taints": [{"key": "dedicated"}]}}),
+            "spec.taints",
+        ),
+        (Kind::Pod, spec(json!({"dnsPolicy": "None"})).1, "spec.dnsPolicy"),
+        (Kind::Pod, spec(json!({"priority": 5})).1, "spec.priority"),
+        (Kind::Pod, spec(json!({"hostPID": true})).1, "spec.hostPID"),
+        (
+            Kind::Pod,
+            spec(json!({"initContainers": [{}]})).1,
+            "spec.initContainers",
+        ),
+        (
+            Kind::Pod,
+            spec(json!({"schedulerName": "mine"})).1,
+            "spec.schedulerName",
+        ),
+        (
+            Kind::Pod,
+            spec(json!({"serviceAccountName": "x"})).1,
+            "spec.serviceAccountName",
+        ),
+        (
+            Kind::Pod,
+            spec(json!({"affinity": {"nodeAffinity": {}}})).1,
+            "spec.affinity",
+        ),
+        (
+            Kind::Pod,
+            spec(json!({"tolerations": [{"operator": "Exists"}]})).1,
+            "spec.tolerations",
+        ),
+        (
+            Kind::Pod,
+            spec(json!({"volumes": [{"configMap": {}}]})).1,
+            "spec.volumes[0].configMap",
+        ),
+        (
+            Kind::Pod,
+            inner(json!({"livenessProbe": {}})).1,
+            "spec.containers[0].livenessProbe",
+        ),
+        (
+            Kind::Pod,
+            inner(json!({"envFrom": [{}]})).1,
+            "spec.containers[0].envFrom",
+        ),
+        (
+            Kind::Pod,
+            inner(json!({"lifecycle": {"preStop": {}}})).1,
+            "spec.containers[0].lifecycle",
+        ),
+        (
+            Kind::Pod,
+            inner(json!({"env": [{"valueFrom": {"resourceFieldRef": {}}}]})).1,
+            "spec.containers[0].env[0].valueFrom.resourceFieldRef",
+        ),
+        (
+            Kind::Pod,
+            inner(json!({"volumeMounts": [{"subPath": "x"}]})).1,
+            "spec.containers[0].volumeMounts[0].subPath",
+        ),
+        (
+            Kind::Pod,
+            security("privileged", json!(true)),
+            "spec.containers[0].securityContext.privileged",
+        ),
+        (
+            Kind::Pod,
+            security("seccompProfile", json!({"type": "Unconfined"})),
+            "spec.containers[0].securityContext.seccompProfile",
+        ),
+    ] {
+        let stripped = strip(kind, &mut value);
+        let found: Vec<_> = stripped.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [format!("{path}: not supported by Wharfinger yet; leave it out")]
+        );
+        assert_eq!(stripped.without_effect, [""; 0]);
+    }
+}
+
+#[test]
+fn one_warning_names_the_first_fields_and_counts_the_rest() {
+    let paths = |n: usize| (0..n).map(|i| format!("f{i}")).collect::<Vec<_>>();
+    assert_eq!(warning(&[]), None);
+    assert_eq!(warning(&paths(1)).as_deref(), Some("no effect here, left out: f0"));
+    assert_eq!(
+        warning(&paths(7)).as_deref(),
+        Some("no effect here, left out: f0, f1, f2, f3, f4 and 2 more")
+    );
 }
 
 #[test]
