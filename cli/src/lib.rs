@@ -127,7 +127,11 @@ fn usage(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let text = text.split("\n\nUsage:").next().unwrap_or_default();
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    lines.join(" ").trim_start_matches("error: ").to_owned()
+    lines
+        .join(" ")
+        .replace(" tip: ", "; tip: ")
+        .trim_start_matches("error: ")
+        .to_owned()
 }
 
 async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {

@@ -197,43 +197,54 @@ impl Wanted {
             }
         };
         let mut present = live.json.clone();
-        if let Value::Object(map) = &mut present {
-            map.shift_remove("status");
-        }
+        without_owned(&mut present);
         let mut merged = merge::three_way(live.kind, &last, &self.json, &present);
         if merged == present {
             return (None, notes);
+        }
+        if let (Some(count), None) = (present.pointer("/spec/replicas"), merged.pointer("/spec/replicas"))
+            && *count != json!(1)
+        {
+            notes.push(format!(
+                "spec.replicas was applied before and the file sets it no more: it falls from {count} to 1, the default"
+            ));
         }
         merged["metadata"]["resourceVersion"] = json!(live.resource_version);
         (Some(merged), notes)
     }
 }
 
-/// An object without nulls and without what only the cluster writes.
+/// An object as a file would have it: without nulls, what only the cluster writes, and what names one version of it.
 fn configuration(mut object: Value) -> Value {
     without_nulls(&mut object);
-    if let Value::Object(map) = &mut object {
-        map.shift_remove("status");
-        let meta = map.entry("metadata").or_insert_with(|| json!({}));
-        if let Value::Object(meta) = meta {
-            for field in [
-                "creationTimestamp",
-                "deletionTimestamp",
-                "deletionGracePeriodSeconds",
-                "generation",
-                "managedFields",
-                "resourceVersion",
-                "selfLink",
-                "uid",
-            ] {
-                meta.shift_remove(field);
-            }
-            if let Some(Value::Object(annotations)) = meta.get_mut("annotations") {
-                annotations.shift_remove(LAST_APPLIED);
-            }
+    without_owned(&mut object);
+    if let Some(Value::Object(meta)) = object.get_mut("metadata") {
+        meta.shift_remove("uid");
+        if let Some(Value::Object(annotations)) = meta.get_mut("annotations") {
+            annotations.shift_remove(LAST_APPLIED);
         }
     }
     object
+}
+
+/// Removes what only the cluster writes: a write that has it is warned of.
+fn without_owned(object: &mut Value) {
+    if let Value::Object(map) = object {
+        map.shift_remove("status");
+    }
+    if let Some(Value::Object(meta)) = object.get_mut("metadata") {
+        for field in [
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+            "selfLink",
+        ] {
+            meta.shift_remove(field);
+        }
+    }
 }
 
 /// A field that is null is a field left out.

@@ -57,6 +57,11 @@ async fn created_then_unchanged_then_configured() {
     insta::assert_snapshot!(applied.as_str().expect("text"), @r#"
     {"apiVersion":"v1","kind":"ReplicationController","metadata":{"annotations":{},"labels":{"app":"web"},"name":"web","namespace":"default"},"spec":{"replicas":3,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"image":"web:1","name":"c"}]}}}}
     "#);
+    let sent = fake.state().calls.clone();
+    let sent = sent.iter().rfind(|c| c.starts_with("replace")).expect("replaced");
+    for not in ["creationTimestamp", "generation", "\"status\""] {
+        assert!(!sent.contains(not), "what only the cluster writes is not sent: {sent}");
+    }
     let shown = apply(&server, &file(""), "-o json").await;
     let shown: Value = serde_json::from_str(&shown.out).expect("JSON");
     assert_eq!(
@@ -82,6 +87,17 @@ async fn what_others_set_stays_and_what_the_file_gives_up_goes() {
     assert_eq!(web["spec"]["replicas"], 7, "as scaled");
     assert_eq!(web["metadata"]["labels"], json!({"app": "web", "owner": "ops"}));
     assert_eq!(web["spec"].get("minReadySeconds"), None);
+    // A count that the file gives up is not one that it never set.
+    assert_eq!(apply(&server, &file("  replicas: 3\n"), "").await.err, "");
+    let done = apply(&server, &file(""), "--dry-run").await;
+    assert_eq!(
+        (done.out.as_str(), done.err.as_str()),
+        (
+            "replicationcontroller/web configured (dry run)\n",
+            "warning: replicationcontroller/web: spec.replicas was applied before and the file sets it no more: it \
+             falls from 3 to 1, the default\n"
+        )
+    );
 }
 
 #[tokio::test]

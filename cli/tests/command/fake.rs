@@ -110,6 +110,7 @@ impl Fake {
             json!(format!("uid-{}", state.uids))
         });
         value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        value["metadata"]["generation"] = json!(revision);
         state.objects.insert(key, value.clone());
         state.history.push((revision, event, value));
         drop(state);
@@ -179,7 +180,7 @@ impl Fake {
                 )));
             }
         }
-        for field in ["uid", "resourceVersion", "creationTimestamp", "namespace"] {
+        for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "namespace"] {
             if let Some(value) = old["metadata"].get(field) {
                 new["metadata"][field] = value.clone();
             }
@@ -403,7 +404,9 @@ impl Resources for Fake {
 
     async fn replace(&self, request: Request<wire::ReplaceRequest>) -> Result<Response<wire::Object>, Status> {
         let r = request.into_inner();
-        self.begin(format!("replace {} {}", r.kind, r.request_id)).await?;
+        let json = String::from_utf8_lossy(&r.json);
+        self.begin(format!("replace {} {} {json}", r.kind, r.request_id))
+            .await?;
         let kind = kind(&r.kind)?;
         let value: Value = serde_json::from_slice(&r.json).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
