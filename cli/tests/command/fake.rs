@@ -40,6 +40,8 @@ pub struct State {
     pub failures: VecDeque<Status>,
     /// Every call never answers.
     pub silent: bool,
+    /// So many lists find no coordinator.
+    pub lost_lists: u32,
     /// A delete only marks the object.
     pub slow_delete: bool,
     /// So many times someone else changes an object right before it is replaced or patched.
@@ -325,7 +327,11 @@ impl Resources for Fake {
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
         let r = request.into_inner();
         self.begin(format!("list {}", r.kind)).await?;
-        let state = self.state();
+        let mut state = self.state();
+        if state.lost_lists > 0 {
+            state.lost_lists -= 1;
+            return Err(Status::unavailable("starting"));
+        }
         let mut items = Vec::new();
         for value in state.objects.values() {
             if selects(&r, value)? {

@@ -1,5 +1,7 @@
 //! `wait`, and the wait of `delete`, through restarts of the coordinator.
 
+use std::time::Duration;
+
 use proto::model::Kind;
 use serde_json::{Value, json};
 
@@ -53,18 +55,37 @@ async fn the_coordinator_is_away_for_a_while() {
         fake.put(Kind::Pod, ready("a", "True"));
         fake.state().slow_delete = true;
         let server = fake.serve().await;
-        let waiting = Watching::start(&server, line);
+        let mut command = Command::new(&[&server.address]);
+        // However short a watch without a limit of its own may be: this one has one.
+        command.env.times.give_up = Duration::ZERO;
+        let waiting = Watching::of(command, line);
         watches(&fake, 1).await;
         let address = server.address.clone();
         drop(server);
         fake.break_watches();
         waiting.err.until(|t| t.contains("; going on\n")).await;
-        // What happens meanwhile is seen at the return.
-        fake.remove(Kind::Pod, "default", "a");
+        // What happens meanwhile is seen at the return, though no watch tells of it: a successor is another pod.
+        fake.succeed(Kind::Pod, "default", "a");
+        fake.state().oldest = 100;
         let _again = fake.serve_at(&address).await;
         let done = within(waiting.task).await.expect("no panic");
         assert_eq!(done.code, 0, "{line}: {}", done.err);
     }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_goes_right_after_the_deletion_was_asked_for() {
+    let fake = Fake::new();
+    fake.put(Kind::Pod, ready("a", "True"));
+    fake.state().lost_lists = 4;
+    let done = wharf(&fake.serve().await, "delete pod a").await;
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (0, "pod \"a\" deleted\n"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.ends_with("starting; going on\n"), "{}", done.err);
 }
 
 #[tokio::test]

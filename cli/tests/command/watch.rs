@@ -18,7 +18,10 @@ pub struct Watching {
 
 impl Watching {
     pub fn start(server: &Server, line: &'static str) -> Self {
-        let mut command = Command::new(&[&server.address]);
+        Self::of(Command::new(&[&server.address]), line)
+    }
+
+    pub fn of(mut command: Command, line: &'static str) -> Self {
         Self {
             out: command.out.clone(),
             err: command.err.clone(),
