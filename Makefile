@@ -2,9 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Of make bench: `bench-dev` skips link-time optimisation; quick to build, and not what ships.
+PROFILE ?= release
+# Of make bench: more arguments, e.g. BENCH="--repeats 10"; `--help` lists them.
+BENCH ?=
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: help build test test-long lint demo demo-down tools
+.PHONY: help build test test-long bench lint demo demo-down tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,6 +19,7 @@ build: ## build the three programs
 test: ## install and start what the tests need (Docker), run them all
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	$(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
@@ -22,9 +27,17 @@ test: ## install and start what the tests need (Docker), run them all
 test-long: ## as test, with hundreds of seeds of faults, a larger fleet and more cases a property
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	WHARF_TEST_LONG=1 PROPTEST_CASES=5000 $(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
+
+bench: ## build a release and measure it beside raw Docker and Swarm; PROFILE=bench-dev, BENCH="--repeats 10"
+	deploy/dev/ensure-tools.sh
+	deploy/dev/ensure-docker.sh
+	cargo build --profile $(PROFILE) --workspace --bins
+	deploy/demo-app/make-image.sh wharf-test-app:1
+	target=$${CARGO_TARGET_DIR:-target}; "$$target/$(PROFILE)/wharf-bench" $(BENCH)
 
 lint: tools ## formatting, clippy, dependencies, house rules
 	cargo fmt --all --check
@@ -34,6 +47,7 @@ lint: tools ## formatting, clippy, dependencies, house rules
 
 tools:
 	@deploy/dev/ensure-tools.sh
+	@deploy/dev/ensure-python.sh
 	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
 	@cargo fetch --locked
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use proto::wire::{NodeFacts, ResourceAmounts};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,6 +21,9 @@ pub trait HostFacts: Send + Sync + 'static {
     /// `engine` is `None` while Docker does not answer; what depends on it then keeps its last value or a
     /// guess.
     fn collect(&self, engine: Option<&EngineInfo>) -> NodeFacts;
+
+    /// What is kept from one look to the next is read anew by the next one.
+    fn forget(&self) {}
 }
 
 /// Whether the engine answers.
@@ -37,6 +40,10 @@ pub enum Engine {
 impl HostFacts for HostProbe {
     fn collect(&self, engine: Option<&EngineInfo>) -> NodeFacts {
         Self::collect(self, engine, "")
+    }
+
+    fn forget(&self) {
+        self.forget_inventory();
     }
 }
 
@@ -79,12 +86,14 @@ impl HostFacts for FixedFacts {
     }
 }
 
-/// Keeps `facts` current until `stop`: at the period, and at once when the engine comes or goes.
+/// Keeps `facts` current until `stop`: at the period, and at once when the engine comes or goes or `look_again` is
+/// notified, then with nothing kept from before.
 pub async fn keep(
     host: Arc<dyn HostFacts>,
     mut engine: watch::Receiver<Engine>,
     facts: watch::Sender<Option<NodeFacts>>,
     settings: Settings,
+    look_again: Arc<Notify>,
     stop: CancellationToken,
 ) {
     loop {
@@ -106,6 +115,7 @@ pub async fn keep(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = engine.changed() => if changed.is_err() { return },
+            () = look_again.notified() => host.forget(),
             () = tokio::time::sleep(ms(settings.facts_ms)) => {}
         }
     }
@@ -121,5 +131,56 @@ fn collect(host: &dyn HostFacts, engine: &Engine) -> NodeFacts {
         docker_ready: info.is_some(),
         docker_reason: reason.to_owned(),
         ..host.collect(info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Tells how often it was made to forget, as its host name.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl HostFacts for Counting {
+        fn collect(&self, _: Option<&EngineInfo>) -> NodeFacts {
+            NodeFacts {
+                hostname: self.0.load(Ordering::SeqCst).to_string(),
+                ..NodeFacts::default()
+            }
+        }
+
+        fn forget(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operator_has_the_host_looked_at_again() {
+        let host = Arc::new(Counting::default());
+        let (out, mut facts) = watch::channel(None);
+        let (_engine, engine) = watch::channel(Engine::Down("away".into()));
+        let (look_again, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        // No period comes round meanwhile.
+        let settings = Settings {
+            facts_ms: 86_400_000,
+            ..Settings::default()
+        };
+        let task = tokio::spawn(keep(host, engine, out, settings, look_again.clone(), stop.clone()));
+        let hostname = |f: &Option<NodeFacts>| f.as_ref().map(|f| f.hostname.clone());
+        let mut seen = async |n: &str| {
+            let shown = facts.wait_for(|f| hostname(f).as_deref() == Some(n));
+            tokio::time::timeout(ms(20_000), shown)
+                .await
+                .expect("in time")
+                .expect("kept");
+        };
+        seen("0").await;
+        look_again.notify_one();
+        seen("1").await;
+        stop.cancel();
+        task.await.expect("ends");
     }
 }

@@ -6,17 +6,19 @@
 
 mod addresses;
 mod capacity;
+mod inventory;
 mod machine;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use proto::{
     ids::content_hash,
-    wire::{NodeFacts, ResourceAmounts},
+    wire::{Inventory, NodeFacts, ResourceAmounts},
 };
 
 pub use self::{
@@ -46,6 +48,8 @@ pub struct HostOptions {
     /// Where the host's files are: `/`.
     pub root: PathBuf,
     pub reserved: Reserved,
+    /// How long an inventory is good: hardware does not change by the minute, and reading it is some hundred files.
+    pub inventory_every: Duration,
 }
 
 impl HostOptions {
@@ -60,6 +64,7 @@ impl HostOptions {
             machine: None,
             root: "/".into(),
             reserved: Reserved::default(),
+            inventory_every: Duration::from_secs(600),
         }
     }
 }
@@ -77,6 +82,8 @@ pub struct HostProbe {
     machine_id: String,
     /// As last told by the engine: its version and disk do not vanish from the node while it is away.
     engine: Mutex<Option<EngineInfo>>,
+    /// As last read, and when.
+    inventory: Mutex<Option<(Instant, Inventory)>>,
 }
 
 impl HostProbe {
@@ -90,7 +97,25 @@ impl HostProbe {
             opts,
             machine_id,
             engine: Mutex::new(None),
+            inventory: Mutex::new(None),
         })
+    }
+
+    /// The next look reads the inventory anew.
+    pub fn forget_inventory(&self) {
+        *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn inventory(&self) -> Inventory {
+        let mut kept = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, inventory)) = &*kept
+            && at.elapsed() < self.opts.inventory_every
+        {
+            return inventory.clone();
+        }
+        let read = inventory::read(&self.opts.root);
+        *kept = Some((Instant::now(), read.clone()));
+        read
     }
 
     /// The facts now. `engine` is `None` while Docker does not answer; then `docker_reason` says why.
@@ -140,6 +165,7 @@ impl HostProbe {
             } else {
                 docker_reason.to_owned()
             },
+            inventory: Some(self.inventory()),
         }
     }
 }

@@ -5,10 +5,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{facts::Engine, worker::Shared};
+use crate::{facts::Engine, session::Contact, worker::Shared};
 
 /// Binds; an address in use is said at start, not in a log later.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -17,11 +17,16 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
         .map_err(|e| format!("cannot listen on {address} for /metrics: {e}; choose another --metrics-listen"))
 }
 
-pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    contact: watch::Receiver<Contact>,
+    stop: CancellationToken,
+) {
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
-        .with_state(shared);
+        .with_state(Sources { shared, contact });
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await;
@@ -30,15 +35,23 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
     }
 }
 
-/// 200 while the engine answers.
-async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    match &*shared.engine.borrow() {
+#[derive(Clone)]
+struct Sources {
+    shared: Arc<Shared>,
+    contact: watch::Receiver<Contact>,
+}
+
+/// 200 while the engine answers; a quarantine is said, and no restart would end it.
+async fn healthz(State(sources): State<Sources>) -> (StatusCode, String) {
+    let quarantine = sources.contact.borrow().quarantine.clone();
+    match &*sources.shared.engine.borrow() {
+        Engine::Up(_) if !quarantine.is_empty() => (StatusCode::OK, format!("in quarantine: {quarantine}\n")),
         Engine::Up(_) => (StatusCode::OK, "ok\n".into()),
         Engine::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "Docker was not asked yet\n".into()),
         Engine::Down(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> String {
-    shared.metrics.text()
+async fn metrics(State(sources): State<Sources>) -> String {
+    sources.shared.metrics.text()
 }

@@ -34,7 +34,10 @@ pub mod worker;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use proto::wire::NodeFacts;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -60,6 +63,8 @@ pub struct Config {
     pub settings: Settings,
     /// For `/healthz` and `/metrics`.
     pub metrics_listen: Option<SocketAddr>,
+    /// Notified by an operator (SIGHUP): the host's facts and inventory are read anew.
+    pub look_again: Arc<Notify>,
 }
 
 impl Config {
@@ -71,6 +76,7 @@ impl Config {
             join,
             settings: Settings::default(),
             metrics_listen: None,
+            look_again: Arc::default(),
         }
     }
 }
@@ -105,6 +111,7 @@ pub async fn run(
         join,
         settings,
         metrics_listen,
+        look_again,
     } = config;
     settings.check().map_err(AgentError::Usage)?;
     let _lock = match lock {
@@ -147,6 +154,7 @@ pub async fn run(
     let keeper_task = tokio::spawn(keeper.run(keeper_stop.clone()));
     let links = Links {
         worker: shared.clone(),
+        instance: uuid::Uuid::new_v4().to_string(),
         facts: facts_seen.clone(),
         connector: join.connector,
         channel: join.channel,
@@ -162,7 +170,7 @@ pub async fn run(
     let (engine, period) = (shared.engine.subscribe(), settings.clone());
     tasks.spawn(named(
         "facts",
-        Box::pin(facts::keep(facts, engine, facts_out, period, stop.clone())),
+        Box::pin(facts::keep(facts, engine, facts_out, period, look_again, stop.clone())),
     ));
     tasks.spawn(named(
         "host-ip",
@@ -170,11 +178,14 @@ pub async fn run(
     ));
     tasks.spawn(named("worker", Box::pin(worker::run(shared.clone(), stop.clone()))));
     let contact = links.contact.subscribe();
-    let status = status::keep(data_dir, shared.clone(), contact, stop.clone());
+    let status = status::keep(data_dir, shared.clone(), contact.clone(), stop.clone());
     tasks.spawn(named("status-file", Box::pin(status)));
     tasks.spawn(named("session", Box::pin(talk(links, join.coordinators))));
     if let Some(listener) = listener {
-        tasks.spawn(named("http", Box::pin(http::serve(listener, shared, stop.clone()))));
+        tasks.spawn(named(
+            "http",
+            Box::pin(http::serve(listener, shared, contact, stop.clone())),
+        ));
     }
 
     // The first task to end by itself takes the agent with it: half an agent is worse than none.

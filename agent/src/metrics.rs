@@ -24,6 +24,8 @@ pub struct Metrics {
     pub engine_up: Gauge,
     /// 1 while a session with the active coordinator is open.
     pub connected: Gauge,
+    /// 1 while the coordinators keep this agent in quarantine.
+    pub quarantined: Gauge,
     pub sessions: Counter,
     pub refusals: Counter,
 }
@@ -36,6 +38,7 @@ impl Metrics {
             pods: Gauge::default(),
             engine_up: Gauge::default(),
             connected: Gauge::default(),
+            quarantined: Gauge::default(),
             sessions: Counter::default(),
             refusals: Counter::default(),
         };
@@ -47,6 +50,11 @@ impl Metrics {
                 "connected",
                 "Whether a session with the active coordinator is open",
                 metrics.connected.clone(),
+            );
+            registry.register(
+                "quarantined",
+                "Whether the coordinators keep this agent in quarantine",
+                metrics.quarantined.clone(),
             );
             registry.register("sessions", "Sessions begun", metrics.sessions.clone());
             registry.register(

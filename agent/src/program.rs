@@ -7,7 +7,10 @@ use std::{io::Write as _, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use futures::future::BoxFuture;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -72,6 +75,7 @@ fn fail(error: &AgentError) -> ExitCode {
 fn run(args: RunArgs, wire: Wire) -> Result<(), AgentError> {
     proto::program::install_tls_provider();
     proto::program::init_logging();
+    proto::program::forbid_core_dumps();
     if args.token.is_some() {
         tracing::warn!("--token can be seen by others on this host (ps): prefer --token-file or WHARF_TOKEN");
     }
@@ -87,6 +91,8 @@ async fn serve(options: Arc<Options>, wire: Wire) -> Result<(), AgentError> {
     let shutdown = CancellationToken::new();
     let lock = lock::lock(&options.data_dir)?;
     let signalled = signals(shutdown.clone())?;
+    let look_again = Arc::new(Notify::new());
+    let hung_up = hangups(look_again.clone())?;
     let agent = async {
         let Wiring {
             join,
@@ -103,6 +109,7 @@ async fn serve(options: Arc<Options>, wire: Wire) -> Result<(), AgentError> {
             join,
             settings: options.settings.clone(),
             metrics_listen: options.metrics_listen,
+            look_again,
         };
         let agent = Box::pin(crate::run(config, runtime, facts, shutdown.clone()));
         let beside = async {
@@ -118,14 +125,30 @@ async fn serve(options: Arc<Options>, wire: Wire) -> Result<(), AgentError> {
     tokio::select! {
         result = agent => result,
         () = signalled => Ok(()),
+        () = hung_up => Ok(()),
     }
+}
+
+/// Each SIGHUP has the host looked at again, for an operator who has just changed a disk. Never ends.
+fn hangups(look_again: Arc<Notify>) -> Result<impl Future<Output = ()>, AgentError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(not_listening)?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: looks at this host's hardware again");
+            look_again.notify_one();
+        }
+        std::future::pending().await
+    })
+}
+
+fn not_listening(error: std::io::Error) -> AgentError {
+    AgentError::Refused(format!("cannot listen for signals: {error}"))
 }
 
 /// Cancels at the first SIGTERM or SIGINT; ends only at the second one, for the impatient.
 fn signals(shutdown: CancellationToken) -> Result<impl Future<Output = ()>, AgentError> {
-    let failed = |e: std::io::Error| AgentError::Refused(format!("cannot listen for signals: {e}"));
-    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut term = signal(SignalKind::terminate()).map_err(not_listening)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(not_listening)?;
     Ok(async move {
         for _ in 0..2 {
             tokio::select! {

@@ -14,7 +14,7 @@ use proto::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -45,12 +45,16 @@ pub struct Contact {
     pub last_ms: u64,
     /// Why the last session ended.
     pub last_error: String,
+    /// Why the coordinators keep this agent in quarantine, in their words; empty: they do not.
+    pub quarantine: String,
 }
 
 /// What a session needs; the same for all of them.
 #[derive(Clone)]
 pub struct Links {
     pub worker: Arc<Shared>,
+    /// Random for this start: tells two agents on copies of one data directory apart.
+    pub instance: String,
     pub facts: watch::Receiver<Option<wire::NodeFacts>>,
     pub connector: watch::Receiver<Arc<dyn Connector>>,
     pub contact: Arc<watch::Sender<Contact>>,
@@ -189,6 +193,9 @@ impl<'a> Session<'a> {
         let standby_until = Instant::now() + ms(settings.standby_wait_ms);
         let mut period = self.heartbeat_ms;
         let mut beat = heartbeat(period);
+        // When the statuses that are being gathered go out. Assignments are taken meanwhile: a pod does not wait
+        // for what is told of another one.
+        let mut gathered: Option<Instant> = None;
         loop {
             if period != self.heartbeat_ms {
                 period = self.heartbeat_ms;
@@ -205,8 +212,11 @@ impl<'a> Session<'a> {
                     let (epoch, seq) = worker.reporter.next_seq();
                     self.send(up::Message::Heartbeat(wire::Heartbeat { epoch, seq })).await?;
                 }
-                () = worker.reporter.changed(), if self.active => {
-                    sleep(ms(settings.gather_ms)).await;
+                () = worker.reporter.changed(), if self.active && gathered.is_none() => {
+                    gathered = Some(Instant::now() + ms(settings.gather_ms));
+                }
+                () = until(gathered) => {
+                    gathered = None;
                     self.send_statuses().await?;
                 }
                 () = worker.notes.changed(), if self.active => self.send_events().await?,
@@ -219,7 +229,7 @@ impl<'a> Session<'a> {
                 changed = self.links.connector.changed() => {
                     return Err(if changed.is_ok() { End::Renewed } else { End::Stopping });
                 }
-                () = async { match silence { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                () = until(silence) => {
                     return Err(End::Lost(format!("the coordinator was silent for {} ms", self.max_silence_ms)));
                 }
                 () = sleep_until(standby_until), if !self.active => {
@@ -279,13 +289,17 @@ impl<'a> Session<'a> {
         match welcome.role() {
             welcome::Role::Active => {
                 let term = welcome.fence.as_ref().map_or(0, |f| f.term);
+                self.quarantine(&welcome);
                 keeper.welcome(welcome).await.map_err(End::NotAccepted)?;
                 if !self.active {
                     tracing::info!(coordinator = self.address, term, "session with the active coordinator");
                 }
                 self.active = true;
                 self.links.worker.metrics.connected.set(1);
-                self.links.channel.send_replace(Some(self.channel.clone()));
+                // In quarantine no certificate is renewed.
+                let renews = self.links.contact.borrow().quarantine.is_empty();
+                let channel = renews.then(|| self.channel.clone());
+                self.links.channel.send_replace(channel);
             }
             welcome::Role::Standby => {
                 if !welcome.coordinators.is_empty() && welcome.coordinators != keeper.current().coordinators {
@@ -321,6 +335,25 @@ impl<'a> Session<'a> {
             self.send_events().await?;
         }
         Ok(())
+    }
+
+    /// Takes notice of a quarantine, or of its end.
+    fn quarantine(&self, welcome: &wire::Welcome) {
+        let words = match welcome.quarantine() {
+            wire::Quarantine::Unspecified => String::new(),
+            kind if welcome.quarantine_message.is_empty() => kind.as_str_name().to_owned(),
+            _ => welcome.quarantine_message.clone(),
+        };
+        let before = self.links.contact.borrow().quarantine.clone();
+        if words != before {
+            if words.is_empty() {
+                tracing::info!("this agent is out of quarantine");
+            } else {
+                tracing::error!("this agent is in quarantine, its containers keep running: {words}");
+            }
+        }
+        self.links.worker.metrics.quarantined.set(i64::from(!words.is_empty()));
+        self.links.contact.send_modify(|c| c.quarantine = words);
     }
 
     async fn assignments(&mut self, assignments: wire::Assignments) -> Result<(), End> {
@@ -360,9 +393,38 @@ impl<'a> Session<'a> {
         let wait = ms(self.links.worker.settings.send_timeout_ms);
         match timeout(wait, self.out.send(up)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Lost("the connection ended".into())),
+            Ok(Err(_)) => Err(self.last_word().await),
             Err(_) => Err(End::Lost("the coordinator takes no messages".into())),
         }
+    }
+
+    /// How the coordinator ended the session: what it said lies unread when a message of ours finds the stream
+    /// closed.
+    async fn last_word(&mut self) -> End {
+        let wait = ms(self.links.worker.settings.send_timeout_ms);
+        let read = async {
+            loop {
+                match self.down.message().await {
+                    Ok(Some(wire::Down {
+                        message: Some(down::Message::Goodbye(g)),
+                    })) => return goodbye(g),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return End::Lost("the connection ended".into()),
+                    Err(status) => return failed(&status),
+                }
+            }
+        };
+        timeout(wait, read)
+            .await
+            .unwrap_or_else(|_| End::Lost("the connection ended".into()))
+    }
+}
+
+/// Never, without a moment.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -392,9 +454,12 @@ fn hello(links: &mut Links) -> wire::Hello {
         observed: links.worker.observed(),
         epoch: ledger.epoch,
         clock_ms: wall_ms(),
+        instance: links.instance.clone(),
     }
 }
 
+#[cfg(test)]
+mod quarantine_tests;
 #[cfg(test)]
 mod testing;
 

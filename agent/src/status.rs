@@ -29,6 +29,8 @@ pub struct StatusFile {
     pub active: bool,
     pub last_contact_ms: u64,
     pub last_error: String,
+    /// Why the coordinators keep the agent in quarantine; empty: they do not.
+    pub quarantine: String,
     pub term: u64,
     pub revision: u64,
     /// Statuses that no coordinator has durably yet.
@@ -94,6 +96,7 @@ fn collect(shared: &Shared, contact: &Contact) -> StatusFile {
         active: contact.active,
         last_contact_ms: contact.last_ms,
         last_error: contact.last_error.clone(),
+        quarantine: contact.quarantine.clone(),
         term: ledger.fence.as_ref().map_or(0, |f| f.term),
         revision: ledger.revision,
         unreported: shared.reporter.pending(),
@@ -162,6 +165,9 @@ fn render(s: &StatusFile, holder: Option<&str>, now_ms: u64) -> String {
          Last contact:  {contact}\nAssignments:   term {}, revision {}\nUnreported:    {}\n",
         s.node, s.version, s.term, s.revision, s.unreported
     );
+    if !s.quarantine.is_empty() {
+        let _ = writeln!(out, "Quarantine:    {}", s.quarantine);
+    }
     if s.pods.is_empty() {
         out.push_str("Pods:          none\n");
         return out;

@@ -34,6 +34,7 @@ async fn make(options: &Options) -> Result<Wiring, AgentError> {
     let usage = |e: &dyn std::fmt::Display| AgentError::Usage(e.to_string());
     let mut host = HostOptions::new(&options.data_dir);
     host.shared_host = options.shared_host;
+    host.inventory_every = ms(options.settings.inventory_ms);
     if let Some(text) = &options.capacity {
         host.capacity = parse_capacity(text).map_err(|e| usage(&e))?;
     }

@@ -14,7 +14,7 @@ use std::{
 use proto::{
     credentials::Credentials,
     files,
-    identity::{Role, spki_sha256},
+    identity::{Role, coordinator_dns_name, spki_sha256},
     ids::hex,
     model::labels::check_dns_subdomain,
 };
@@ -251,9 +251,16 @@ pub fn admin_credentials(data_dir: &Path, now_ms: u64) -> Result<Credentials, In
     Ok(credentials)
 }
 
-/// `admin.yaml`'s text.
+/// `admin.yaml`'s text. Its head says what a client has to know beside the fields: which name to verify.
 pub fn to_yaml(credentials: &Credentials) -> Result<String, InitError> {
-    serde_saphyr::to_string(credentials).map_err(|e| InitError::Issue(IssueError::Malformed(e.to_string())))
+    let name = coordinator_dns_name(&credentials.cluster);
+    let text =
+        serde_saphyr::to_string(credentials).map_err(|e| InitError::Issue(IssueError::Malformed(e.to_string())))?;
+    Ok(format!(
+        "# Credentials of this cluster's administrator: a secret. Used by `wharf --config FILE`, or by any gRPC client:\n\
+         # connect to one of the coordinators with TLS, trust this ca alone, show this certificate, and verify the\n\
+         # server by the name {name}, whatever its address.\n{text}"
+    ))
 }
 
 fn admin_certificate(issuer: &Issuer, file: &ClusterFile, now_ms: u64) -> Result<(Credentials, String), InitError> {

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     proto::program::install_tls_provider();
     let Cli { command } = Cli::parse();
     proto::program::init_logging();
+    proto::program::forbid_core_dumps();
     let result = match command {
         Command::Run(args) => run(*args),
         Command::Init(args) => init(args),

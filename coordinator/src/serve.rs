@@ -14,7 +14,11 @@ use async_trait::async_trait;
 use proto::wire::{self, tokens_server::TokensServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Extensions, Status, service::Routes};
+use tonic::{
+    Extensions, Status,
+    service::Routes,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
 
 use crate::{
     api::{self, Access, Api, cluster::ClusterFacts},
@@ -30,7 +34,7 @@ use crate::{
     error::Error,
     init::Layout,
     run::{self, Coordinator},
-    session::service::{Callers, Renewer},
+    session::service::{Callers, Peer, Renewer},
     store::sqlite::{SqliteOptions, SqliteStore},
     tls::{self, AcceptLimits},
 };
@@ -149,6 +153,7 @@ pub fn start_services<G: Access + Callers + Renewer>(
         .routes(gate.clone(), gate)?
         .add_service(api.resources())
         .add_service(api.controllers())
+        .add_service(api.nodes())
         .add_service(api.cluster(facts));
     Ok(routes)
 }
@@ -252,10 +257,17 @@ impl Access for Gate {
 }
 
 impl Callers for Gate {
-    fn node(&self, extensions: &Extensions) -> Result<String, Status> {
+    fn peer(&self, extensions: &Extensions) -> Result<Peer, Status> {
         let caller = caller(extensions)?;
         if caller.is_agent() {
-            Ok(caller.identity.id.clone())
+            let address = extensions
+                .get::<TlsConnectInfo<TcpConnectInfo>>()
+                .and_then(|info| info.get_ref().remote_addr());
+            Ok(Peer {
+                node: caller.identity.id.clone(),
+                deleted: caller.deleted,
+                address: address.map(|a| a.ip().to_string()).unwrap_or_default(),
+            })
         } else {
             Err(Status::permission_denied(format!(
                 "{caller} is not an agent; only agents open sessions"

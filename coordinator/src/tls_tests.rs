@@ -162,6 +162,24 @@ async fn no_session_is_resumed() {
 }
 
 #[tokio::test]
+async fn the_older_protocol_and_its_session_ids_are_not_spoken() {
+    let pki = Pki::new();
+    let port = echo(pki.session(), AcceptLimits::default()).await;
+    let mut roots = RootCertStore::empty();
+    roots.add(pki.issuer.root.clone()).expect("root");
+    let (chain, key) = pki.leaf(Role::Agent);
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .expect("client certificate");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let error = talk(port.address, config).await.expect_err("refused");
+    assert!(error.to_string().contains("ProtocolVersion"), "{error}");
+}
+
+#[tokio::test]
 async fn silent_and_slow_sockets_are_dropped_and_others_served() {
     let pki = Pki::new();
     let limits = AcceptLimits {

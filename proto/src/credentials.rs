@@ -120,15 +120,19 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = current.source() {
         current = source;
     }
-    plain(&current.to_string()).to_owned()
+    plain(&current.to_string())
 }
 
 /// The library's words where they would send an operator to its manual, in ours.
-fn plain(words: &str) -> &str {
+fn plain(words: &str) -> String {
     match words {
-        w if w.contains("close_notify") => "the connection broke",
-        w if w.contains("error reading a body from connection") => "the connection broke",
-        w if w.contains("InvalidContentType") => "it does not speak TLS there; is the port right?",
-        w => w,
+        w if w.contains("close_notify") => "the connection broke".into(),
+        w if w.contains("error reading a body from connection") => "the connection broke".into(),
+        w if w.contains("InvalidContentType") => "it does not speak TLS there; is the port right?".into(),
+        // Its words name both times.
+        w if w.contains("not valid yet") || w.contains("certificate expired") => {
+            format!("{w}; is a clock wrong here or there? set both by NTP")
+        }
+        w => w.into(),
     }
 }

@@ -27,6 +27,10 @@ pub struct Options {
     pub agent: String,
     /// `--capacity` of each agent.
     pub capacity: String,
+    /// Timings that tests would otherwise wait for; without, everything is as shipped.
+    pub quick: bool,
+    /// Variables of coordinator and agents.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -36,6 +40,8 @@ impl Default for Options {
             coordinator: String::new(),
             agent: String::new(),
             capacity: "cpu=8,memory=8Gi".to_owned(),
+            quick: true,
+            env: Vec::new(),
         }
     }
 }
@@ -131,7 +137,7 @@ impl Cluster {
         let config = self.dir().join("coordinator.toml");
         fs::write(
             &config,
-            format!("{}{}\n", crate::cluster::COORDINATOR_SETTINGS, self.options.coordinator),
+            format!("{}{}\n", self.quick(COORDINATOR_SETTINGS), self.options.coordinator),
         )
         .expect("coordinator.toml");
         [
@@ -147,6 +153,10 @@ impl Cluster {
         ]
         .map(str::to_owned)
         .into()
+    }
+
+    fn quick(&self, lines: &'static str) -> &'static str {
+        if self.options.quick { lines } else { "" }
     }
 
     /// Starts the coordinator and waits until it answers.
@@ -168,7 +178,8 @@ impl Cluster {
     /// Starts the coordinator and waits for nothing.
     pub fn spawn_coordinator(&mut self) {
         let log = self.dir().join("coordinator.log");
-        self.coordinator = Some(Background::start("wharf-coordinator", &self.coordinator_args(), log));
+        let args = self.coordinator_args();
+        self.coordinator = Some(Background::with_env("wharf-coordinator", &args, &self.options.env, log));
     }
 
     pub fn coordinator(&mut self) -> &mut Background {
@@ -225,7 +236,7 @@ impl Cluster {
         let config = self.dir().join(format!("{name}.toml"));
         fs::write(
             &config,
-            format!("[settings]\n{}{}\n", crate::cluster::AGENT_SETTINGS, self.options.agent),
+            format!("[settings]\n{}{}\n", self.quick(AGENT_SETTINGS), self.options.agent),
         )
         .expect("agent configuration");
         let mut args: Vec<String> = [
@@ -257,7 +268,16 @@ impl Cluster {
     /// Starts an agent and waits for nothing.
     pub fn spawn_agent(&mut self, name: &str, token: Option<&str>) {
         let log = self.dir().join(format!("{name}.log"));
-        let agent = Background::start("wharf-agent", &self.agent_args(name, token), log);
+        let agent = Background::with_env("wharf-agent", &self.agent_args(name, token), &self.options.env, log);
+        self.agents.insert(name.to_owned(), agent);
+    }
+
+    /// Starts an agent with more arguments and waits for nothing.
+    pub fn spawn_agent_with(&mut self, name: &str, more: &[&str]) {
+        let mut args = self.agent_args(name, None);
+        args.extend(more.iter().map(|a| (*a).to_owned()));
+        let log = self.dir().join(format!("{name}.log"));
+        let agent = Background::with_env("wharf-agent", &args, &self.options.env, log);
         self.agents.insert(name.to_owned(), agent);
     }
 
@@ -270,6 +290,16 @@ impl Cluster {
         for name in names {
             self.node_ready(name);
         }
+    }
+
+    /// A running agent.
+    pub fn agent(&mut self, name: &str) -> &mut Background {
+        self.agents.get_mut(name).expect("a running agent")
+    }
+
+    /// Of a running agent.
+    pub fn agent_pid(&self, name: &str) -> i32 {
+        self.agents[name].pid()
     }
 
     pub fn kill_agent(&mut self, name: &str) {
@@ -373,7 +403,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Timings that tests would otherwise wait for.
+/// See [`Options::quick`].
 const COORDINATOR_SETTINGS: &str = "heartbeat-ms = 300\n";
 const AGENT_SETTINGS: &str = "ready_after_ms = 0\n";
 

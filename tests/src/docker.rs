@@ -1,7 +1,7 @@
 //! What the tests see of Docker, by its own command: containers of one cluster, and an engine of a test's own.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -173,6 +173,16 @@ impl OwnEngine {
         });
     }
 
+    /// Of dockerd, while it is up.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+    }
+
+    /// Where its sockets and data lie; removed with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         text.lines().rev().take(5).collect::<Vec<_>>().join("\n")
@@ -228,6 +238,9 @@ impl OwnEngine {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- dockerd, the last line first\n{}", self.log_tail());
+        }
         if self.child.is_some() {
             let ids = self.engine.docker(&["ps", "-aq"]).stdout;
             for id in ids.lines() {

@@ -1,9 +1,10 @@
 //! The harness of the tests. For `tests/e2e`: real processes, real Docker, real SIGKILL. For `tests/fleet`: the
-//! simulated fleet ([`fleet`]), all in this process.
+//! simulated fleet ([`fleet`]), all in this process. For `make bench`: the program `wharf-bench` ([`bench`]).
 //!
 //! Invariant: a test touches only containers that carry its own cluster's label, and whatever way it ends,
 //! its processes and containers are removed.
 
+pub mod bench;
 pub mod cluster;
 pub mod docker;
 pub mod fleet;

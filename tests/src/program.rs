@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     time::Duration,
@@ -14,10 +14,16 @@ use nix::{
     unistd::Pid,
 };
 
-/// Path of one of our programs: it lies beside this test's executable (`make test` builds all first).
+/// Path of one of our programs: it lies beside this program, or above a test's executable (`make test` builds all
+/// first).
 pub fn path(name: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("the test's own path");
-    let dir = exe.parent().and_then(Path::parent).expect("target directory");
+    let own = exe.parent().expect("target directory");
+    let dir = if own.ends_with("deps") {
+        own.parent().unwrap_or(own)
+    } else {
+        own
+    };
     let path = dir.join(name);
     assert!(path.exists(), "{} is missing: run `make build` first", path.display());
     path
@@ -88,9 +94,15 @@ pub struct Background {
 
 impl Background {
     pub fn start(name: &str, args: &[impl AsRef<OsStr>], log: PathBuf) -> Self {
+        Self::with_env(name, args, &[], log)
+    }
+
+    /// With these variables beside its own.
+    pub fn with_env(name: &str, args: &[impl AsRef<OsStr>], env: &[(String, String)], log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("log file");
         let child = Command::new(path(name))
             .args(args)
+            .envs(env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("log file"))
             .stderr(file)

@@ -173,3 +173,45 @@ fn this_machine_has_facts() {
     assert!(!facts.addresses.is_empty() && !facts.hostname.is_empty() && !facts.machine_id.is_empty());
     assert!(!facts.boot_id.is_empty() && !facts.kernel_version.is_empty());
 }
+
+#[test]
+fn an_inventory_is_kept_for_its_time_and_read_anew_when_asked() {
+    let total = |facts: &NodeFacts| facts.inventory.clone().unwrap().memory.map(|m| m.total);
+    let dir = host(&FILES);
+    let memory = |kib: u64| {
+        fs::create_dir_all(dir.path().join("proc")).unwrap();
+        fs::write(dir.path().join("proc/meminfo"), format!("MemTotal: {kib} kB\n")).unwrap();
+    };
+    let probe = |every| {
+        HostProbe::new(HostOptions {
+            inventory_every: every,
+            ..options(dir.path())
+        })
+        .unwrap()
+    };
+    memory(1);
+    let (kept, fresh) = (probe(Duration::from_secs(600)), probe(Duration::ZERO));
+    assert_eq!(total(&kept.collect(None, "")), Some(1024));
+    assert_eq!(total(&fresh.collect(None, "")), Some(1024));
+    memory(2);
+    assert_eq!(total(&kept.collect(None, "")), Some(1024));
+    assert_eq!(total(&fresh.collect(None, "")), Some(2048));
+    kept.forget_inventory();
+    assert_eq!(total(&kept.collect(None, "")), Some(2048));
+}
+
+#[test]
+fn nodes_that_share_a_host_report_it_each() {
+    let dir = host(&FILES);
+    fs::write(dir.path().join("proc/meminfo"), "MemTotal: 7 kB\n").unwrap();
+    let inventory = |shared_host| {
+        let opts = HostOptions {
+            shared_host,
+            capacity: parse_capacity("cpu=1,memory=1Gi").unwrap(),
+            ..options(dir.path())
+        };
+        HostProbe::new(opts).unwrap().collect(None, "").inventory
+    };
+    assert!(inventory(true).is_some_and(|i| i.memory.is_some()));
+    assert_eq!(inventory(true), inventory(false));
+}

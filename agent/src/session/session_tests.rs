@@ -138,6 +138,28 @@ async fn what_was_not_acknowledged_is_sent_again_on_the_next_session() {
 }
 
 #[tokio::test]
+async fn a_pod_does_not_wait_for_statuses_that_are_being_gathered() {
+    let coordinator = Coordinator::start().await;
+    let settings = Settings {
+        gather_ms: 10 * 60_000,
+        ..quick()
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let agent = TestAgent::again(dir, FakeEngine::new(), &[&coordinator], settings);
+    let mut line = coordinator.session().await;
+    line.welcome().await;
+    for n in 1..=3 {
+        let kind = if n == 1 { Kind::Complete } else { Kind::Incremental };
+        let run = vec![pod(&format!("u{n}"), &["app:1"])];
+        line.send(assign(kind, n - 1, n, run, vec![])).await;
+        // Its status is due from before it runs.
+        let n = usize::try_from(n).expect("small");
+        agent.until("one more runs", |a| a.running().len() == n).await;
+    }
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_lost_coordinator_stops_nothing_and_crashes_are_still_handled() {
     let (coordinator, agent, line) = running_agent().await;
     let port: SocketAddr = coordinator.address.parse().expect("an address");
@@ -306,7 +328,7 @@ async fn silence_beyond_the_promise_ends_the_session() {
     let hello = line.hello().await;
     line.send(promise(&hello)).await;
     for _ in 0..10 {
-        sleep(Duration::from_millis(150)).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
         line.send(down::Message::Ack(wire::Ack { seq: 0 })).await;
     }
     assert!(matches!(line.next().await, up::Message::Heartbeat(_)));

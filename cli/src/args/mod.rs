@@ -17,7 +17,7 @@ use clap::{
 use proto::model::Kind;
 
 pub use self::{read::*, token::*, write::*};
-use crate::{env::Env, status::StatusFormat};
+use crate::{env::Env, node::NodeCommand, status::StatusFormat};
 
 /// Operates a Wharfinger fleet.
 #[derive(Debug, Parser)]
@@ -74,6 +74,8 @@ pub enum Command {
     Label(LabelArgs),
     Annotate(AnnotateArgs),
     Wait(WaitArgs),
+    #[command(subcommand)]
+    Node(NodeCommand),
     #[command(subcommand)]
     Token(TokenCommand),
     Completion(CompletionArgs),

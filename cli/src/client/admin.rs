@@ -3,7 +3,8 @@
 //! Invariant: as of [`super`].
 
 use proto::wire::{
-    self, cluster_client::ClusterClient, controllers_client::ControllersClient, tokens_client::TokensClient,
+    self, cluster_client::ClusterClient, controllers_client::ControllersClient, nodes_client::NodesClient,
+    tokens_client::TokensClient,
 };
 
 use super::{Call, Client, request_id};
@@ -19,6 +20,32 @@ impl Client {
         self.call(Call::Write, |channel| {
             let request = request.clone();
             async move { ControllersClient::new(channel).scale(request).await }
+        })
+        .await
+    }
+
+    /// Ends a node's quarantine. The request id is set here, and in [`Client::forget`].
+    pub async fn readmit(&mut self, request: wire::NodeRequest) -> Result<wire::NodeReply, Error> {
+        let request = wire::NodeRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { NodesClient::new(channel).readmit(request).await }
+        })
+        .await
+    }
+
+    /// Forgets a deleted node.
+    pub async fn forget(&mut self, request: wire::NodeRequest) -> Result<wire::NodeReply, Error> {
+        let request = wire::NodeRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { NodesClient::new(channel).forget(request).await }
         })
         .await
     }

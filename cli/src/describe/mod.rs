@@ -4,6 +4,7 @@
 //! Invariant: the texts are pure functions of objects and `now`.
 
 mod doc;
+mod hardware;
 mod namespace;
 mod node;
 mod pod;

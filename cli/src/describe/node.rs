@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::model::{Event, Node, Pod, Quantity, ResourceList, Time};
 
-use super::{Doc, event_table, meta, pod::condition, when};
+use super::{Doc, event_table, hardware, meta, pod::condition, when};
 use crate::{
     age,
     output::{bytes, or_none},
@@ -58,6 +58,7 @@ pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> Strin
     ] {
         doc.field(2, key, or_none(value.clone()));
     }
+    hardware::describe(&mut doc, &status.hardware.unwrap_or_default());
     let pods: Vec<&Pod> = pods.iter().filter(|p| takes_room(p)).collect();
     pod_table(&mut doc, &pods, now);
     allocated(&mut doc, &pods, &status.allocatable);

@@ -84,6 +84,47 @@ fn a_node() {
 }
 
 #[test]
+fn hardware_of_a_server_and_of_a_virtual_machine() {
+    let shown = |value: Value| {
+        let mut doc = Doc::default();
+        hardware::describe(&mut doc, &typed(value));
+        doc.finish()
+    };
+    let server = shown(json!({
+        "system": {"manufacturer": "Dell Inc.", "product": "PowerEdge R740", "serial": "ABC1234"},
+        "chassis": {"product": "rack mount chassis", "serial": "CHASSIS77", "assetTag": "rack-b-07"},
+        "cpu": {"model": "Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz", "sockets": 2, "cores": 32, "threads": 64},
+        "memory": {"total": 67_000_000_000_u64, "slots": 24, "modules": [
+            {"slot": "A1", "bank": "NODE 1", "size": 34_359_738_368_u64, "type": "DDR4", "speedMts": 2666,
+             "manufacturer": "Samsung", "serial": "37A1", "partNumber": "M393A4K40CB2"},
+            {"slot": "B1", "size": 34_359_738_368_u64}]},
+        "disks": [
+            {"name": "nvme0n1", "model": "SAMSUNG MZWLJ3T8HBLS", "serial": "S4PX", "size": 3_840_755_982_336_u64},
+            {"name": "sda", "model": "ST4000NM0035", "size": 4_000_787_030_016_u64, "rotational": true}],
+        "nics": [
+            {"name": "eno1", "mac": "b0:26:28:00:00:01", "driver": "ice", "speedMbps": 25000, "duplex": "full",
+             "carrier": true, "mtu": 9000, "slot": "0000:18:00.0"},
+            {"name": "eno2", "mac": "b0:26:28:00:00:02", "driver": "ice", "mtu": 1500, "slot": "0000:18:00.1"}],
+        "gpus": [{"slot": "0000:86:00.0", "id": "10de:20b5", "vendor": "NVIDIA", "model": "A100\u{1b}[2J", "driver": "nvidia"}]
+    }));
+    insta::assert_snapshot!("hardware", server);
+    let machine = shown(json!({
+        "cpu": {"sockets": 1, "cores": 2, "threads": 2},
+        "memory": {"total": 4_294_967_296_u64},
+        "disks": [{"name": "vda", "size": 10_737_418_240_u64}],
+        "nics": [{"name": "eth0", "mac": "02:fc:00:00:00:05", "carrier": true}]
+    }));
+    insta::assert_snapshot!("hardware_of_a_vm", machine);
+    assert_eq!(shown(json!({})), "", "nothing known, nothing said");
+    let node: Node = typed(json!({"metadata": {"name": "n1"}, "status": {"hardware": {"chassis": {"serial": "C7"}}}}));
+    let text = node::describe(&node, &[], &[], NOW);
+    assert!(
+        text.contains("Hardware:\n  Chassis:  serial C7\nPods (0 in total):"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_controller_and_a_namespace() {
     let rc: ReplicationController = typed(json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "r1", "creationTimestamp": "2026-01-31T09:00:00Z",

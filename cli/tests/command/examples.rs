@@ -27,7 +27,9 @@ const FILES: [(&str, &str); 4] = [
 
 fn cluster() -> Fake {
     let fake = Fake::new();
-    fake.put(Kind::Node, json!({"metadata": {"name": "n1"}, "spec": {}}));
+    for name in ["n1", "n2", "n7", "n8"] {
+        fake.put(Kind::Node, json!({"metadata": {"name": name}, "spec": {}}));
+    }
     let mut web = pod("default", "web-x2k4p", "web", "n1");
     web["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
     fake.put(Kind::Pod, web);

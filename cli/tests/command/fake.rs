@@ -15,6 +15,7 @@ use proto::{
         self,
         cluster_server::{Cluster, ClusterServer},
         controllers_server::{Controllers, ControllersServer},
+        nodes_server::{Nodes, NodesServer},
         resources_server::{Resources, ResourcesServer},
         tokens_server::{Tokens, TokensServer},
         watch_event::Type,
@@ -87,6 +88,7 @@ impl Fake {
         let service = tonic::transport::Server::builder()
             .add_service(ResourcesServer::new(self.clone()))
             .add_service(ControllersServer::new(self.clone()))
+            .add_service(NodesServer::new(self.clone()))
             .add_service(TokensServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
@@ -485,6 +487,34 @@ impl Controllers for Fake {
             self.put(key.0, value);
         }
         Ok(Response::new(wire::ScaleReply::default()))
+    }
+}
+
+impl Fake {
+    /// A node in quarantine, or a deleted one, has `marked` set; acting on it once takes the mark away.
+    async fn act(&self, verb: &str, request: wire::NodeRequest) -> Result<Response<wire::NodeReply>, Status> {
+        self.begin(format!("{verb} {} {}", request.name, request.request_id))
+            .await?;
+        let key = (Kind::Node, String::new(), request.name.clone());
+        let found = self.state().objects.get(&key).cloned();
+        let mut value = found.ok_or_else(|| not_found(key.0, &request.name))?;
+        let changed = value["marked"] == true;
+        if changed && !request.dry_run {
+            value["marked"] = json!(false);
+            self.put(key.0, value);
+        }
+        Ok(Response::new(wire::NodeReply { changed }))
+    }
+}
+
+#[tonic::async_trait]
+impl Nodes for Fake {
+    async fn readmit(&self, request: Request<wire::NodeRequest>) -> Result<Response<wire::NodeReply>, Status> {
+        self.act("readmit", request.into_inner()).await
+    }
+
+    async fn forget(&self, request: Request<wire::NodeRequest>) -> Result<Response<wire::NodeReply>, Status> {
+        self.act("forget", request.into_inner()).await
     }
 }
 

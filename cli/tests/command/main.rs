@@ -6,6 +6,7 @@ mod errors;
 mod examples;
 mod fake;
 mod mark;
+mod node;
 mod patch;
 mod read;
 mod running;

@@ -18,7 +18,7 @@ use crate::{
     store::{Change, Expect, keys},
     world::{
         Key, PodState, World,
-        record::{PodRecord, StopRecord, encode},
+        record::{PodRecord, StopRecord, TombstoneRecord, encode},
     },
 };
 
@@ -78,7 +78,7 @@ impl Delete {
             Kind::Pod => world.pods.get(&key).map(|pod| self.pod(world, &key, pod, object, now)),
             Kind::ReplicationController => self.controller(world, &key, object, now),
             Kind::Namespace => return self.namespace(world, object, now),
-            Kind::Node => return self.node(world, object),
+            Kind::Node => return self.node(world, object, now),
             Kind::Event => world.events.get(&key).map(|event| {
                 let remove = Change::delete(keys::event(&key.0, &key.1), Expect::At(event.rv));
                 Decision::new(vec![remove], object)
@@ -171,18 +171,19 @@ impl Delete {
         Ok(Decision::new(vec![change], Object::Namespace(namespace)))
     }
 
-    fn node(&self, world: &World, object: Object) -> Result<Decision, ApiError> {
+    fn node(&self, world: &World, object: Object, now: Time) -> Result<Decision, ApiError> {
         let name = &self.name;
         let Some(state) = world.nodes.get(name) else {
             return Err(ApiError::not_found(self.kind, name));
         };
         let bound = world.pods_on(name).count();
-        if bound > 0 {
-            let pods = if bound == 1 {
-                "1 pod is"
-            } else {
-                &format!("{bound} pods are")
-            };
+        let pods = if bound == 1 {
+            "1 pod is".to_owned()
+        } else {
+            format!("{bound} pods are")
+        };
+        // Of a host that is lost nothing can be moved: what it runs is stopped should it come back.
+        if bound > 0 && state.is_ready() {
             return Err(ApiError::in_use(
                 self.kind,
                 name,
@@ -191,14 +192,29 @@ impl Delete {
                 ),
             ));
         }
-        // Without its certificate record nobody can speak for this node any more.
+        // Its certificates stay beside the tombstone: by them its agent may report what still runs, and hear what
+        // to stop, and nothing else.
+        let tombstone = TombstoneRecord {
+            uid: state.node.metadata.uid.clone(),
+            at: now,
+            forgotten: false,
+        };
         let changes = vec![
             Change::delete(keys::object(self.kind, "", name), Expect::At(state.rv)),
             Change::delete(keys::node_facts(name), Expect::Any),
+            Change::delete(keys::node_inventory(name), Expect::Any),
             Change::delete(keys::node_ready(name), Expect::Any),
-            Change::delete(keys::cert(name), Expect::Any),
+            Change::delete(keys::holder(name), Expect::Any),
+            Change::put(keys::tombstone(name), Expect::Any, encode(&tombstone)),
         ];
-        Ok(Decision::new(changes, object))
+        let mut decision = Decision::new(changes, object);
+        if bound > 0 {
+            decision.detail = format!("{pods} stopped should it come back");
+            decision.warnings.push(format!(
+                "{pods} replaced elsewhere and stopped should {name} come back; if it never will: wharf node forget {name}"
+            ));
+        }
+        Ok(decision)
     }
 }
 

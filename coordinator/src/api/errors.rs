@@ -19,6 +19,9 @@ pub enum ApiError {
     UnknownKind(String),
     #[error("{} {} not found", .kind.plural(), quoted(.name))]
     NotFound { kind: Kind, name: String },
+    /// Of something that is no object.
+    #[error("{0}")]
+    Gone(String),
     #[error("{} {} already exists", .kind.plural(), quoted(.name))]
     AlreadyExists { kind: Kind, name: String },
     #[error("{} {} is invalid: {}", .0.kind.singular(), quoted(&.0.name), joined(&.0.errors))]
@@ -98,7 +101,7 @@ impl ApiError {
     fn code(&self) -> Code {
         match self {
             Self::UnknownKind(_) | Self::Invalid(_) | Self::BadRequest(_) => Code::InvalidArgument,
-            Self::NotFound { .. } => Code::NotFound,
+            Self::NotFound { .. } | Self::Gone(_) => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Mismatch { .. } | Self::Contended { .. } => Code::Aborted,
             Self::InUse { .. } => Code::FailedPrecondition,

@@ -1,10 +1,10 @@
-//! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`] and
-//! [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
+//! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`],
+//! [`Api::nodes`] and [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
-//! | `controllers`, `cluster` | Scale; Info |
+//! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
@@ -21,6 +21,7 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+pub mod nodes;
 mod patch;
 mod replace;
 pub mod resources;
@@ -36,7 +37,8 @@ pub use delete::ORPHAN;
 use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
-    cluster_server::ClusterServer, controllers_server::ControllersServer, resources_server::ResourcesServer,
+    cluster_server::ClusterServer, controllers_server::ControllersServer, nodes_server::NodesServer,
+    resources_server::ResourcesServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};
@@ -45,6 +47,7 @@ use self::{
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
+    nodes::NodeService,
     resources::ResourceService,
 };
 use crate::{ca::authorizer::Attributes, store::Fence, world::hub::Hub};
@@ -104,6 +107,10 @@ impl Api {
 
     pub fn controllers(self: &Arc<Self>) -> ControllersServer<ControllerService> {
         ControllersServer::new(ControllerService(Arc::clone(self)))
+    }
+
+    pub fn nodes(self: &Arc<Self>) -> NodesServer<NodeService> {
+        NodesServer::new(NodeService(Arc::clone(self)))
     }
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {

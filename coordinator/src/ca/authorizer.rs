@@ -56,7 +56,7 @@ pub struct Attributes<'a> {
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 4] = ["create", "update", "patch", "delete"];
-/// What an agent does with its own node.
+/// What an agent does with its own node; of a deleted one only the first.
 const AGENT: [&str; 2] = ["session", "renew"];
 
 /// (role from which on, verbs, resources)
@@ -90,7 +90,10 @@ pub fn authorize(view: &View, caller: &Caller, attributes: &Attributes<'_>) -> R
 
 fn decide(view: &View, caller: &Caller, a: &Attributes<'_>, resource: Option<&str>) -> Result<(), Denied> {
     let allowed = match caller.identity.role {
-        Identified::Agent => AGENT.contains(&a.verb) && a.resource == "nodes" && a.name == caller.identity.id,
+        Identified::Agent => {
+            let verbs = if caller.deleted { &AGENT[..1] } else { &AGENT };
+            verbs.contains(&a.verb) && a.resource == "nodes" && a.name == caller.identity.id
+        }
         Identified::User => view
             .binding(&caller.identity.id)
             .is_some_and(|binding| role_allows(binding.role, a.verb, resource)),
@@ -116,6 +119,7 @@ fn refusal(view: &View, caller: &Caller, a: &Attributes<'_>) -> Denied {
             Some(binding) => format!("its role is {}; ask an admin", binding.role.as_str()),
             None => "it has no role; ask an admin".to_owned(),
         },
+        Identified::Agent if caller.deleted => "its node was deleted; join again with a new token".to_owned(),
         Identified::Agent => "an agent may only open its own session and renew its own certificate".to_owned(),
         Identified::Coordinator => "a coordinator is not a user".to_owned(),
     };
@@ -148,7 +152,15 @@ pub fn authorize_resource(
 /// The check by path alone, before a message is read. `None`: a method without policy.
 pub fn authorize_method(view: &View, caller: &Caller, policy: Option<&Policy>, path: &str) -> Result<(), Denied> {
     match policy {
-        Some(Policy::AnyIdentity) => Ok(()),
+        Some(Policy::AnyIdentity) if !caller.deleted => Ok(()),
+        Some(Policy::AnyIdentity) => Err(refusal(
+            view,
+            caller,
+            &Attributes {
+                verb: "get",
+                ..Attributes::default()
+            },
+        )),
         Some(Policy::OwnNode { verb, subresource }) => {
             // The name is the caller's own by construction; a user or coordinator has no node.
             let attributes = Attributes {

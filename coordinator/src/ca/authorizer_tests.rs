@@ -20,6 +20,7 @@ fn caller(role: Identified, id: &str) -> Caller {
         },
         serial: "01".into(),
         not_after: u64::MAX,
+        deleted: false,
     }
 }
 
@@ -42,9 +43,14 @@ fn view() -> View {
 }
 
 /// In the order of the letters in the tables below.
-fn callers() -> [(char, Caller); 6] {
+fn callers() -> [(char, Caller); 7] {
+    let deleted = Caller {
+        deleted: true,
+        ..caller(Identified::Agent, "n1")
+    };
     [
         ('a', caller(Identified::Agent, "n1")),
+        ('d', deleted),
         ('c', caller(Identified::Coordinator, "c1")),
         ('u', caller(Identified::User, "unbound")),
         ('v', caller(Identified::User, "viewer")),
@@ -76,7 +82,7 @@ fn methods_of(descriptors: &[u8]) -> Vec<String> {
 
 /// Who may call what, by path alone.
 const EXPECTED: &[(&str, &str)] = &[
-    ("/wharfinger.v1.Agent/Session", "a"),
+    ("/wharfinger.v1.Agent/Session", "ad"),
     ("/wharfinger.v1.Agent/Renew", "a"),
     ("/wharfinger.v1.Enrol/Enrol", ""),
     ("/wharfinger.v1.Resources/Get", "voA"),
@@ -87,6 +93,8 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Resources/Patch", "oA"),
     ("/wharfinger.v1.Resources/Delete", "oA"),
     ("/wharfinger.v1.Controllers/Scale", "oA"),
+    ("/wharfinger.v1.Nodes/Readmit", "A"),
+    ("/wharfinger.v1.Nodes/Forget", "A"),
     ("/wharfinger.v1.Tokens/CreateToken", "A"),
     ("/wharfinger.v1.Tokens/ListTokens", "A"),
     ("/wharfinger.v1.Tokens/RevokeToken", "A"),
@@ -199,7 +207,7 @@ fn an_agent_has_only_its_own_node() {
                 name: &c.identity.id,
             }
         )),
-        "a"
+        "ad"
     );
 }
 

@@ -28,6 +28,11 @@ use crate::{
     store::{Expect, keys},
 };
 
+#[path = "csr_tests.rs"]
+mod csr;
+#[path = "deleted_tests.rs"]
+mod deleted;
+
 const NOW: u64 = 1_800_000_000_000;
 const HOUR: u64 = 3600 * 1000;
 
@@ -362,18 +367,17 @@ async fn names_belong_to_keys() {
 }
 
 #[tokio::test]
-async fn a_deleted_node_is_shut_out_and_its_name_can_join_again() {
+async fn a_revoked_node_is_shut_out_and_its_name_can_join_again() {
     let bed = bed().await;
     let old = bed.joined(&Host::new("n1")).await;
     let caller = bed.ca.authenticate(&leaf(&old)).await.expect("valid");
     let fence = bed.fence.lock().expect("lock").clone().expect("fence");
-    // As the api deletes a node.
-    let mut changes = revoke_changes(bed.ca.view(), "n1", "node deleted by user/admin");
+    let mut changes = revoke_changes(bed.ca.view(), "n1", "its key was stolen");
     changes.push(Change::delete("obj/node/-/n1", Expect::Any));
     bed.ca.commit(&fence, changes).await.expect("commit");
     let denied = bed.ca.still_valid(&caller).expect_err("revoked");
     assert_eq!(denied.kind, DeniedKind::Revoked);
-    assert!(denied.message.contains("node deleted by user/admin"), "{denied}");
+    assert!(denied.message.contains("its key was stolen"), "{denied}");
     assert_eq!(bed.ca.authenticate(&leaf(&old)).await, Err(denied));
     assert!(bed.ca.renew(&caller, &Host::new("n1").csr()).await.is_err());
     let new = bed.joined(&Host::new("n1")).await;

@@ -2,6 +2,9 @@
 //! Fed by the store's entries and updates (and by the ca's own commits at once); read by [`super::layer`],
 //! the sessions and the authorizer.
 //!
+//! A deleted node's certificates stay on record beside its tombstone: they open a quarantine session and nothing
+//! else.
+//!
 //! Invariant: of two states of one key the later version wins, in whatever order they arrive; what is not on
 //! record is refused.
 
@@ -15,7 +18,10 @@ use proto::identity::{Identity, Role, serial_of_certificate, validity_of_certifi
 use serde::{Deserialize, Serialize};
 
 use super::{authorizer::Binding, tokens::TokenRecord};
-use crate::store::{Change, Entry, Expect, Rv, Snapshot, Update, keys, keys::Parsed};
+use crate::{
+    store::{Change, Entry, Expect, Rv, Snapshot, Update, keys, keys::Parsed},
+    world::record::TombstoneRecord,
+};
 
 /// Value of `cert/<node>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +59,8 @@ pub struct Caller {
     pub serial: String,
     /// Seconds since the Unix epoch.
     pub not_after: u64,
+    /// Its node was deleted: it may report what still runs there, and nothing else.
+    pub deleted: bool,
 }
 
 impl Caller {
@@ -63,6 +71,7 @@ impl Caller {
             identity: Identity::of_certificate(der).map_err(bad)?,
             serial: serial_of_certificate(der).map_err(bad)?,
             not_after: validity_of_certificate(der).map_err(bad)?.1,
+            deleted: false,
         })
     }
 
@@ -128,6 +137,8 @@ pub enum Standing {
     Active,
     /// The first use of a renewed certificate: it becomes the active one now.
     Pending,
+    /// One of a deleted node.
+    Deleted,
 }
 
 /// A key's newest known state; `None`: deleted or undecodable.
@@ -138,6 +149,7 @@ struct Tables {
     certs: HashMap<String, Slot<CertRecord>>,
     bindings: HashMap<String, Slot<Binding>>,
     tokens: HashMap<String, Slot<TokenRecord>>,
+    tombstones: HashMap<String, Slot<TombstoneRecord>>,
 }
 
 /// See the module's head.
@@ -170,6 +182,7 @@ impl Tables {
             Parsed::Cert(node) => put(&mut self.certs, node, key, rv, value),
             Parsed::Binding(user) => put(&mut self.bindings, user, key, rv, value),
             Parsed::Token(id) => put(&mut self.tokens, id, key, rv, value),
+            Parsed::Tombstone(node) => put(&mut self.tombstones, node, key, rv, value),
             _ => {}
         }
     }
@@ -197,6 +210,7 @@ impl View {
         keep_later(&mut fresh.certs, &mut tables.certs, snapshot.rv);
         keep_later(&mut fresh.bindings, &mut tables.bindings, snapshot.rv);
         keep_later(&mut fresh.tokens, &mut tables.tokens, snapshot.rv);
+        keep_later(&mut fresh.tombstones, &mut tables.tombstones, snapshot.rv);
         *tables = fresh;
     }
 
@@ -263,16 +277,18 @@ impl View {
                 format!("node {node:?}: its certificate is revoked ({reason}); join again with a new token"),
             ));
         }
-        if record.active == caller.serial {
-            Ok(Standing::Active)
+        let standing = if record.active == caller.serial {
+            Standing::Active
         } else if record.pending.as_ref() == Some(&caller.serial) {
-            Ok(Standing::Pending)
+            Standing::Pending
         } else {
-            Err(Denied::new(
+            return Err(Denied::new(
                 DeniedKind::Superseded,
                 format!("node {node:?}: a newer certificate is in use; use that one"),
-            ))
-        }
+            ));
+        };
+        let deleted = tables.tombstones.get(node).is_some_and(|(_, t)| t.is_some());
+        Ok(if deleted { Standing::Deleted } else { standing })
     }
 }
 

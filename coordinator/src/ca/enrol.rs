@@ -180,6 +180,7 @@ impl Authority {
             let node = joined.node.clone();
             let cert = self.cert_record(&node).await?;
             if let Some((rv, record)) = cert
+                && self.0.store.get(&keys::tombstone(&node)).await?.is_none()
                 && repeatable(&record, key)
                 && now_ms / 1000 <= record.not_after
             {
@@ -202,7 +203,8 @@ impl Authority {
         }
         let object = keys::object(Kind::Node, "", asked);
         let exists = self.0.store.get(&object).await?.is_some();
-        let mut changes = Vec::with_capacity(4);
+        let tombstone = self.0.store.get(&keys::tombstone(asked)).await?;
+        let mut changes = Vec::with_capacity(6);
         let issued = match (exists, self.cert_record(asked).await?) {
             // The key joined before with another token and never got, or lost, the answer.
             (true, Some((rv, record))) if repeatable(&record, key) => {
@@ -211,11 +213,14 @@ impl Authority {
                 issued
             }
             (true, _) => return Err(JoinError::NameTaken(asked.to_owned())),
-            (false, Some((_, record))) if record.revoked.is_none() => {
+            (false, Some((_, record))) if record.revoked.is_none() && tombstone.is_none() => {
                 return Err(JoinError::NameTaken(asked.to_owned()));
             }
-            (false, tombstone) => {
-                let expect = tombstone.map_or(Expect::Absent, |(rv, _)| Expect::At(rv));
+            (false, cert) => {
+                let expect = cert.map_or(Expect::Absent, |(rv, _)| Expect::At(rv));
+                // The name is another host's from now on; the certificates of the deleted one open nothing.
+                changes.extend(tombstone.map(|t| Change::delete(t.key, Expect::At(t.rv))));
+                changes.push(Change::delete(keys::holder(asked), Expect::Any));
                 let leaf = self.issue(key, asked, now_ms)?;
                 let record = CertRecord {
                     active: leaf.serial.clone(),

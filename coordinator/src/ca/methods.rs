@@ -60,6 +60,12 @@ const METHODS: &[(&str, Policy)] = &[
         "/wharfinger.v1.Controllers/Scale",
         fixed("update", "replicationcontrollers", "scale"),
     ),
+    // Who believes in an identity again decides on trust, as who makes tokens does.
+    (
+        "/wharfinger.v1.Nodes/Readmit",
+        fixed("update", "certificates", "readmit"),
+    ),
+    ("/wharfinger.v1.Nodes/Forget", fixed("delete", "nodes", "forget")),
     ("/wharfinger.v1.Tokens/CreateToken", fixed("create", "tokens", "")),
     ("/wharfinger.v1.Tokens/ListTokens", fixed("list", "tokens", "")),
     ("/wharfinger.v1.Tokens/RevokeToken", fixed("update", "tokens", "revoke")),

@@ -9,10 +9,13 @@ use tonic::Status;
 use super::{
     Authority,
     certs::{Caller, Denied, DeniedKind, Standing},
-    enrol::not_active,
+    enrol::{decode, not_active},
     issue::parse_csr,
 };
-use crate::store::{CommitError, Expect, ReadError, keys};
+use crate::{
+    store::{CommitError, Expect, ReadError, keys},
+    world::record::HolderRecord,
+};
 
 impl Authority {
     /// The whole of `Agent.Renew`; `caller` is who the layer put into the request's extensions.
@@ -33,7 +36,16 @@ impl Authority {
                     "node {node:?} was deleted; join again with a new token"
                 )));
             };
-            self.check_serial(caller, rv, &record)?;
+            if self.check_serial(caller, rv, &record)? == Standing::Deleted {
+                return Err(Status::permission_denied(format!(
+                    "node {node:?} was deleted; join again with a new token"
+                )));
+            }
+            if self.in_quarantine(node).await.map_err(unreadable)? {
+                return Err(Status::permission_denied(format!(
+                    "two agents hold the identity of node {node:?}, and neither gets a new certificate; stop the copy, then: wharf node readmit {node}"
+                )));
+            }
             let object = keys::object(Kind::Node, "", node);
             if self.0.store.get(&object).await.map_err(unreadable)?.is_none() {
                 return Err(Status::permission_denied(format!(
@@ -63,6 +75,17 @@ impl Authority {
         Err(Status::unavailable("too many renewals of one node at once; try again"))
     }
 
+    /// Whether two agents hold the node's identity.
+    async fn in_quarantine(&self, node: &str) -> Result<bool, ReadError> {
+        let key = keys::holder(node);
+        match self.0.store.get(&key).await? {
+            None => Ok(false),
+            Some(entry) => decode::<HolderRecord>(&entry)
+                .map(|record| record.rival.is_some())
+                .ok_or_else(|| ReadError::Io(format!("{key} does not decode"))),
+        }
+    }
+
     /// The same decision as the layer's, on the record just read.
     fn check_serial(
         &self,
@@ -83,8 +106,8 @@ impl Authority {
     /// The caller of a verified certificate, if that certificate is valid by the registry too. The first use of
     /// a renewed certificate makes it the active one.
     pub async fn authenticate(&self, leaf_der: &[u8]) -> Result<Caller, Denied> {
-        let caller = Caller::of_certificate(leaf_der)?;
-        let mut standing = self.still_valid(&caller);
+        let mut caller = Caller::of_certificate(leaf_der)?;
+        let mut standing = self.standing(&caller);
         if let Err(denied) = &standing
             && denied.kind != DeniedKind::Revoked
             && caller.is_agent()
@@ -92,18 +115,30 @@ impl Authority {
             && let Ok(Some(entry)) = self.0.store.get(&keys::cert(&caller.identity.id)).await
         {
             self.0.view.refresh(&entry);
-            standing = self.still_valid(&caller);
+            standing = self.standing(&caller);
         }
-        if standing? == Standing::Pending {
-            self.activate(&caller).await;
+        match standing? {
+            Standing::Active => {}
+            Standing::Pending => self.activate(&caller).await,
+            Standing::Deleted => caller.deleted = true,
         }
         Ok(caller)
     }
 
-    /// The check for open streams, at each heartbeat: the certificate has not expired, was not revoked and was
-    /// not replaced meanwhile.
-    pub fn still_valid(&self, caller: &Caller) -> Result<Standing, Denied> {
+    fn standing(&self, caller: &Caller) -> Result<Standing, Denied> {
         self.0.view.standing(self.cluster(), caller, self.now_ms())
+    }
+
+    /// The check for open streams, at each heartbeat: the certificate has not expired, was not revoked and was
+    /// not replaced meanwhile, and its node was not deleted since the stream was opened.
+    pub fn still_valid(&self, caller: &Caller) -> Result<Standing, Denied> {
+        let standing = self.standing(caller)?;
+        if (standing == Standing::Deleted) != caller.deleted {
+            let node = &caller.identity.id;
+            let message = format!("node {node:?} was deleted; only what it still runs is of interest now");
+            return Err(Denied::new(DeniedKind::Revoked, message));
+        }
+        Ok(standing)
     }
 
     /// Makes the caller's serial the only valid one. Where that cannot be committed now, both stay valid and

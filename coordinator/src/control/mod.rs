@@ -42,6 +42,8 @@ pub struct Settings {
     pub op_keep_ms: u64,
     /// How long an empty namespace waits for creates that were accepted just before its deletion.
     pub namespace_settle_ms: u64,
+    /// How long a deleted node is remembered whose agent has not shown that nothing of it is left.
+    pub tombstone_keep_ms: u64,
     /// Commits under way at once.
     pub in_flight: usize,
     /// Groups planned before their commits are sent.
@@ -66,6 +68,7 @@ impl Default for Settings {
             events_per_object: 100,
             op_keep_ms: 24 * hour,
             namespace_settle_ms: 1000,
+            tombstone_keep_ms: 30 * 24 * hour,
             in_flight: 32,
             groups_per_pass: 512,
             conflict_retry_ms: 10,
@@ -85,6 +88,7 @@ impl Settings {
             events_per_object: self.events_per_object,
             op_seconds: seconds(self.op_keep_ms),
             namespace_settle_seconds: seconds(self.namespace_settle_ms),
+            tombstone_seconds: seconds(self.tombstone_keep_ms),
         }
     }
 }

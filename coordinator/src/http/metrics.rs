@@ -42,6 +42,7 @@ pub struct Metrics {
     commit_seconds: Histogram,
     sessions: Gauge,
     nodes: Family<Label, Gauge>,
+    quarantined: Gauge,
     pods: Family<Label, Gauge>,
     revision: Gauge,
     leader: Gauge,
@@ -68,6 +69,7 @@ impl Metrics {
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
             sessions: Gauge::default(),
             nodes: Family::default(),
+            quarantined: Gauge::default(),
             pods: Family::default(),
             revision: Gauge::default(),
             leader: Gauge::default(),
@@ -105,6 +107,11 @@ impl Metrics {
             new.revision.clone(),
         );
         all.register("nodes", "Nodes, by Ready condition", new.nodes.clone());
+        all.register(
+            "nodes_quarantined",
+            "Nodes of which two agents hold the identity",
+            new.quarantined.clone(),
+        );
         all.register("pods", "Pods, by phase", new.pods.clone());
         all.register("leader", "1 while this coordinator leads", new.leader.clone());
         Self { registry: all, ..new }
@@ -138,7 +145,7 @@ impl Metrics {
     pub fn page(&self, hub: &Hub, sessions: usize) -> String {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let mut phases = [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed].map(|p| (p, 0_usize));
-        let (ready, total, rv) = hub.read(|w| {
+        let (ready, quarantined, total, rv) = hub.read(|w| {
             for pod in w.pods.values() {
                 let phase = pod.phase();
                 if let Some((_, n)) = phases.iter_mut().find(|(p, _)| *p == phase) {
@@ -146,7 +153,8 @@ impl Metrics {
                 }
             }
             let ready = w.nodes.values().filter(|n| n.is_ready()).count();
-            (ready, w.nodes.len(), w.rv)
+            let quarantined = w.nodes.values().filter(|n| n.rival().is_some()).count();
+            (ready, quarantined, w.nodes.len(), w.rv)
         });
         for (phase, n) in phases {
             self.pods.get_or_create(&vec![("phase", phase.as_str())]).set(gauge(n));
@@ -154,6 +162,7 @@ impl Metrics {
         for (label, n) in [("true", ready), ("false", total - ready)] {
             self.nodes.get_or_create(&vec![("ready", label)]).set(gauge(n));
         }
+        self.quarantined.set(gauge(quarantined));
         self.sessions.set(gauge(sessions));
         self.revision.set(i64::try_from(rv.revision()).unwrap_or(i64::MAX));
         self.leader.set(i64::from(hub.fence().is_some()));

@@ -85,6 +85,11 @@ pub enum Change {
         id: String,
         rv: Rv,
     },
+    /// A deleted node's tombstone, with its certificates.
+    RemoveTombstone {
+        node: String,
+        rv: Rv,
+    },
     /// A status that no pod has.
     RemoveStatus {
         key: Key,
@@ -96,7 +101,7 @@ impl Change {
     /// How many of the store's changes it is.
     pub fn weight(&self) -> usize {
         match self {
-            Self::RemovePod { .. } => 2,
+            Self::RemovePod { .. } | Self::RemoveTombstone { .. } => 2,
             _ => 1,
         }
     }
@@ -159,6 +164,10 @@ impl Change {
                 out.push(store::Change::delete(keys::event(&key.0, &key.1), Expect::At(*rv)));
             }
             Self::RemoveOp { id, rv } => out.push(store::Change::delete(keys::op(id), Expect::At(*rv))),
+            Self::RemoveTombstone { node, rv } => {
+                out.push(store::Change::delete(keys::tombstone(node), Expect::At(*rv)));
+                out.push(store::Change::delete(keys::cert(node), Expect::Any));
+            }
             Self::RemoveStatus { key, rv } => {
                 out.push(store::Change::delete(keys::pod_status(&key.0, &key.1), Expect::At(*rv)));
             }

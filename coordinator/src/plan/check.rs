@@ -150,7 +150,8 @@ impl Staged<'_> {
             }
             Change::Stop { pod, .. } => {
                 let state = self.current(pod)?;
-                ensure(!matches!(self.group, Group::Pod(_)), || {
+                let deserted = self.world.deserted(state);
+                ensure(deserted || !matches!(self.group, Group::Pod(_)), || {
                     "nobody asked to stop it".into()
                 })?;
                 ensure(!state.stopping(), || format!("{:?} is being stopped already", pod.key))
@@ -159,7 +160,9 @@ impl Staged<'_> {
                 let state = self.current(pod)?;
                 let never_ran =
                     state.record.node.is_empty() && (state.stopping() || !matches!(self.group, Group::Pod(_)));
-                let node_gone = !state.record.node.is_empty() && !self.world.nodes.contains_key(&state.record.node);
+                let node_gone = !state.record.node.is_empty()
+                    && !self.world.nodes.contains_key(&state.record.node)
+                    && !self.world.deserted(state);
                 let ended = state.stopping() && state.status.as_ref().is_some_and(|s| s.value.stopped);
                 ensure(never_ran || node_gone || ended, || {
                     format!("{:?} may still run", pod.key)
@@ -197,6 +200,10 @@ impl Staged<'_> {
                 ensure(!self.world.template_used(hash), || format!("template {hash} is in use"))
             }
             Change::RemoveEvent { .. } | Change::RemoveOp { .. } => Ok(()),
+            Change::RemoveTombstone { node, rv } => {
+                let tombstone = self.world.tombstones.get(node).ok_or("the tombstone is gone")?;
+                at(tombstone.rv, *rv)
+            }
             Change::RemoveStatus { key, rv } => ensure(self.world.stray_status(key) == Some(*rv), || {
                 format!("the status of {key:?} is in use")
             }),

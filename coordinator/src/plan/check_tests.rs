@@ -271,3 +271,33 @@ fn controllers_and_namespaces_in_use() {
     sim.put_namespace("apps", false);
     refused(&sim, &apps, vec![namespace(&sim, "apps")], "in use");
 }
+
+#[test]
+fn a_deserted_pod_is_stopped_by_anyone_and_removed_by_nobody() {
+    let mut sim = sim();
+    sim.edit_pod(&key("default", "bare"), |r| r.node = "n1".into());
+    let bare = |sim: &Sim| before(&key("default", "bare"), &sim.world.pods[&key("default", "bare")]);
+    let group = Group::Pod(key("default", "bare"));
+    let stop = |sim: &Sim| Change::Stop {
+        pod: bare(sim),
+        at: Time(1),
+        grace: 1,
+        reason: "x".into(),
+    };
+    refused(&sim, &group, vec![stop(&sim)], "nobody asked to stop it");
+    sim.delete_node_with_tombstone("n1");
+    admit(&sim, &group, vec![stop(&sim)]).unwrap();
+    refused(
+        &sim,
+        &group,
+        vec![Change::RemovePod { pod: bare(&sim) }],
+        "may still run",
+    );
+    sim.delete(crate::store::keys::tombstone("n1"));
+    admit(&sim, &group, vec![Change::RemovePod { pod: bare(&sim) }]).unwrap();
+    let gone = Change::RemoveTombstone {
+        node: "n1".into(),
+        rv: Rv(1),
+    };
+    refused(&sim, &Group::Expiry, vec![gone], "the tombstone is gone");
+}

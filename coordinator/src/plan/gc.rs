@@ -2,8 +2,8 @@
 //! for a time only. Called by `plan` for the groups without a controller, and by `replicas` for a
 //! controller's own pods.
 //!
-//! Invariant: the record of a placed pod goes only after its agent has seen every container end, or with its
-//! node; an unknown end is waited for.
+//! Invariant: the record of a placed pod goes only after its agent has seen every container end, or when its node
+//! is deleted and nothing is left of that; an unknown end is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,6 +17,9 @@ use super::{
 };
 use crate::world::{Key, PodState, World};
 
+/// Why a pod is stopped whose node was deleted.
+pub(super) const NODE_DELETED: &str = "its node was deleted";
+
 /// Entries of a namespace.
 pub(super) fn range<'a, V>(map: &'a BTreeMap<Key, V>, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a V)> {
     map.range((namespace.to_owned(), String::new())..)
@@ -29,13 +32,18 @@ pub(super) fn removable(world: &World, pod: &PodState) -> bool {
         return pod.stopping();
     }
     let confirmed = pod.stopping() && pod.status.as_ref().is_some_and(|s| s.value.stopped);
-    confirmed || !world.nodes.contains_key(&pod.record.node)
+    confirmed || node_is_over(world, pod)
+}
+
+/// The pod's node was deleted, and its agent has nothing left or will not come back.
+fn node_is_over(world: &World, pod: &PodState) -> bool {
+    !world.nodes.contains_key(&pod.record.node) && !world.deserted(pod)
 }
 
 /// Removes the record, and says so when that is the node's doing.
 pub(super) fn remove(world: &World, key: &Key, pod: &PodState, out: &mut Draft) {
     out.push(Change::RemovePod { pod: before(key, pod) });
-    if !pod.record.node.is_empty() && !world.nodes.contains_key(&pod.record.node) {
+    if !pod.record.node.is_empty() && node_is_over(world, pod) {
         let message = format!("node {} was deleted", pod.record.node);
         let note = pod_note(
             key,
@@ -83,6 +91,8 @@ pub(super) fn bare(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     };
     if removable(world, pod) {
         remove(world, key, pod, out);
+    } else if world.deserted(pod) && !pod.stopping() {
+        stop(key, pod, NODE_DELETED, out);
     } else if pod.record.node.is_empty() && replicas::adopter(world, key, pod).is_none() {
         scheduler::place(world, &[(key, pod)], &mut HashMap::new(), seed, placed, out);
     }
@@ -155,6 +165,14 @@ pub(super) fn expiry(world: &World, keep: Keep, out: &mut Draft) {
             out.push(Change::RemoveOp {
                 id: id.clone(),
                 rv: op.rv,
+            });
+        }
+    }
+    for (node, tombstone) in &world.tombstones {
+        if out.now.since(tombstone.value.at) > keep.tombstone_seconds {
+            out.push(Change::RemoveTombstone {
+                node: node.clone(),
+                rv: tombstone.rv,
             });
         }
     }

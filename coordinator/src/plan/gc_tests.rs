@@ -83,6 +83,84 @@ fn a_stopped_pod_on_a_lost_node_waits_until_the_node_is_deleted() {
     );
 }
 
+/// A controller of two pods and a bare pod on n1, which is deleted.
+fn deserted() -> (Sim, Vec<Key>) {
+    let mut sim = Sim::new();
+    sim.put_namespace("default", false);
+    sim.add_node("n1", &[]);
+    sim.put_rc(&rc("default", "web", "u", 2, template("web", Ask::default())));
+    sim.put_bare("default", "p", &template("a", Ask::default()));
+    sim.settle();
+    sim.add_node("n2", &[]);
+    sim.settle();
+    let old: Vec<Key> = sim.world.pods_on("n1").map(|(k, _)| k.clone()).collect();
+    assert_eq!(old.len(), 3);
+    sim.delete_node_with_tombstone("n1");
+    sim.settle();
+    (sim, old)
+}
+
+#[test]
+fn pods_of_a_deleted_node_are_replaced_and_stay_on_record_until_their_end_is_seen() {
+    let (mut sim, old) = deserted();
+    assert_eq!(sim.live(&key("default", "web")).len(), 2, "replaced");
+    assert!(
+        sim.live(&key("default", "web"))
+            .iter()
+            .all(|(_, p)| p.record.node == "n2")
+    );
+    for at in &old {
+        let stop = sim.world.pods[at]
+            .record
+            .stop
+            .clone()
+            .expect("a stop entry for its agent");
+        assert_eq!(stop.reason, "its node was deleted");
+    }
+    // Nothing but the end of each removes its record.
+    sim.dirty = crate::plan::dirty::Dirty::all(&sim.world);
+    sim.settle();
+    assert!(old.iter().all(|at| sim.world.pods.contains_key(at)));
+    sim.report(&old[0], Phase::Failed, false, true);
+    sim.settle();
+    let left: Vec<bool> = old.iter().map(|at| sim.world.pods.contains_key(at)).collect();
+    assert_eq!(left, [false, true, true]);
+    // The host will not come back.
+    let forgotten = crate::world::record::TombstoneRecord {
+        forgotten: true,
+        ..(*sim.world.tombstones["n1"].value).clone()
+    };
+    sim.put(keys::tombstone("n1"), &forgotten);
+    sim.settle();
+    assert!(old.iter().all(|at| !sim.world.pods.contains_key(at)));
+    assert_eq!(sim.world.pods.len(), 2);
+}
+
+#[test]
+fn a_tombstone_goes_when_nothing_is_left_or_it_is_old_and_the_pods_with_it() {
+    let (mut sim, old) = deserted();
+    sim.put(keys::cert("n1"), &"any");
+    let keep = i64::try_from(super::super::Keep::default().tombstone_seconds).unwrap();
+    sim.now.0 += keep;
+    expire(&mut sim);
+    assert!(sim.world.tombstones.contains_key("n1"), "not a second too early");
+    sim.now.0 += 1;
+    expire(&mut sim);
+    assert!(sim.world.tombstones.is_empty());
+    assert!(!sim.entries.contains_key("cert/n1"));
+    assert!(old.iter().all(|at| !sim.world.pods.contains_key(at)));
+}
+
+#[test]
+fn a_deserted_pod_is_adopted_by_nobody_and_its_namespace_waits_for_it() {
+    let (mut sim, _) = deserted();
+    sim.put_rc(&rc("default", "other", "o", 1, template("a", Ask::default())));
+    sim.settle();
+    let bare = &sim.world.pods[&key("default", "p")];
+    assert!(bare.record.owner.is_none() && bare.stopping());
+    assert_eq!(sim.live(&key("default", "other")).len(), 1);
+}
+
 #[test]
 fn a_finished_pod_without_a_controller_stays() {
     let mut sim = fleet();

@@ -145,6 +145,8 @@ pub struct Keep {
     /// Seconds from a namespace's deletion to the removal of its empty record: a create that was accepted
     /// just before must be seen first.
     pub namespace_settle_seconds: u64,
+    /// Seconds after a node's deletion, unless its agent shows sooner that nothing of it is left.
+    pub tombstone_seconds: u64,
 }
 
 impl Default for Keep {
@@ -154,6 +156,7 @@ impl Default for Keep {
             events_per_object: 100,
             op_seconds: 24 * 3600,
             namespace_settle_seconds: 1,
+            tombstone_seconds: 30 * 24 * 3600,
         }
     }
 }

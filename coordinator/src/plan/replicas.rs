@@ -77,7 +77,7 @@ fn selects(rc: &ReplicationController, pod: &PodState) -> bool {
 
 /// The controller that takes this pod over: the first by name of those that select it.
 pub fn adopter<'w>(world: &'w World, key: &Key, pod: &PodState) -> Option<&'w Key> {
-    if pod.record.owner.is_some() || !pod.live() || world.terminating(&key.0) {
+    if pod.record.owner.is_some() || !pod.live() || world.deserted(pod) || world.terminating(&key.0) {
         return None;
     }
     world
@@ -112,6 +112,10 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     for (key, pod) in world.pods_of(&group.owner.uid) {
         if gc::removable(world, pod) {
             gc::remove(world, key, pod, out);
+        } else if world.deserted(pod) {
+            if !pod.stopping() {
+                gc::stop(key, pod, gc::NODE_DELETED, out);
+            }
         } else if pod.live() {
             // A pod on a node that is not heard still counts: the node may come back.
             live.push((key, pod));

@@ -18,7 +18,7 @@ use crate::{
     store::{Change, Expect, MAX_CHANGES, Rv, Update, keys},
     world::{
         Key, PodState, World,
-        record::{FactsRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord, encode},
+        record::{FactsRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord, TombstoneRecord, encode},
     },
 };
 
@@ -219,6 +219,25 @@ impl Sim {
             keys::node_ready(name),
         ];
         let changes: Vec<_> = keys.into_iter().map(|k| Change::delete(k, Expect::Any)).collect();
+        assert!(self.commit(&changes));
+    }
+
+    /// What the api does for `delete node`.
+    pub fn delete_node_with_tombstone(&mut self, name: &str) {
+        let tombstone = TombstoneRecord {
+            uid: "u".into(),
+            at: self.now,
+            forgotten: false,
+        };
+        let mut changes: Vec<_> = [
+            keys::object(Kind::Node, "", name),
+            keys::node_facts(name),
+            keys::node_ready(name),
+        ]
+        .into_iter()
+        .map(|k| Change::delete(k, Expect::Any))
+        .collect();
+        changes.push(Change::put(keys::tombstone(name), Expect::Any, encode(&tombstone)));
         assert!(self.commit(&changes));
     }
 

@@ -77,6 +77,8 @@ pub fn record(facts: &NodeFacts, capabilities: &[String]) -> Result<FactsRecord,
                 container_runtime_version: runtime(&facts.docker_version),
                 kubelet_version: facts.agent_version.clone(),
             }),
+            // Stored by itself, and put beside these when they are shown.
+            hardware: None,
         },
         hostname: facts.hostname.clone(),
         docker_ready: facts.docker_ready,

@@ -1,6 +1,7 @@
 //! The beginning of a session: what must hold before anything is assigned, and Welcome. Called by `stream`.
 //!
-//! Invariant: a session is its node's only one, and the one before it has written its last, when this ends.
+//! Invariant: a session is its node's only one of its mode, and the one before it has written its last, when this
+//! ends; the agent's start is durably the newest one, or the session is one in quarantine.
 
 use std::{
     sync::Arc,
@@ -9,20 +10,30 @@ use std::{
 
 use futures::{Stream, StreamExt as _};
 use proto::{
-    model::{EventType, Kind},
-    wire::{self, Down, Hello, Up, Welcome, down, goodbye::Reason, up},
+    model::{EventType, Hardware, Kind},
+    wire::{self, Down, Hello, Quarantine, Up, Welcome, down, goodbye::Reason, up},
 };
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{
-    Sessions, facts,
+    Sessions, facts, hardware,
     hello::{self, Lineage},
+    holder,
     liveness::Signal,
     notes,
-    registry::Handle,
+    registry::{Handle, Mode},
+    router::misplaced,
+    service::Peer,
 };
-use crate::{events::Note, store::Fence, world::record::FactsRecord};
+use crate::{
+    events::Note,
+    store::Fence,
+    world::{
+        clone_words,
+        record::{Claim, FactsRecord},
+    },
+};
 
 /// Most pods that an agent may speak of at once.
 pub const MAX_OBSERVED: usize = 4096;
@@ -48,6 +59,7 @@ pub struct Greeted {
     pub hello: Hello,
     pub lineage: Lineage,
     pub facts: FactsRecord,
+    pub hardware: Option<Hardware>,
 }
 
 /// Puts a session's end on record, however its task ends.
@@ -67,14 +79,14 @@ impl Drop for Guard {
 /// From the first message to the first assignments.
 pub async fn greet<S>(
     shared: &Arc<Sessions>,
-    node: &str,
+    peer: &Peer,
     inbound: &mut S,
     messages: &mpsc::Sender<Down>,
 ) -> Result<Greeted, End>
 where
     S: Stream<Item = Result<Up, Status>> + Send + Unpin,
 {
-    let settings = &shared.settings;
+    let (settings, node) = (&shared.settings, peer.node.as_str());
     let first = tokio::select! {
         first = tokio::time::timeout(settings.hello_timeout, inbound.next()) => first,
         () = shared.stopping.cancelled() => {
@@ -105,13 +117,19 @@ where
         .as_ref()
         .ok_or_else(|| End::protocol("a Hello without facts"))?;
     let facts = facts::record(given, &hello.capabilities).map_err(End::protocol)?;
+    let hardware = hardware::record(given.inventory.as_ref()).map_err(End::protocol)?;
+    holder::check_instance(&hello.instance).map_err(End::protocol)?;
     let fence = shared
         .hub
         .fence()
         .ok_or_else(|| End::Refused(Status::unavailable("this coordinator does not lead; retry later")))?;
 
     let (uid, lineage, known, ended) = shared.hub.read(|w| {
-        let uid = w.nodes.get(node).map(|n| n.node.metadata.uid.clone());
+        let uid = if peer.deleted {
+            w.tombstones.get(node).map(|t| t.value.uid.clone())
+        } else {
+            w.nodes.get(node).map(|n| n.node.metadata.uid.clone())
+        };
         let (known, ended) = hello::term_of(w, hello.fence.as_ref());
         (uid, hello::lineage(w, &hello), known, ended)
     });
@@ -119,7 +137,7 @@ where
         let gone = format!("node {node} was deleted; let it join again with a new token");
         return Err(End::Refused(Status::permission_denied(gone)));
     };
-    let welcome = Welcome {
+    let mut welcome = Welcome {
         role: wire::welcome::Role::Active.into(),
         leader: settings.coordinators.first().cloned().unwrap_or_default(),
         coordinators: settings.coordinators.clone(),
@@ -129,9 +147,10 @@ where
         your_term_known: known,
         node: node.to_owned(),
         max_silence_ms: millis(settings.max_silence),
+        ..Welcome::default()
     };
-    let welcome = say(down::Message::Welcome(welcome));
     if let Lineage::Broken(why) = lineage {
+        let welcome = say(down::Message::Welcome(welcome));
         messages.send(welcome).await.map_err(|_| End::Closed)?;
         let message = format!(
             "the agent of node {node} belongs to another history: {why}; put back the newer store, or restore this one as a new incarnation"
@@ -148,20 +167,18 @@ where
         return Err(refuse(message));
     }
 
+    let mode = mode(shared, peer, &hello, &facts, &mut welcome).await?;
     let (handle, old) = shared
         .registry
-        .open(node, &uid)
+        .open(node, &uid, mode)
         .map_err(|full| End::Refused(Status::resource_exhausted(full.to_string())))?;
     let guard = Guard {
         shared: shared.clone(),
         handle: handle.clone(),
     };
-    if shared
-        .hub
-        .read(|w| w.nodes.get(node).is_none_or(|n| n.node.metadata.uid != uid))
-    {
-        // Deleted before the router could find the session.
-        handle.kick(Reason::Revoked, "the node was deleted");
+    // What came before the router could find the session.
+    if let Some((reason, words)) = shared.hub.read(|w| misplaced(w, &handle)) {
+        handle.kick(reason, words);
     }
     if let Some(old) = old {
         // What the old session still writes must not come after what this one knows.
@@ -170,16 +187,66 @@ where
     if shared.stopping.is_cancelled() {
         handle.kick(Reason::Shutdown, "the coordinator stops; come back");
     }
+    let quarantine = welcome.quarantine();
+    let welcome = say(down::Message::Welcome(welcome));
     messages.send(welcome).await.map_err(|_| End::Closed)?;
     shared.metrics.sessions_opened.inc();
-    tracing::info!(node, version = hello.version, epoch = hello.epoch, "session opened");
+    tracing::info!(
+        node,
+        version = hello.version,
+        epoch = hello.epoch,
+        instance = hello.instance,
+        quarantine = quarantine.as_str_name(),
+        "session opened"
+    );
     Ok(Greeted {
         guard,
         fence,
         hello,
         lineage,
         facts,
+        hardware,
     })
+}
+
+/// What the session is for; says so in `welcome`.
+async fn mode(
+    shared: &Sessions,
+    peer: &Peer,
+    hello: &Hello,
+    facts: &FactsRecord,
+    welcome: &mut Welcome,
+) -> Result<Mode, End> {
+    let node = &peer.node;
+    let (mode, quarantine, words) = if peer.deleted {
+        let words = format!(
+            "node {node} was deleted: what still runs here of its pods is stopped; afterwards remove this agent, or join again with a new token"
+        );
+        (Mode::Deleted, Quarantine::Deleted, words)
+    } else {
+        let claim = Claim {
+            epoch: hello.epoch,
+            instance: hello.instance.clone(),
+            host: facts.hostname.clone(),
+            address: peer.address.clone(),
+        };
+        if holder::admit(shared, node, &claim).await? {
+            return Ok(Mode::Full);
+        }
+        let known = shared.hub.read(|w| w.nodes.get(node).and_then(|n| n.holder.clone()));
+        let record = known.map(|k| (*k.value).clone()).unwrap_or_default();
+        let rival = record.rival.as_ref();
+        let number = match rival {
+            _ if record.holder.same_start(&claim) => 1,
+            Some(rival) if rival.claim.same_start(&claim) => 2,
+            _ => 3,
+        };
+        let words = rival.map(|r| clone_words(node, &record.holder, r)).unwrap_or_default();
+        (Mode::Cloned(number), Quarantine::Cloned, words)
+    };
+    welcome.quarantine = quarantine.into();
+    welcome.quarantine_message = words;
+    Ok(mode)
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -6,9 +6,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use proto::{model::PodStatus, order, wire};
+use proto::{
+    model::{Hardware, PodStatus},
+    order, wire,
+};
 
-use super::facts;
+use super::{facts, hardware};
 use crate::{
     http::metrics::Metrics,
     store::{Change, CommitError, Expect, MAX_BYTES, MAX_CHANGES, ReadError, Rv, keys},
@@ -120,6 +123,7 @@ pub struct Foreign {
 pub struct Pending {
     statuses: BTreeMap<String, StatusRecord>,
     facts: Option<FactsRecord>,
+    hardware: Option<Hardware>,
     /// Highest sequence received of what is in here.
     seq: Option<u64>,
 }
@@ -145,9 +149,10 @@ impl Pending {
         foreign
     }
 
-    /// Takes in the host's facts, to be written unless they are the stored ones.
-    pub fn set_facts(&mut self, facts: FactsRecord) {
+    /// Takes in the host's facts and, where it told it, its hardware; each is written unless it is the stored one.
+    pub fn set_facts(&mut self, facts: FactsRecord, hardware: Option<Hardware>) {
         self.facts = Some(facts);
+        self.hardware = hardware.or(self.hardware.take());
     }
 
     fn put(&mut self, new: StatusRecord) {
@@ -179,6 +184,8 @@ pub struct Flushed {
     pub seq: Option<u64>,
     /// The facts that are durable now: whether Docker answers, and its words.
     pub docker: Option<Docker>,
+    /// What of the hardware is another than was stored, in words.
+    pub hardware: Vec<String>,
 }
 
 /// Whether Docker answers; if not, in whose words.
@@ -209,6 +216,10 @@ pub async fn flush(hub: &Hub, metrics: &Metrics, node: &str, pending: Pending) -
         Some(facts) => Some(flush_facts(hub, node, facts).await?),
         None => None,
     };
+    let hardware = match pending.hardware {
+        Some(hardware) => flush_hardware(hub, node, hardware).await?,
+        None => Vec::new(),
+    };
     let mut batch = Vec::new();
     let mut bytes = 0;
     for status in pending.statuses.into_values() {
@@ -224,7 +235,7 @@ pub async fn flush(hub: &Hub, metrics: &Metrics, node: &str, pending: Pending) -
     if !batch.is_empty() {
         flush_batch(hub, metrics, batch).await?;
     }
-    Ok(Flushed { seq, docker })
+    Ok(Flushed { seq, docker, hardware })
 }
 
 async fn flush_facts(hub: &Hub, node: &str, facts: FactsRecord) -> Result<Docker, FlushError> {
@@ -234,6 +245,20 @@ async fn flush_facts(hub: &Hub, node: &str, facts: FactsRecord) -> Result<Docker
         commit(hub, vec![change]).await?;
     }
     Ok(docker(&facts))
+}
+
+/// Says what differs from what was stored; nothing where nothing was.
+async fn flush_hardware(hub: &Hub, node: &str, new: Hardware) -> Result<Vec<String>, FlushError> {
+    // The record of a node deleted meanwhile would outlive it.
+    let Some(stored) = hub.read(|w| w.nodes.get(node).map(|n| n.hardware.clone())) else {
+        return Ok(Vec::new());
+    };
+    if stored.as_ref().is_some_and(|s| *s.value == new) {
+        return Ok(Vec::new());
+    }
+    let change = Change::put(keys::node_inventory(node), Expect::Any, record::encode(&new));
+    commit(hub, vec![change]).await?;
+    Ok(stored.map_or_else(Vec::new, |old| hardware::differences(&old.value, &new)))
 }
 
 /// One write of a status.

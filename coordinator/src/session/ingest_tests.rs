@@ -171,12 +171,36 @@ async fn facts_are_written_when_they_change() {
         let mut facts = testing::facts();
         facts.hostname = hostname.into();
         let mut pending = Pending::default();
-        pending.set_facts(facts::record(&facts, &[]).unwrap());
+        pending.set_facts(facts::record(&facts, &[]).unwrap(), None);
         assert_eq!(
             flush(&base.hub, &metrics, "n1", pending).await.unwrap().docker,
             Some(Ok(()))
         );
         assert_eq!(base.hub.rv() > last, written, "{hostname}");
+        last = base.hub.rv();
+    }
+}
+
+#[tokio::test]
+async fn the_inventory_of_a_deleted_node_is_not_written() {
+    let base = Base::new().await;
+    base.node("n1").await;
+    let metrics = Metrics::new();
+    let mut last = base.hub.rv();
+    for (node, written) in [("n1", true), ("n1", false), ("gone", false)] {
+        let hardware = hardware::record(Some(&testing::inventory())).unwrap();
+        let pending = Pending {
+            hardware,
+            ..Pending::default()
+        };
+        assert!(
+            flush(&base.hub, &metrics, node, pending)
+                .await
+                .unwrap()
+                .hardware
+                .is_empty()
+        );
+        assert_eq!(base.hub.rv() > last, written, "{node}");
         last = base.hub.rv();
     }
 }

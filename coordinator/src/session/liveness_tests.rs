@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::session::{
-    registry::Registry,
+    registry::{Mode, Registry},
     testing::{Base, reason_of},
 };
 use tokio::task::JoinSet;
@@ -51,7 +51,7 @@ impl Rig {
     }
 
     async fn open(&self, node: &str) -> Arc<Handle> {
-        let (handle, _) = self.registry.open(node, "u").unwrap();
+        let (handle, _) = self.registry.open(node, "u", Mode::Full).unwrap();
         self.tell(Signal::Opened(handle.clone(), Ok(())));
         self.base.until_ready(node, "AgentReady").await;
         handle
@@ -128,7 +128,7 @@ async fn who_comes_back_in_time_was_never_gone() {
     let rv = rig.base.hub.rv();
     rig.tell(Signal::Closed(first.clone()));
     pass(1999).await;
-    let (second, _) = rig.registry.open("n1", "u").unwrap();
+    let (second, _) = rig.registry.open("n1", "u", Mode::Full).unwrap();
     rig.tell(Signal::Opened(second.clone(), Ok(())));
     // The end of the old session, told late, is not the new one's.
     rig.tell(Signal::Closed(first));
@@ -231,7 +231,10 @@ async fn many_transitions_are_written_together() {
     let rig = Rig::on(base);
     let before = rig.base.hub.rv().revision();
     let registry = Registry::new(1000);
-    let handles: Vec<_> = names.iter().map(|n| registry.open(n, "u").unwrap().0).collect();
+    let handles: Vec<_> = names
+        .iter()
+        .map(|n| registry.open(n, "u", Mode::Full).unwrap().0)
+        .collect();
     for handle in &handles {
         rig.tell(Signal::Opened(handle.clone(), Ok(())));
     }
@@ -247,7 +250,7 @@ async fn a_deposed_leader_stops_writing() {
     let base = Base::new().await;
     base.node("n1").await;
     let (signals, rx) = mpsc::unbounded_channel();
-    let (handle, _) = Registry::new(1).open("n1", "u").unwrap();
+    let (handle, _) = Registry::new(1).open("n1", "u", Mode::Full).unwrap();
     signals.send(Signal::Opened(handle, Ok(()))).unwrap();
     base.hub.set_fence(None);
     let ended = run(base.hub.clone(), Recorder::new().0, TIMING, rx).await;

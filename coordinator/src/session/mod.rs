@@ -6,6 +6,8 @@
 //! | `service` | the gRPC service; who calls comes from [`service::Callers`], never from a message |
 //! | `greet`, `stream` | one session: its beginning, and the rest |
 //! | `hello` | PURE: what a Hello must fulfil, lineage, pods that nobody knows |
+//! | `holder` | which of two copies of one identity is the node's agent; quarantine |
+//! | `deleted` | what is left of a deleted node on its host |
 //! | `assignments` | PURE: what a node should run, and the change between two states |
 //! | `ingest`, `facts`, `notes` | what agents report, checked, on its way to the store |
 //! | `registry` | node → live session |
@@ -16,13 +18,18 @@
 //! are not stored.
 
 pub mod assignments;
+mod deleted;
 mod facts;
 mod greet;
+mod hardware;
 mod hello;
+mod holder;
 mod ingest;
 pub mod liveness;
 mod notes;
 mod pulse;
+#[cfg(test)]
+mod quarantine_tests;
 pub mod registry;
 mod router;
 pub mod service;

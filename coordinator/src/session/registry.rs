@@ -2,10 +2,10 @@
 //! `stream` and `router`; read by `liveness`, the metrics and whoever must end a node's session.
 //!
 //! Invariant: memory only, and one session a node: a new one takes the old one's place at once, and begins
-//! its work after the old one's last write.
+//! its work after the old one's last write. Sessions in quarantine have places of their own beside it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,12 +27,36 @@ pub struct Kick {
     pub message: String,
 }
 
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The node's agent, at work.
+    Full,
+    /// One of those that hold the node's identity: it is heard, and nothing is told to it. The number tells them
+    /// apart.
+    Cloned(u8),
+    /// The agent of a deleted node: it tells what still runs, and hears what to stop.
+    Deleted,
+}
+
+impl Mode {
+    /// The place of such a session; a node's name has no slash.
+    fn place(self, node: &str) -> String {
+        match self {
+            Self::Full => node.to_owned(),
+            Self::Cloned(number) => format!("{node}/{number}"),
+            Self::Deleted => format!("{node}/deleted"),
+        }
+    }
+}
+
 /// One session, as others see it.
 #[derive(Debug)]
 pub struct Handle {
     pub node: String,
     /// Of the node object: another one of the same name is another node.
     pub uid: String,
+    pub mode: Mode,
     /// Rises with every session of this process.
     pub id: u64,
     pub started: Instant,
@@ -106,7 +130,7 @@ pub struct Full(pub usize);
 
 #[derive(Debug)]
 pub struct Registry {
-    sessions: Mutex<HashMap<String, Arc<Handle>>>,
+    sessions: Mutex<BTreeMap<String, Arc<Handle>>>,
     ids: AtomicU64,
     most: usize,
 }
@@ -121,16 +145,18 @@ impl Registry {
         }
     }
 
-    /// Makes a session of `node` (object `uid`) the live one. The one before it, if any, is told to end and returned: wait
-    /// for its end before any write.
-    pub fn open(&self, node: &str, uid: &str) -> Result<(Arc<Handle>, Option<Arc<Handle>>), Full> {
+    /// Makes a session of `node` (object `uid`) the live one of its mode. The one before it, if any, is told to end
+    /// and returned: wait for its end before any write.
+    pub fn open(&self, node: &str, uid: &str, mode: Mode) -> Result<(Arc<Handle>, Option<Arc<Handle>>), Full> {
+        let place = mode.place(node);
         let mut sessions = self.lock();
-        if sessions.len() >= self.most && !sessions.contains_key(node) {
+        if sessions.len() >= self.most && !sessions.contains_key(&place) {
             return Err(Full(self.most));
         }
         let handle = Arc::new(Handle {
             node: node.to_owned(),
             uid: uid.to_owned(),
+            mode,
             id: self.ids.fetch_add(1, Ordering::Relaxed),
             started: Instant::now(),
             heard: AtomicU64::new(0),
@@ -140,7 +166,7 @@ impl Registry {
             kick: watch::Sender::new(None),
             ended: CancellationToken::new(),
         });
-        let old = sessions.insert(node.to_owned(), handle.clone());
+        let old = sessions.insert(place, handle.clone());
         drop(sessions);
         if let Some(old) = &old {
             old.kick(Reason::Superseded, "another session of this node took over");
@@ -150,14 +176,31 @@ impl Registry {
 
     /// Takes out a session that has ended, unless another one is the node's by now.
     pub fn close(&self, handle: &Handle) {
+        let place = handle.mode.place(&handle.node);
         let mut sessions = self.lock();
-        if sessions.get(&handle.node).is_some_and(|h| h.id == handle.id) {
-            sessions.remove(&handle.node);
+        if sessions.get(&place).is_some_and(|h| h.id == handle.id) {
+            sessions.remove(&place);
         }
     }
 
+    /// The node's agent at work.
     pub fn get(&self, node: &str) -> Option<Arc<Handle>> {
         self.lock().get(node).cloned()
+    }
+
+    /// Every session of a node, those in quarantine too.
+    pub fn all_of(&self, node: &str) -> Vec<Arc<Handle>> {
+        let sessions = self.lock();
+        let beside = format!("{node}/");
+        let quarantined = sessions
+            .range(beside.clone()..)
+            .take_while(|(place, _)| place.starts_with(&beside));
+        sessions
+            .get(node)
+            .into_iter()
+            .chain(quarantined.map(|(_, handle)| handle))
+            .cloned()
+            .collect()
     }
 
     pub fn all(&self) -> Vec<Arc<Handle>> {
@@ -172,7 +215,7 @@ impl Registry {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Handle>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,10 +227,10 @@ mod tests {
     #[tokio::test]
     async fn one_session_a_node_and_a_cap() {
         let registry = Registry::new(1);
-        let (first, none) = registry.open("n1", "u").unwrap();
+        let (first, none) = registry.open("n1", "u", Mode::Full).unwrap();
         assert!(none.is_none());
-        assert_eq!(registry.open("n2", "u").unwrap_err(), Full(1));
-        let (second, old) = registry.open("n1", "u").unwrap();
+        assert_eq!(registry.open("n2", "u", Mode::Full).unwrap_err(), Full(1));
+        let (second, old) = registry.open("n1", "u", Mode::Full).unwrap();
         assert_eq!(old.map(|o| o.id), Some(first.id));
         assert_eq!(first.kicked().await.reason, Reason::Superseded);
         first.kick(Reason::Shutdown, "later");
@@ -198,10 +241,32 @@ mod tests {
         assert!(registry.is_empty());
     }
 
+    #[tokio::test]
+    async fn sessions_in_quarantine_stand_beside() {
+        let registry = Registry::new(9);
+        let open = |node, mode| registry.open(node, "u", mode).unwrap();
+        let (full, _) = open("n1", Mode::Full);
+        let (one, none) = open("n1", Mode::Cloned(1));
+        assert!(none.is_none());
+        let (_, old) = open("n1", Mode::Cloned(1));
+        assert_eq!(old.map(|o| o.id), Some(one.id));
+        open("n1", Mode::Deleted);
+        // Names that sort between a name and its places.
+        for other in ["n1-a", "n1.a", "n10", "n"] {
+            open(other, Mode::Full);
+        }
+        let modes: Vec<Mode> = registry.all_of("n1").iter().map(|h| h.mode).collect();
+        assert_eq!(modes, [Mode::Full, Mode::Cloned(1), Mode::Deleted]);
+        assert_eq!(registry.get("n1").map(|h| h.id), Some(full.id));
+        registry.close(&full);
+        assert!(registry.get("n1").is_none());
+        assert_eq!(registry.all_of("n1").len(), 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_newest_message_counts() {
         let registry = Registry::new(1);
-        let (handle, _) = registry.open("n1", "u").unwrap();
+        let (handle, _) = registry.open("n1", "u", Mode::Full).unwrap();
         let now = Instant::now();
         assert!(!handle.hear(now + Duration::from_secs(2)));
         assert!(!handle.hear(now + Duration::from_secs(1)));

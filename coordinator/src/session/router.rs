@@ -7,7 +7,11 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering};
 use proto::wire::goodbye::Reason;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Sessions, liveness::Signal};
+use super::{
+    Sessions,
+    liveness::Signal,
+    registry::{Handle, Mode},
+};
 use crate::world::{Key, Touched, World, hub::Batch};
 
 /// Runs until the hub is dropped.
@@ -21,9 +25,7 @@ pub async fn run(sessions: &Sessions) {
                 feed = sessions.hub.subscribe();
                 homes = sessions.hub.read(homes_of);
                 for handle in sessions.registry.all() {
-                    if sessions.hub.read(|w| replaced(sessions, w, &handle.node)) {
-                        deleted(sessions, &handle.node);
-                    }
+                    review(sessions, &handle.node);
                     handle.dirty.notify_one();
                 }
             }
@@ -40,7 +42,7 @@ fn homes_of(world: &World) -> HashMap<Key, String> {
 
 fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batch>) {
     let mut wake: Vec<String> = Vec::new();
-    let mut gone: Vec<String> = Vec::new();
+    let mut nodes: Vec<String> = Vec::new();
     let mut templates = false;
     sessions.hub.read(|world| {
         for touched in &batch.touched {
@@ -59,7 +61,7 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
                     wake.push(now.to_owned());
                 }
                 Touched::Template(_) => templates = true,
-                Touched::Node(name) if replaced(sessions, world, name) => gone.push(name.clone()),
+                Touched::Node(name) => nodes.push(name.clone()),
                 _ => {}
             }
         }
@@ -67,7 +69,7 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
     wake.sort_unstable();
     wake.dedup();
     for node in wake {
-        if let Some(handle) = sessions.registry.get(&node) {
+        for handle in sessions.registry.all_of(&node) {
             handle.dirty.notify_one();
         }
     }
@@ -77,23 +79,50 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
             handle.dirty.notify_one();
         }
     }
-    for node in gone {
-        deleted(sessions, &node);
+    for node in nodes {
+        review(sessions, &node);
     }
 }
 
-/// Whether the node is gone, or another one of its name has taken its place.
-fn replaced(sessions: &Sessions, world: &World, name: &str) -> bool {
-    match (world.nodes.get(name), sessions.registry.get(name)) {
-        (None, _) => true,
-        (Some(node), Some(handle)) => node.node.metadata.uid != handle.uid,
-        (Some(_), None) => false,
+/// Ends the sessions of a node that are no longer what the world says they should be.
+fn review(sessions: &Sessions, node: &str) {
+    let handles = sessions.registry.all_of(node);
+    let (gone, ends) = sessions.hub.read(|world| {
+        let uid = world.nodes.get(node).map(|n| n.node.metadata.uid.as_str());
+        let replaced = handles
+            .iter()
+            .any(|h| h.mode != Mode::Deleted && Some(h.uid.as_str()) != uid);
+        let ends: Vec<_> = handles
+            .iter()
+            .filter_map(|handle| Some((handle, misplaced(world, handle)?)))
+            .collect();
+        (uid.is_none() || replaced, ends)
+    });
+    for (handle, (reason, words)) in ends {
+        handle.kick(reason, words);
+    }
+    if gone {
+        sessions.signal(Signal::Deleted(node.to_owned()));
     }
 }
 
-fn deleted(sessions: &Sessions, node: &str) {
-    if let Some(handle) = sessions.registry.get(node) {
-        handle.kick(Reason::Revoked, "the node was deleted");
+/// Why a session of this mode may not go on, if so.
+pub fn misplaced(world: &World, handle: &Handle) -> Option<(Reason, &'static str)> {
+    if handle.mode == Mode::Deleted {
+        let tombstone = world.tombstones.get(&handle.node);
+        let mine = tombstone.is_some_and(|t| t.value.uid == handle.uid);
+        return (!mine).then_some((Reason::Revoked, "the deleted node is remembered no longer"));
     }
-    sessions.signal(Signal::Deleted(node.to_owned()));
+    let Some(node) = world
+        .nodes
+        .get(&handle.node)
+        .filter(|n| n.node.metadata.uid == handle.uid)
+    else {
+        return Some((Reason::Revoked, "the node was deleted"));
+    };
+    match (handle.mode, node.rival()) {
+        (Mode::Full, Some(_)) => Some((Reason::Resync, "two agents hold this node's identity; start again")),
+        (Mode::Cloned(_), None) => Some((Reason::Resync, "the node was readmitted; start again")),
+        _ => None,
+    }
 }

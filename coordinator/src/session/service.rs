@@ -18,11 +18,22 @@ const OUTGOING: usize = 16;
 /// Largest message of an agent: a Hello or Statuses of a full node.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// The agent at the other end of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Name of its node.
+    pub node: String,
+    /// The node was deleted.
+    pub deleted: bool,
+    /// Where its connection comes from, for people; empty: not known.
+    pub address: String,
+}
+
 /// Says who calls.
 pub trait Callers: Send + Sync + 'static {
-    /// Name of the calling agent's node, by its certificate and what is on record about it. The error goes to
-    /// the caller as it is.
-    fn node(&self, extensions: &Extensions) -> Result<String, Status>;
+    /// The calling agent, by its certificate and what is on record about it. The error goes to the caller as it
+    /// is.
+    fn peer(&self, extensions: &Extensions) -> Result<Peer, Status>;
 
     /// Whether the caller's certificate is still valid: it was when the session began, and may have expired or
     /// been revoked or replaced since. Asked at every message, heartbeats included.
@@ -78,7 +89,7 @@ impl agent_server::Agent for AgentService {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<Down, Status>> + Send + 'static>>;
 
     async fn session(&self, request: Request<Streaming<Up>>) -> Result<Response<Self::SessionStream>, Status> {
-        let node = self.callers.node(request.extensions())?;
+        let peer = self.callers.peer(request.extensions())?;
         let sessions = &self.sessions;
         if sessions.stopping.is_cancelled() {
             return Err(Status::unavailable("the coordinator is stopping; come back"));
@@ -93,7 +104,7 @@ impl agent_server::Agent for AgentService {
         let (callers, shared) = (self.callers.clone(), sessions.clone());
         let inbound = inbound.map(move |message| message.and_then(|m| callers.still_valid(&extensions).map(|()| m)));
         sessions.tasks.spawn(async move {
-            session::serve(shared, node, inbound, out).await;
+            session::serve(shared, peer, inbound, out).await;
             drop(permit);
         });
         Ok(Response::new(Box::pin(down)))

@@ -4,13 +4,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use proto::{
     model::{ConditionStatus, Kind, Phase},
-    wire::{NodeFacts, RenewRequest, assignments, down, goodbye::Reason, up, welcome},
+    wire::{Hello, NodeFacts, RenewRequest, assignments, down, goodbye::Reason, up, welcome},
 };
 use tonic::Code;
 
 use super::{
     Settings, assignments as plan,
-    testing::{Agent, Base, Gate, Rig, client, facts, hello, now_ms, observed, report, request},
+    testing::{Agent, Base, Gate, Rig, client, facts, hello, inventory, now_ms, observed, report, request},
 };
 use crate::store::{Rv, keys};
 
@@ -218,13 +218,26 @@ async fn hellos_that_do_not_fit_are_refused() {
         version: "99.0.0".into(),
         ..hello()
     };
-    let late = proto::wire::Hello {
-        clock_ms: now_ms() - 400_000,
-        ..hello()
-    };
+    const HOUR: u64 = 3_600_000;
+    let at = |clock_ms| proto::wire::Hello { clock_ms, ..hello() };
+    let (late, early) = (now_ms() - HOUR, now_ms() + HOUR);
+    // To the minute: the other clock goes on meanwhile.
+    let minute = |ms| proto::model::Time::from_millis(ms).to_string()[..16].to_owned();
+    let (late_words, early_words, ours) = (minute(late), minute(early), minute(now_ms())[..13].to_owned());
     for (node, hello, code, words) in [
         ("n1", old, Code::FailedPrecondition, vec!["99.0.0", proto::VERSION]),
-        ("n1", late, Code::FailedPrecondition, vec!["clock", "NTP"]),
+        (
+            "n1",
+            at(late),
+            Code::FailedPrecondition,
+            vec!["clock", "NTP", &late_words, &ours],
+        ),
+        (
+            "n1",
+            at(early),
+            Code::FailedPrecondition,
+            vec!["clock", "NTP", &early_words, &ours],
+        ),
         ("gone", hello(), Code::PermissionDenied, vec!["node gone was deleted"]),
     ] {
         let status = rig.connect(node, hello).await.refused().await;
@@ -451,6 +464,7 @@ async fn a_newer_term_in_the_world_ends_the_session() {
 async fn a_deposed_coordinator_assigns_nothing_to_who_comes_now() {
     let rig = Rig::new().await;
     rig.base.node("n1").await;
+    rig.join("n1", hello()).await;
     rig.base.pod("a", "n1").await;
     // The world shows the other's term before this process has noticed what that means.
     crate::leader::take(&rig.base.hub, super::testing::INCARNATION, "other")
@@ -462,6 +476,9 @@ async fn a_deposed_coordinator_assigns_nothing_to_who_comes_now() {
         Some(down::Message::Goodbye(goodbye)) => assert_eq!(goodbye.reason(), Reason::Demoted),
         other => panic!("a revision of the other's term under the old fence: {other:?}"),
     }
+    // A start that is not on record cannot be put there, and is not even welcomed.
+    let later = proto::wire::Hello { epoch: 2, ..hello() };
+    assert_eq!(rig.connect("n1", later).await.goodbye().await.reason(), Reason::Demoted);
 }
 
 #[tokio::test]
@@ -489,6 +506,90 @@ async fn docker_words_reach_the_node_and_go_again() {
         reasons.push(rig.notes.recv().await.unwrap().reason);
     }
     assert_eq!(reasons, ["NodeReady", "NodeNotReady", "NodeReady"]);
+}
+
+#[tokio::test]
+async fn other_hardware_is_stored_and_told_once() {
+    let mut rig = Rig::new().await;
+    rig.base.node("n1").await;
+    let with = |inventory| NodeFacts {
+        inventory: Some(inventory),
+        ..facts()
+    };
+    let first = Hello {
+        facts: Some(with(inventory())),
+        ..hello()
+    };
+    let agent = rig.join("n1", first).await;
+    let modules = |w: &crate::world::World| w.nodes["n1"].hardware.as_ref().map(|h| h.value.memory.modules.len());
+    rig.base
+        .until("the inventory is stored", |w| modules(w) == Some(2))
+        .await;
+
+    let mut less = inventory();
+    less.memory.as_mut().unwrap().modules.pop();
+    less.disks[0].serial = "K2".into();
+    for _ in 0..2 {
+        agent.say(up::Message::Facts(with(less.clone()))).await;
+    }
+    rig.base.until("the module is gone", |w| modules(w) == Some(1)).await;
+    // An agent that says nothing of it leaves it as it is.
+    let silent = NodeFacts {
+        hostname: "renamed".into(),
+        ..facts()
+    };
+    agent.say(up::Message::Facts(silent)).await;
+    rig.base
+        .until("the facts are stored", |w| {
+            w.nodes["n1"]
+                .facts
+                .as_ref()
+                .is_some_and(|f| f.value.hostname == "renamed")
+        })
+        .await;
+    assert_eq!(rig.base.hub.read(modules), Some(1));
+
+    agent
+        .say(up::Message::Facts(NodeFacts {
+            docker_ready: false,
+            ..facts()
+        }))
+        .await;
+    let mut told = Vec::new();
+    loop {
+        let note = rig.notes.recv().await.unwrap();
+        match note.reason.as_str() {
+            "HardwareChanged" => told.push(note),
+            "NodeNotReady" => break,
+            _ => {}
+        }
+    }
+    let [note] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(
+        (note.involved.kind.as_str(), note.involved.name.as_str()),
+        ("Node", "n1")
+    );
+    assert_eq!(
+        note.message,
+        "memory module A2 (16Gi, serial D2) is gone; disk sda (ST4000, serial K1) is gone; disk sda (ST4000, serial K2) is new"
+    );
+}
+
+#[tokio::test]
+async fn an_inventory_out_of_bounds_ends_the_session() {
+    let rig = Rig::new().await;
+    rig.base.node("n1").await;
+    let mut agent = rig.join("n1", hello()).await;
+    let mut wrong = inventory();
+    wrong.disks[0].model = "x\ny".into();
+    let facts = NodeFacts {
+        inventory: Some(wrong),
+        ..facts()
+    };
+    agent.say(up::Message::Facts(facts)).await;
+    let goodbye = agent.goodbye().await;
+    assert_eq!(goodbye.reason(), Reason::Protocol);
+    assert!(goodbye.message.contains("inventory.disks.model"), "{}", goodbye.message);
 }
 
 #[tokio::test]
@@ -566,7 +667,11 @@ async fn an_agent_that_does_not_read_is_sent_away() {
     let inbound = tokio_stream::wrappers::ReceiverStream::new(inbound);
     let mut tasks = tokio::task::JoinSet::new();
     let out = Outgoing { messages, last };
-    tasks.spawn(stream::serve(rig.sessions.clone(), "n1".into(), inbound, out));
+    let peer = super::service::Peer {
+        node: "n1".into(),
+        ..Default::default()
+    };
+    tasks.spawn(stream::serve(rig.sessions.clone(), peer, inbound, out));
     rig.base.until_ready("n1", "AgentReady").await;
     rig.base.pod("a", "n1").await;
     let end = end.await.unwrap().unwrap();

@@ -16,17 +16,18 @@ use tonic::{Code, Status};
 use super::{
     Sessions,
     assignments::{self, Delta, Desired, Wanted},
-    facts,
+    deleted, facts,
     greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
+    hardware,
     hello::{self, Lineage},
     ingest::{self, Docker, FlushError, Flushed, Pending},
     liveness::Signal,
     notes::{self, Budget},
-    registry::{Handle, Kick},
-    service::Outgoing,
+    registry::{Handle, Kick, Mode},
+    service::{Outgoing, Peer},
 };
 use crate::{
-    store::{CommitError, Fence, Rv},
+    store::{Change, CommitError, Expect, Fence, Rv, keys},
     world::World,
 };
 
@@ -34,13 +35,23 @@ fn demoted() -> End {
     End::Goodbye(Reason::Demoted, "another coordinator leads".into())
 }
 
-/// Serves one stream of the agent of `node`.
-pub async fn serve<S>(shared: Arc<Sessions>, node: String, mut inbound: S, out: Outgoing)
+/// Ends the session, and tells the process.
+pub fn store_failed(shared: &Sessions, error: CommitError) -> End {
+    let end = match error {
+        CommitError::Fenced { .. } => demoted(),
+        _ => End::Refused(Status::unavailable("the coordinator's store failed")),
+    };
+    shared.fail(error);
+    end
+}
+
+/// Serves one stream of an agent.
+pub async fn serve<S>(shared: Arc<Sessions>, peer: Peer, mut inbound: S, out: Outgoing)
 where
     S: Stream<Item = Result<Up, Status>> + Send + Unpin,
 {
     let Outgoing { messages, last } = out;
-    let end = match greet(&shared, &node, &mut inbound, &messages).await {
+    let end = match greet(&shared, &peer, &mut inbound, &messages).await {
         Ok(greeted) => {
             let mut session = Session::new(shared.clone(), &greeted, messages.clone());
             let end = match session.first(&greeted.hello, &greeted.lineage).await {
@@ -53,6 +64,7 @@ where
         Err(end) => end,
     };
     drop(messages);
+    let node = peer.node;
     let (reason, said) = match end {
         End::Closed => {
             tracing::info!(node, "the agent closed its session");
@@ -92,6 +104,8 @@ struct Session {
     revision: Rv,
     /// Pods to stop that are not this node's, until the agent has seen their end.
     strays: BTreeMap<String, Stop>,
+    /// Of a deleted node.
+    left: Option<deleted::Left>,
     pending: Pending,
     inflight: Option<BoxFuture<'static, Result<Flushed, FlushError>>>,
     /// As liveness knows it; `None`: the first facts are not durable yet.
@@ -108,8 +122,12 @@ struct Session {
 impl Session {
     fn new(shared: Arc<Sessions>, greeted: &Greeted, out: mpsc::Sender<Down>) -> Self {
         let mut pending = Pending::default();
-        pending.set_facts(greeted.facts.clone());
+        let mode = greeted.guard.handle.mode;
+        if mode == Mode::Full {
+            pending.set_facts(greeted.facts.clone(), greeted.hardware.clone());
+        }
         Self {
+            left: (mode == Mode::Deleted).then(|| deleted::Left::new(&greeted.hello, &greeted.facts)),
             budget: Budget::new(shared.settings.event_burst, shared.settings.event_every, Instant::now()),
             shared,
             handle: greeted.guard.handle.clone(),
@@ -132,14 +150,25 @@ impl Session {
         }
     }
 
+    fn desired(&self, world: &World) -> (Desired, bool) {
+        let (mut wanted, missing) = assignments::desired(world, &self.handle.node, &self.sent);
+        if self.left.is_some() {
+            wanted.retain(|_, entry| matches!(entry, Wanted::Stop(_)));
+        }
+        (wanted, missing)
+    }
+
     /// Answers the digest in Hello, then what the agent observes beyond its assignments.
     async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
+        if matches!(self.handle.mode, Mode::Cloned(_)) {
+            return Ok(());
+        }
         let node = self.handle.node.clone();
         let (revision, newer, (wanted, missing), strays) = self.shared.hub.read(|w| {
             (
                 w.rv,
                 self.deposed(w),
-                assignments::desired(w, &node, &Desired::new()),
+                self.desired(w),
                 hello::strays(w, &node, hello, lineage),
             )
         });
@@ -199,6 +228,9 @@ impl Session {
         let kicked = handle.kicked();
         tokio::pin!(kicked);
         loop {
+            if let Some(end) = self.bury().await {
+                return end;
+            }
             self.start_flush();
             let wants = self.dirty || self.ack_due;
             self.wants_since = wants.then(|| self.wants_since.unwrap_or_else(Instant::now));
@@ -257,6 +289,37 @@ impl Session {
         }
     }
 
+    /// Removes what is remembered of a deleted node once nothing of it is left.
+    async fn bury(&mut self) -> Option<End> {
+        let told = !self.dirty && self.inflight.is_none() && self.pending.is_empty();
+        let ended = self.sent.is_empty() && self.strays.is_empty();
+        if !(self.left.as_ref()?.is_nothing() && told && ended) {
+            return None;
+        }
+        let node = self.handle.node.clone();
+        let tombstone = self.shared.hub.read(|w| {
+            let empty = w.pods_on(&node).next().is_none();
+            let found = w.tombstones.get(&node).filter(|t| t.value.uid == self.handle.uid);
+            found.filter(|_| empty).map(|t| t.rv)
+        })?;
+        let changes = vec![
+            Change::delete(keys::tombstone(&node), Expect::At(tombstone)),
+            Change::delete(keys::cert(&node), Expect::Any),
+        ];
+        match self.shared.hub.commit(changes).await {
+            Ok(_) => {
+                let words = format!(
+                    "node {node} was deleted and nothing of it is left here; remove this agent, or join again with a new token"
+                );
+                Some(End::Goodbye(Reason::Revoked, words))
+            }
+            // Its name was used again, or it was forgotten: the router ends this session.
+            Err(CommitError::Conflict { .. }) => Some(End::Goodbye(Reason::Resync, "start again".into())),
+            Err(CommitError::Full(_)) => None,
+            Err(e) => Some(store_failed(&self.shared, e)),
+        }
+    }
+
     /// The most urgent message, computed now.
     fn next(&mut self) -> Result<Option<Down>, End> {
         if std::mem::take(&mut self.dirty)
@@ -268,13 +331,13 @@ impl Session {
     }
 
     fn change(&mut self) -> Result<Option<Down>, End> {
-        let node = &self.handle.node;
-        let (revision, newer, (mut wanted, missing)) = self
-            .shared
-            .hub
-            .read(|w| (w.rv, self.deposed(w), assignments::desired(w, node, &self.sent)));
+        let (revision, newer, (mut wanted, missing)) =
+            self.shared.hub.read(|w| (w.rv, self.deposed(w), self.desired(w)));
         if newer {
             return Err(demoted());
+        }
+        if matches!(self.handle.mode, Mode::Cloned(_)) {
+            return Ok(None);
         }
         self.handle.incomplete.store(missing, Ordering::Relaxed);
         for (uid, stop) in &self.strays {
@@ -283,6 +346,9 @@ impl Session {
         let delta = assignments::delta(&self.sent, &wanted);
         if delta.is_empty() {
             return Ok(None);
+        }
+        if let Some(left) = &mut self.left {
+            left.forgot(&delta.forget);
         }
         let applies_to = std::mem::replace(&mut self.revision, revision);
         self.sent = wanted;
@@ -297,12 +363,23 @@ impl Session {
         if self.handle.hear(Instant::now()) {
             self.shared.signal(Signal::Heard(self.handle.clone()));
         }
+        let full = self.handle.mode == Mode::Full;
         match message.message {
             Some(up::Message::Heartbeat(_)) => Ok(()),
+            // Whose pods these are is not known while two claim them. Not acknowledged, they come again.
+            Some(up::Message::Statuses(_)) if matches!(self.handle.mode, Mode::Cloned(_)) => Ok(()),
+            Some(up::Message::Facts(given)) if !full => {
+                if let Some(left) = &mut self.left {
+                    left.hear(&given);
+                }
+                Ok(())
+            }
+            Some(up::Message::Events(_)) if !full => Ok(()),
             Some(up::Message::Statuses(statuses)) => self.statuses(statuses),
             Some(up::Message::Facts(given)) => {
                 let facts = facts::record(&given, &self.capabilities).map_err(End::protocol)?;
-                self.pending.set_facts(facts);
+                let hardware = hardware::record(given.inventory.as_ref()).map_err(End::protocol)?;
+                self.pending.set_facts(facts, hardware);
                 Ok(())
             }
             Some(up::Message::Events(events)) => {
@@ -332,6 +409,9 @@ impl Session {
         self.shared.metrics.statuses_ignored.inc_by(foreign.len() as u64);
         for pod in foreign {
             let record = &pod.report.record;
+            if let Some(left) = &mut self.left {
+                left.see(&record.uid, record.stopped);
+            }
             if record.stopped {
                 // Its end has been seen: the agent may forget it.
                 self.dirty |= self.strays.remove(&record.uid).is_some();
@@ -354,10 +434,13 @@ impl Session {
 
     fn flushed(&mut self, flushed: Result<Flushed, FlushError>) -> Result<(), End> {
         match flushed {
-            Ok(Flushed { seq, docker }) => {
+            Ok(Flushed { seq, docker, hardware }) => {
                 if let Some(seq) = seq {
                     self.acked = self.acked.max(seq);
                     self.ack_due = true;
+                }
+                if !hardware.is_empty() {
+                    self.shared.recorder.note(hardware::note(&self.handle, &hardware));
                 }
                 if let Some(docker) = docker
                     && self.docker.as_ref() != Some(&docker)
@@ -372,18 +455,8 @@ impl Session {
                 Ok(())
             }
             Err(FlushError::Contended(what)) => Err(End::Goodbye(Reason::Resync, what)),
-            Err(FlushError::Commit(e @ CommitError::Fenced { .. })) => {
-                self.shared.fail(e);
-                Err(demoted())
-            }
-            Err(FlushError::Commit(e)) => {
-                self.shared.fail(e);
-                Err(End::Refused(Status::unavailable("the coordinator's store failed")))
-            }
-            Err(FlushError::Read(e)) => {
-                self.shared.fail(CommitError::Io(e.to_string()));
-                Err(End::Refused(Status::unavailable("the coordinator's store failed")))
-            }
+            Err(FlushError::Commit(e)) => Err(store_failed(&self.shared, e)),
+            Err(FlushError::Read(e)) => Err(store_failed(&self.shared, CommitError::Io(e.to_string()))),
         }
     }
 }

@@ -16,8 +16,8 @@ use proto::{
     digest,
     model::{self, Container, Kind, ObjectMeta, Phase, Time},
     wire::{
-        self, Assignments, Down, Goodbye, Heartbeat, Hello, Issued, NodeFacts, Observed, ResourceAmounts, Statuses, Up,
-        Welcome, agent_client::AgentClient, assignments, down, up,
+        self, Assignments, Down, Goodbye, Heartbeat, Hello, Inventory, Issued, NodeFacts, Observed, ResourceAmounts,
+        Statuses, Up, Welcome, agent_client::AgentClient, assignments, down, inventory, up,
     },
 };
 use tokio::{
@@ -29,7 +29,7 @@ use tonic::{Extensions, Request, Status, Streaming, service::interceptor::Interc
 
 use super::{
     Sessions, Settings,
-    service::{AgentService, Callers, Renewer},
+    service::{AgentService, Callers, Peer, Renewer},
 };
 use crate::{
     events::{Note, Recorder},
@@ -74,6 +74,11 @@ impl Gated {
             arrived: watch::Sender::new(0),
             commits: AtomicUsize::new(0),
         })
+    }
+
+    pub async fn inner_keys(&self) -> Vec<String> {
+        let snapshot = self.inner.load().await.unwrap();
+        snapshot.entries.into_iter().map(|e| e.key).collect()
     }
 }
 
@@ -273,11 +278,20 @@ pub struct ByHeader {
 struct Named(String);
 
 impl Callers for ByHeader {
-    fn node(&self, extensions: &Extensions) -> Result<String, Status> {
-        extensions
+    fn peer(&self, extensions: &Extensions) -> Result<Peer, Status> {
+        let Named(name) = extensions
             .get::<Named>()
-            .map(|n| n.0.clone())
-            .ok_or_else(|| Status::unauthenticated("no certificate"))
+            .ok_or_else(|| Status::unauthenticated("no certificate"))?;
+        // As the certificate of a deleted node is known by its tombstone.
+        let (node, deleted) = match name.strip_prefix("deleted:") {
+            Some(node) => (node, true),
+            None => (name.as_str(), false),
+        };
+        Ok(Peer {
+            node: node.to_owned(),
+            deleted,
+            address: "192.0.2.7".into(),
+        })
     }
 
     fn still_valid(&self, _: &Extensions) -> Result<(), Status> {
@@ -292,7 +306,7 @@ impl Callers for ByHeader {
 impl Renewer for ByHeader {
     async fn renew(&self, extensions: &Extensions, csr_der: &[u8]) -> Result<Issued, Status> {
         Ok(Issued {
-            certificate_chain_pem: format!("{} {}", self.node(extensions)?, csr_der.len()),
+            certificate_chain_pem: format!("{} {}", self.peer(extensions)?.node, csr_der.len()),
             ..Issued::default()
         })
     }
@@ -590,6 +604,63 @@ pub fn facts() -> NodeFacts {
         agent_version: proto::VERSION.into(),
         docker_ready: true,
         ..NodeFacts::default()
+    }
+}
+
+/// A small server's: two modules, a disk, a card, a GPU.
+pub fn inventory() -> Inventory {
+    let module = |slot: &str, serial: &str| inventory::Module {
+        slot: slot.into(),
+        size: 16 << 30,
+        r#type: "DDR4".into(),
+        speed_mts: 3200,
+        serial: serial.into(),
+        part_number: "M393".into(),
+        ..inventory::Module::default()
+    };
+    Inventory {
+        system: Some(inventory::Unit {
+            manufacturer: "Dell Inc.".into(),
+            product: "PowerEdge R740".into(),
+            serial: "SY1".into(),
+            ..inventory::Unit::default()
+        }),
+        chassis: Some(inventory::Unit {
+            serial: "CH1".into(),
+            ..inventory::Unit::default()
+        }),
+        cpu: Some(inventory::Cpu {
+            model: "Xeon".into(),
+            sockets: 2,
+            cores: 32,
+            threads: 64,
+        }),
+        memory: Some(inventory::Memory {
+            total: 31 << 30,
+            slots: 4,
+            modules: vec![module("A1", "D1"), module("A2", "D2")],
+        }),
+        disks: vec![inventory::Disk {
+            name: "sda".into(),
+            model: "ST4000".into(),
+            serial: "K1".into(),
+            wwid: "naa.1".into(),
+            size: 4_000_000_000_000,
+            rotational: true,
+        }],
+        nics: vec![inventory::Nic {
+            name: "eno1".into(),
+            mac: "b0:26:28:00:00:01".into(),
+            speed_mbps: 25_000,
+            carrier: true,
+            ..inventory::Nic::default()
+        }],
+        gpus: vec![inventory::Gpu {
+            slot: "0000:86:00.0".into(),
+            id: "10de:20b5".into(),
+            model: "A100".into(),
+            ..inventory::Gpu::default()
+        }],
     }
 }
 

@@ -8,9 +8,12 @@
 //! | `obj/<kind>/<namespace>/<name>` | api; control for pods | the object without what others write |
 //! | `status/pod/<namespace>/<name>` | ingest | what the agent observed |
 //! | `facts/node/<name>` | ingest | what the agent knows of its host |
+//! | `inventory/node/<name>` | ingest | what the host is made of |
 //! | `ready/node/<name>` | liveness | the Ready condition |
+//! | `holder/<node>` | session; api when it is readmitted | which agent process holds the node's identity |
+//! | `tombstone/<node>` | api at deletion, session when nothing is left, ca when the name is used again, control when it is old | a deleted node |
 //! | `template/<hash>` | api, control | an immutable pod spec with labels and annotations |
-//! | `token/<id>`, `cert/<node>`, `binding/<user>` | ca | see `ca/` |
+//! | `token/<id>`, `cert/<node>`, `binding/<user>` | ca; `cert` goes with its tombstone | see `ca/` |
 //! | `event/<namespace>/<name>` | the event recorder | lossy |
 //! | `op/<request id>` | api | result of a write, so that a repeat is safe |
 //! | `audit/<time>-<id>` | api, ca | in the commit of the change it records |
@@ -49,8 +52,20 @@ pub fn node_facts(name: &str) -> String {
     format!("facts/node/{name}")
 }
 
+pub fn node_inventory(name: &str) -> String {
+    format!("inventory/node/{name}")
+}
+
 pub fn node_ready(name: &str) -> String {
     format!("ready/node/{name}")
+}
+
+pub fn holder(node: &str) -> String {
+    format!("holder/{node}")
+}
+
+pub fn tombstone(node: &str) -> String {
+    format!("tombstone/{node}")
 }
 
 pub fn template(hash: &str) -> String {
@@ -98,7 +113,10 @@ pub enum Parsed<'a> {
         name: &'a str,
     },
     NodeFacts(&'a str),
+    NodeInventory(&'a str),
     NodeReady(&'a str),
+    Holder(&'a str),
+    Tombstone(&'a str),
     Template(&'a str),
     Event {
         namespace: &'a str,
@@ -135,9 +153,12 @@ pub fn parse(key: &str) -> Parsed<'_> {
     if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
         return Parsed::TermHistory(term);
     }
-    let one: [(&str, Make); 8] = [
+    let one: [(&str, Make); 11] = [
         ("facts/node/", |r| Parsed::NodeFacts(r)),
+        ("inventory/node/", |r| Parsed::NodeInventory(r)),
         ("ready/node/", |r| Parsed::NodeReady(r)),
+        ("holder/", |r| Parsed::Holder(r)),
+        ("tombstone/", |r| Parsed::Tombstone(r)),
         ("template/", |r| Parsed::Template(r)),
         ("token/", |r| Parsed::Token(r)),
         ("cert/", |r| Parsed::Cert(r)),

@@ -16,12 +16,14 @@ use std::{
     sync::Arc,
 };
 
-use proto::model::{Event, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController};
-use record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
+use proto::model::{
+    Event, Hardware, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController,
+};
+use record::{FactsRecord, HolderRecord, PodRecord, StatusRecord, TemplateRecord, TombstoneRecord};
 use serde::de::DeserializeOwned;
 pub use state::{
     Amounts, ControllerState, DEFAULT_CPU_MILLI, DEFAULT_MEMORY, DEFAULT_PODS, NodeState, PodState, Template,
-    Versioned, allocatable_of, request_of,
+    Versioned, allocatable_of, clone_words, request_of,
 };
 
 use crate::store::{
@@ -69,6 +71,8 @@ pub struct World {
     pub terms: BTreeMap<u64, TermRecord>,
     /// `op/…` records by request id, with their versions.
     pub ops: BTreeMap<String, Versioned<record::OpRecord>>,
+    /// Deleted nodes, while their agents may still run pods.
+    pub tombstones: BTreeMap<String, Versioned<TombstoneRecord>>,
 
     controllers_by_uid: HashMap<String, Key>,
     pods_by_uid: HashMap<String, Key>,
@@ -82,7 +86,9 @@ pub struct World {
     /// Statuses and facts whose object has not come yet (or is of another uid), by their key.
     statuses: BTreeMap<Key, Versioned<StatusRecord>>,
     facts: BTreeMap<String, Versioned<FactsRecord>>,
+    inventories: BTreeMap<String, Versioned<Hardware>>,
     readies: BTreeMap<String, Versioned<NodeCondition>>,
+    holders: BTreeMap<String, Versioned<HolderRecord>>,
 }
 
 impl World {
@@ -124,10 +130,19 @@ impl World {
                 set(&mut self.facts, name.to_owned(), read(update)?, update.rv);
                 self.refresh_node(name);
             }
+            Parsed::NodeInventory(name) => {
+                set(&mut self.inventories, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
             Parsed::NodeReady(name) => {
                 set(&mut self.readies, name.to_owned(), read(update)?, update.rv);
                 self.refresh_node(name);
             }
+            Parsed::Holder(name) => {
+                set(&mut self.holders, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::Tombstone(name) => set(&mut self.tombstones, name.to_owned(), read(update)?, update.rv),
             Parsed::Template(hash) => {
                 match read::<TemplateRecord>(update)? {
                     Some(record) => {
@@ -166,7 +181,10 @@ impl World {
             kind: Kind::Node, name, ..
         }
         | Parsed::NodeFacts(name)
-        | Parsed::NodeReady(name) = keys::parse(&update.key)
+        | Parsed::NodeInventory(name)
+        | Parsed::NodeReady(name)
+        | Parsed::Holder(name)
+        | Parsed::Tombstone(name) = keys::parse(&update.key)
         {
             touched.push(Touched::Node(name.to_owned()));
         }
@@ -191,6 +209,12 @@ impl World {
     /// Pods placed on this node, sorted by key.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &PodState)> {
         self.keyed(self.pods_by_node.get(node))
+    }
+
+    /// Whether the pod's node was deleted and its agent may still run it.
+    pub fn deserted(&self, pod: &PodState) -> bool {
+        let node = &pod.record.node;
+        !self.nodes.contains_key(node) && self.tombstones.get(node).is_some_and(|t| !t.value.forgotten)
     }
 
     /// Uids of owners that pods name, whether such a controller exists or not.
@@ -261,7 +285,9 @@ impl World {
                     rv,
                     node: Arc::new(node),
                     facts: None,
+                    hardware: None,
                     ready: None,
+                    holder: None,
                     allocatable: Amounts::default(),
                     used,
                     ports,
@@ -278,7 +304,9 @@ impl World {
     fn refresh_node(&mut self, name: &str) {
         if let Some(node) = self.nodes.get_mut(name) {
             node.facts = self.facts.get(name).cloned();
+            node.hardware = self.inventories.get(name).cloned();
             node.ready = self.readies.get(name).cloned();
+            node.holder = self.holders.get(name).cloned();
             node.allocatable = node
                 .facts
                 .as_ref()

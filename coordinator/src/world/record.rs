@@ -158,6 +158,71 @@ pub struct FactsRecord {
     pub capabilities: Vec<String>,
 }
 
+/// One start of an agent, as it introduced itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Claim {
+    /// Rises with every start.
+    pub epoch: u64,
+    /// Random for each start; empty: an older agent.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// Host name, by its own word.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// Where its connection came from.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub address: String,
+}
+
+impl Claim {
+    /// The same start of the same agent.
+    pub fn same_start(&self, other: &Self) -> bool {
+        (self.epoch, &self.instance) == (other.epoch, &other.instance)
+    }
+}
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
+        write!(
+            f,
+            "instance {} (start {}) on host {} at {}",
+            or(&self.instance, "unknown"),
+            self.epoch,
+            or(&self.host, "unknown"),
+            or(&self.address, "an unknown address")
+        )
+    }
+}
+
+/// `holder/<node>`: which agent process holds the node's identity; written by sessions when it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderRecord {
+    pub holder: Claim,
+    /// Another one that claims to be it; set: both are in quarantine until an operator readmits the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rival: Option<Rival>,
+}
+
+/// The second holder of an identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rival {
+    pub claim: Claim,
+    pub since: Time,
+}
+
+/// `tombstone/<node>`: a deleted node, while its agent may still run pods. Its certificates are those of `cert/<node>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneRecord {
+    /// Of the node object.
+    pub uid: String,
+    pub at: Time,
+    /// An operator said that the host will not come back: the records of its pods wait for nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgotten: bool,
+}
+
 /// `ready/node/<name>`; written by liveness.
 pub type ReadyRecord = NodeCondition;
 

@@ -8,9 +8,11 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use proto::model::{Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController};
+use proto::model::{
+    ConditionStatus, Hardware, Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController,
+};
 
-use super::record::{FactsRecord, PodRecord, StatusRecord, TemplateRecord};
+use super::record::{Claim, FactsRecord, HolderRecord, PodRecord, Rival, StatusRecord, TemplateRecord};
 use crate::store::Rv;
 
 /// A value and the version of the key that holds it.
@@ -133,7 +135,11 @@ pub struct NodeState {
     pub rv: Rv,
     pub node: Arc<Node>,
     pub facts: Option<Versioned<FactsRecord>>,
+    pub hardware: Option<Versioned<Hardware>>,
+    /// What liveness last said; a quarantine goes before it.
     pub ready: Option<Versioned<NodeCondition>>,
+    /// Which agent process holds its identity.
+    pub holder: Option<Versioned<HolderRecord>>,
     /// What its pods may take, from its facts.
     pub allocatable: Amounts,
     /// What its pods take.
@@ -147,7 +153,9 @@ impl NodeState {
         [
             Some(self.rv),
             self.facts.as_ref().map(|f| f.rv),
+            self.hardware.as_ref().map(|h| h.rv),
             self.ready.as_ref().map(|r| r.rv),
+            self.holder.as_ref().map(|h| h.rv),
         ]
         .into_iter()
         .flatten()
@@ -155,11 +163,46 @@ impl NodeState {
         .unwrap_or_default()
     }
 
-    /// Heard, and Docker answers; whether it takes new pods is the scheduler's question.
+    /// Heard, not in quarantine, and Docker answers; whether it takes new pods is the scheduler's question.
     pub fn is_ready(&self) -> bool {
-        self.ready
-            .as_ref()
-            .is_some_and(|r| r.value.status == proto::model::ConditionStatus::True)
+        self.rival().is_none()
+            && self
+                .ready
+                .as_ref()
+                .is_some_and(|r| r.value.status == ConditionStatus::True)
+    }
+
+    /// The second holder of its identity: the node is in quarantine.
+    pub fn rival(&self) -> Option<&Rival> {
+        self.holder.as_ref()?.value.rival.as_ref()
+    }
+
+    /// The Ready condition as it is shown.
+    pub fn condition(&self) -> NodeCondition {
+        let ready = |status, reason: &str, message, since| NodeCondition {
+            kind: "Ready".into(),
+            status,
+            reason: reason.into(),
+            message,
+            last_transition_time: since,
+            last_heartbeat_time: None,
+        };
+        let name = &self.node.metadata.name;
+        match (&self.holder, self.rival(), &self.ready) {
+            (Some(known), Some(rival), _) => ready(
+                ConditionStatus::False,
+                "Quarantined",
+                clone_words(name, &known.value.holder, rival),
+                Some(rival.since),
+            ),
+            (.., Some(ready)) => (*ready.value).clone(),
+            _ => ready(
+                ConditionStatus::Unknown,
+                "NeverConnected",
+                "the agent has enrolled and not connected yet".into(),
+                self.node.metadata.creation_timestamp,
+            ),
+        }
     }
 
     pub fn machine_id(&self) -> &str {
@@ -169,6 +212,14 @@ impl NodeState {
             .map(|i| i.machine_id.as_str())
             .unwrap_or_default()
     }
+}
+
+/// What is said of a node whose identity two agents hold.
+pub fn clone_words(node: &str, holder: &Claim, rival: &Rival) -> String {
+    format!(
+        "two agents hold the identity of node {node}: {holder}, and {}; stop the copy, then: wharf node readmit {node}",
+        rival.claim
+    )
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

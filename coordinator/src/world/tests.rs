@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use proto::model::{ConditionStatus, Event, Kind, Object, Phase, Quantity, Time};
+use proto::model::{ConditionStatus, Event, Hardware, Kind, Object, Phase, Quantity, Time};
 
 use super::*;
 use crate::{
@@ -71,7 +71,12 @@ fn record_of(i: usize) -> TemplateRecord {
 fn apply(sim: &mut Sim, op: &Op) {
     match *op {
         Op::Node(i) => sim.put_node(&format!("n{i}"), &[], false),
-        Op::Facts(i, cpu) => sim.put_facts(&format!("n{i}"), cpu * 1000, 1 << 30, 10, "m"),
+        Op::Facts(i, cpu) => {
+            sim.put_facts(&format!("n{i}"), cpu * 1000, 1 << 30, 10, "m");
+            let mut hardware = Hardware::default();
+            hardware.memory.total = cpu;
+            sim.put(keys::node_inventory(&format!("n{i}")), &hardware);
+        }
         Op::Ready(i, ready) => sim.put_ready(&format!("n{i}"), ready),
         Op::Controller(i, n) => {
             sim.put_rc(&rc(
@@ -313,6 +318,28 @@ fn a_node_shows_its_facts_and_its_one_condition() {
     sim.delete(keys::object(Kind::Node, "", "n1"));
     sim.put_node("n1", &[], false);
     assert_eq!(sim.world.nodes["n1"].allocatable.cpu_milli, 1000);
+}
+
+#[test]
+fn a_node_shows_what_its_host_is_made_of() {
+    let mut sim = Sim::new();
+    sim.put_node("n1", &[], false);
+    let node = |sim: &Sim| sim.world.object(Kind::Node, "", "n1").expect("a node").to_json();
+    assert!(node(&sim)["status"].get("hardware").is_none());
+    let mut hardware = Hardware::default();
+    hardware.chassis.serial = "CH1".into();
+    sim.put(keys::node_inventory("n1"), &hardware);
+    assert_eq!(
+        node(&sim)["status"]["hardware"],
+        serde_json::json!({"chassis": {"serial": "CH1"}})
+    );
+    assert_eq!(
+        node(&sim)["metadata"]["resourceVersion"],
+        sim.world.nodes["n1"].hardware.as_ref().expect("stored").rv.to_string(),
+        "a watch of the node sees it change"
+    );
+    sim.delete(keys::node_inventory("n1"));
+    assert!(node(&sim)["status"].get("hardware").is_none());
 }
 
 #[test]

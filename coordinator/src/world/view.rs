@@ -4,8 +4,7 @@
 //! Invariant: a view is a function of the world; nothing of it is stored.
 
 use proto::model::{
-    ConditionStatus, Kind, NodeCondition, NodeStatus, Object, ObjectMeta, OwnerReference, Pod, PodCondition, PodStatus,
-    RcStatus, Time,
+    ConditionStatus, Kind, NodeStatus, Object, ObjectMeta, OwnerReference, Pod, PodCondition, PodStatus, RcStatus, Time,
 };
 
 use super::{ControllerState, Key, NodeState, PodState, World};
@@ -127,18 +126,25 @@ impl World {
         status.conditions.retain(|c| c.kind != scheduled.kind);
         status.conditions.insert(0, scheduled);
         // The agent's last word is not the present while its node is not heard.
-        let node = self.nodes.get(&pod.record.node);
-        let lost = node.and_then(|n| n.ready.as_ref()).filter(|r| {
-            r.value.status != ConditionStatus::True && matches!(r.value.reason.as_str(), "Unreachable" | "AgentDown")
-        });
-        if let Some(ready) = lost.filter(|_| !status.phase.is_final()) {
+        let lost = self.lost(&pod.record.node).filter(|_| !status.phase.is_final());
+        if let Some(why) = lost {
             for condition in status.conditions.iter_mut().filter(|c| c.kind == "Ready") {
                 condition.status = ConditionStatus::Unknown;
                 condition.reason = "NodeLost".into();
-                condition.message = format!("node {} is {}", pod.record.node, ready.value.reason);
+                condition.message = format!("node {} is {why}", pod.record.node);
             }
         }
         status
+    }
+
+    /// Why nothing that was heard of this node is the present any more.
+    fn lost(&self, name: &str) -> Option<String> {
+        let Some(node) = self.nodes.get(name) else {
+            return self.tombstones.contains_key(name).then(|| "deleted".into());
+        };
+        let ready = node.condition();
+        let unheard = matches!(ready.reason.as_str(), "Unreachable" | "AgentDown" | "Quarantined");
+        (ready.status != ConditionStatus::True && unheard).then_some(ready.reason)
     }
 
     fn controller(&self, state: &ControllerState) -> proto::model::ReplicationController {
@@ -177,18 +183,8 @@ fn node(state: &NodeState) -> proto::model::Node {
     let mut node = (*state.node).clone();
     node.metadata.resource_version = state.latest().to_string();
     let mut status: NodeStatus = state.facts.as_ref().map(|f| f.value.status.clone()).unwrap_or_default();
-    let ready = match &state.ready {
-        Some(ready) => (*ready.value).clone(),
-        None => NodeCondition {
-            kind: "Ready".into(),
-            status: ConditionStatus::Unknown,
-            reason: "NeverConnected".into(),
-            message: "the agent has enrolled and not connected yet".into(),
-            last_transition_time: node.metadata.creation_timestamp,
-            last_heartbeat_time: None,
-        },
-    };
-    status.conditions = vec![ready];
+    status.conditions = vec![state.condition()];
+    status.hardware = state.hardware.as_ref().map(|h| Box::new((*h.value).clone()));
     node.status = Some(status);
     node
 }

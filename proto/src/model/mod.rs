@@ -6,6 +6,7 @@
 
 mod event;
 pub mod fields;
+pub mod hardware;
 pub mod json;
 mod kind;
 pub mod labels;
@@ -21,6 +22,7 @@ mod time;
 pub mod validate;
 
 pub use event::{Event, EventSource, EventType, ObjectReference};
+pub use hardware::Hardware;
 pub use kind::Kind;
 pub use meta::{ObjectMeta, OwnerReference};
 pub use node::{

@@ -22,7 +22,7 @@ use coordinator::{
     http::metrics::Metrics,
     run::Coordinator,
     serve::start_services,
-    session::service::{Callers, Renewer},
+    session::service::{Callers, Peer, Renewer},
     store::{
         Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Watch,
         keys::{self, Parsed},
@@ -136,9 +136,12 @@ impl Access for Gate {
 }
 
 impl Callers for Gate {
-    fn node(&self, extensions: &Extensions) -> Result<String, Status> {
+    fn peer(&self, extensions: &Extensions) -> Result<Peer, Status> {
         match extensions.get::<Who>() {
-            Some(Who::Node(name)) => Ok(name.clone()),
+            Some(Who::Node(name)) => Ok(Peer {
+                node: name.clone(),
+                ..Peer::default()
+            }),
             _ => Err(Status::permission_denied("only agents open sessions")),
         }
     }

@@ -1,9 +1,15 @@
 //! End to end, on real Docker, real mTLS and real SIGKILL: each fault and each bad input that the product
 //! promises to bear. `make test` builds the programs and the image first.
 
+mod attacks;
 mod basics;
 mod containers;
+mod foreign;
+mod hardware;
 mod history;
 mod join;
 mod kills;
+mod overload;
+mod quarantine;
 mod refusals;
+mod secrets;

@@ -1,8 +1,13 @@
-//! Servers that are no coordinators of the token's cluster: not one byte of the token reaches them.
+//! Servers that are no coordinators of the cluster: not one byte of a token, a session or a renewal reaches them.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
-use agent::identity::{EnrolError, enrol};
+use agent::identity::{EnrolError, enrol, renew};
+use proto::credentials::ChannelTimes;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
@@ -123,4 +128,62 @@ async fn an_impostor_sees_not_one_byte() {
         assert!(matches!(seen, Err(_) | Ok(0)), "{who} received {seen:?}");
     }
     assert_eq!(bed.nodes().await, 1);
+}
+
+#[tokio::test]
+async fn an_impostor_sees_not_one_byte_of_a_session_or_a_renewal() {
+    let (bed, foreign) = (bed().await, bed().await);
+    let token = bed.token(1).await;
+    let host = tempfile::tempdir().expect("directory");
+    let joined = enrol(&at(bed.enrol, &token, host.path(), "n1")).await.expect("joins");
+    let channel = bed.channel(&joined.credentials()).await;
+    let renewed = renew(&joined, host.path(), channel).await.expect("renews");
+    let root = certificates(bed.ca.root_pem());
+    let pem = std::fs::read_to_string(foreign.dir.path().join("ca/intermediate.crt")).expect("chain");
+    for identity in [joined, renewed] {
+        let agent = identity.credentials();
+        let agent_key = PrivateKeyDer::from_pem_slice(agent.key.as_bytes()).expect("key");
+        let impostors = [
+            ("its own root", (*foreign.ca.enrol_tls().load_full()).clone()),
+            (
+                "its own chain and the real root",
+                shows([certificates(&pem), root.clone()].concat(), fresh_key()),
+            ),
+            (
+                "a host of the cluster",
+                shows([certificates(&agent.certificate), root.clone()].concat(), agent_key),
+            ),
+            ("the root alone", shows(root.clone(), fresh_key())),
+        ];
+        for (who, config) in impostors {
+            let (address, mut served) = impostor(config).await;
+            let error = agent
+                .connect(&address.to_string(), ChannelTimes::default())
+                .await
+                .expect_err(who);
+            assert!(error.to_string().contains("invalid peer certificate"), "{who}: {error}");
+            let seen = served.join_next().await.expect("a task").expect("no panic");
+            assert!(matches!(seen, Err(_) | Ok(0)), "{who} received {seen:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_from_another_time_is_told_from_an_impostor() {
+    let bed = bed().await;
+    let token = bed.token(1).await;
+    let host = tempfile::tempdir().expect("directory");
+    let joined = enrol(&at(bed.enrol, &token, host.path(), "n1")).await.expect("joins");
+    // Its certificate is renewed an hour and more from now, by its own clock.
+    bed.ahead.store(28 * 3600 * 1000, Ordering::SeqCst);
+    assert!(bed.ca.renew_server_certificate().expect("renewal"));
+    let connected = joined
+        .credentials()
+        .connect(&bed.session.to_string(), ChannelTimes::default())
+        .await;
+    let error = connected.expect_err("not valid yet").to_string();
+    for words in ["not valid yet", "verification time", "set both by NTP"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(error.lines().count(), 1, "{error}");
 }

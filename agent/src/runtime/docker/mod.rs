@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use self::errors::Problem;
 pub use self::pause::SANDBOX_IMAGE;
-pub use self::settings::{DockerSettings, Scope, default_concurrency};
+pub use self::settings::{DockerSettings, Scope};
 use super::{ContainerInfo, CreateContainer, EngineInfo, Hint, Runtime, RuntimeError, State};
 
 /// Where Docker listens unless told otherwise.

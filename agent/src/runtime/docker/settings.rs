@@ -60,19 +60,3 @@ impl Default for DockerSettings {
         }
     }
 }
-
-/// How many creates and starts an engine should be given at once, by its host's CPUs: beyond this only the
-/// latency grows (measured: 2 CPUs start about as many containers a second with 4 at once as with 16).
-pub fn default_concurrency(cpus: usize) -> usize {
-    cpus.saturating_mul(2).clamp(2, 8)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn concurrency_follows_the_cpus_within_bounds() {
-        assert_eq!([1, 2, 3, 64].map(default_concurrency), [2, 4, 6, 8]);
-    }
-}

@@ -1,0 +1,236 @@
+//! All that a run measured, as the table on standard output and as JSON. Filled and printed by [`super::main`].
+//! Pure but for its time stamp.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{
+    engine::now_ns,
+    idle::Idle,
+    machine::{Fsync, Machine},
+    pods::{GOAL_MS, Pods},
+    scale::{GOAL, Scale, TARGET},
+    stats::Sample,
+};
+
+pub struct Report {
+    /// Seconds since 1970.
+    pub taken_s: i64,
+    profile: String,
+    machine: Machine,
+    fsync_before: Fsync,
+    pub fsync_after: Option<Fsync>,
+    pub scale: Option<Scale>,
+    pub pods: Option<Pods>,
+    /// By the number of containers.
+    pub idle: Vec<(u32, Vec<Idle>)>,
+}
+
+/// How to take the numbers again.
+pub fn repeat_hint(profile: &str) -> String {
+    let mut hint = String::new();
+    if profile != "release" {
+        let _ = write!(hint, " PROFILE={profile}");
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if !words.is_empty() {
+        let _ = write!(hint, " BENCH=\"{}\"", words.join(" "));
+    }
+    hint
+}
+
+fn verdict(pass: bool) -> &'static str {
+    if pass { "pass" } else { "MISS" }
+}
+
+impl Report {
+    pub fn new(machine: Machine, fsync_before: Fsync, profile: String) -> Self {
+        Self {
+            taken_s: now_ns() / 1_000_000_000,
+            profile,
+            machine,
+            fsync_before,
+            fsync_after: None,
+            scale: None,
+            pods: None,
+            idle: Vec::new(),
+        }
+    }
+
+    pub fn table(&self) -> String {
+        // Writing to a String cannot fail.
+        let mut out = String::new();
+        let _ = writeln!(out, "{}", self.machine.line());
+        let fsync = |f: &Fsync| format!("p50 {:.2} ms, p99 {:.2} ms", f.0.median(), f.0.quantile(0.99));
+        let _ = write!(out, "fdatasync of 4 KiB there: before {}", fsync(&self.fsync_before));
+        if let Some(after) = &self.fsync_after {
+            let _ = write!(out, "; after {}", fsync(after));
+        }
+        let _ = writeln!(out);
+        if self.profile != "release" {
+            let _ = writeln!(
+                out,
+                "built as {}: these numbers are not those of a release",
+                self.profile
+            );
+        }
+        if let Some(scale) = &self.scale {
+            scale_table(&mut out, scale);
+        }
+        if let Some(pods) = &self.pods {
+            pods_table(&mut out, pods);
+        }
+        idle_table(&mut out, &self.idle);
+        out
+    }
+
+    pub fn json(&self) -> Value {
+        let fsync = |f: &Fsync| f.0.json();
+        let idle = self.idle.iter().map(|(n, programs)| {
+            let programs: Vec<Value> = programs.iter().map(Idle::json).collect();
+            json!({"containers": n, "programs": programs})
+        });
+        json!({
+            "takenAt": self.taken_s, "profile": self.profile, "machine": self.machine.json(),
+            "fdatasyncMs": {"before": fsync(&self.fsync_before), "after": self.fsync_after.as_ref().map(fsync)},
+            "scale": self.scale.as_ref().map(Scale::json), "pod": self.pods.as_ref().map(Pods::json),
+            "idle": idle.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn scale_table(out: &mut String, scale: &Scale) {
+    let rounds = scale.contenders.iter().map(|(_, s)| s.len()).max().unwrap_or_default();
+    let n = scale.containers;
+    let _ = writeln!(
+        out,
+        "\n+{n} containers on one engine, from the command until all {n} run, s ({rounds} rounds in turn)"
+    );
+    let _ = writeln!(out, "{:24}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
+    for (name, sample) in &scale.contenders {
+        let label = match *name {
+            "raw" => format!("raw Docker, {} at once", scale.parallel),
+            "swarm" => "docker service scale".to_owned(),
+            _ => "wharf scale".to_owned(),
+        };
+        let ratio = scale.ratio(sample);
+        let _ = write!(
+            out,
+            "{label:24}{:8.2}{:8.2}{:8.2}{ratio:8.2}",
+            sample.median(),
+            sample.min(),
+            sample.max()
+        );
+        if *name == "wharf" {
+            let (target, goal) = (verdict(ratio <= TARGET), verdict(ratio <= GOAL));
+            let _ = write!(out, "  target ≤ {TARGET}: {target} (goal {GOAL}: {goal})");
+        }
+        let _ = writeln!(out);
+    }
+    let search = scale.search.iter().map(|(p, s)| format!("{p}: {s:.2}"));
+    let _ = writeln!(
+        out,
+        "raw Docker by parallelism: {}",
+        search.collect::<Vec<_>>().join("  ")
+    );
+}
+
+fn pods_table(out: &mut String, pods: &Pods) {
+    let _ = writeln!(
+        out,
+        "\nOne pod on an idle node, ms ({} pods)",
+        pods.accepted_to_call.len()
+    );
+    let _ = writeln!(out, "{:40}{:>8}{:>8}{:>8}", "", "p50", "p99", "max");
+    let mut line = |label: &str, sample: &Sample, note: &str| {
+        let (p50, p99) = (sample.median(), sample.quantile(0.99));
+        let _ = writeln!(out, "{label:40}{p50:8.2}{p99:8.2}{:8.2}{note}", sample.max());
+    };
+    let (p50, p99) = GOAL_MS;
+    let pass = pods.accepted_to_call.median() <= p50 && pods.accepted_to_call.quantile(0.99) <= p99;
+    let note = format!("  goal ≤ {p50:.0} and {p99:.0}: {}", verdict(pass));
+    line("create accepted → Docker create called", &pods.accepted_to_call, &note);
+    line("create sent → create accepted", &pods.sent_to_accepted, "");
+    line("create sent → Docker create called", &pods.sent_to_call, "");
+}
+
+fn idle_table(out: &mut String, idle: &[(u32, Vec<Idle>)]) {
+    for (containers, programs) in idle {
+        let _ = writeln!(out, "\nIdle with {containers} containers");
+        let _ = writeln!(
+            out,
+            "{:24}{:>12}{:>12}{:>18}",
+            "", "PSS MiB", "RSS MiB", "CPU ‰ of a core"
+        );
+        for Idle {
+            program,
+            pss_kib,
+            rss_kib,
+            cpu_per_mille,
+        } in programs
+        {
+            let _ = writeln!(
+                out,
+                "{program:24}{:>12}{:>12}{cpu_per_mille:18.2}",
+                mib(*pss_kib),
+                mib(*rss_kib)
+            );
+        }
+    }
+}
+
+/// With one digit after the point.
+fn mib(kib: u64) -> String {
+    let tenths = (kib * 10 + 512) / 1024;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(values: &[f64]) -> Sample {
+        Sample::new(values.to_vec()).expect("values")
+    }
+
+    fn scale(wharf: f64) -> Scale {
+        Scale {
+            containers: 50,
+            parallel: 6,
+            search: vec![(4, 5.5), (6, 5.0)],
+            contenders: vec![("raw", sample(&[5.0])), ("wharf", sample(&[wharf]))],
+        }
+    }
+
+    fn table(wharf: f64) -> String {
+        let mut out = String::new();
+        scale_table(&mut out, &scale(wharf));
+        out
+    }
+
+    #[test]
+    fn a_ratio_is_held_against_target_and_goal() {
+        assert!(
+            table(5.2).contains("target ≤ 1.15: pass (goal 1.05: pass)"),
+            "{}",
+            table(5.2)
+        );
+        assert!(
+            table(5.5).contains("1.10  target ≤ 1.15: pass (goal 1.05: MISS)"),
+            "{}",
+            table(5.5)
+        );
+        assert!(
+            table(6.0).contains("target ≤ 1.15: MISS (goal 1.05: MISS)"),
+            "{}",
+            table(6.0)
+        );
+        assert_eq!(scale(5.5).json()["contenders"]["wharf"]["ratio"], 1.1);
+    }
+
+    #[test]
+    fn kibibytes_in_mebibytes() {
+        assert_eq!([0, 1024, 8140, 1 << 20].map(mib), ["0.0", "1.0", "7.9", "1024.0"]);
+    }
+}

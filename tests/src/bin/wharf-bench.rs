@@ -1,0 +1,5 @@
+//! What `make bench` runs; see `harness::bench`.
+
+fn main() {
+    harness::bench::main();
+}
