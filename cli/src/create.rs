@@ -3,14 +3,13 @@
 //! Invariant: nothing is sent unless every document of every file is good.
 
 use proto::model::{Kind, Namespace, Object, ObjectMeta, validate};
-use serde_json::Value;
 
 use crate::{
     args::CreateArgs,
-    error::{Error, Refusals},
-    manifest::{self, Check, Document},
-    output::{self, ObjectFormat},
-    received::Received,
+    error::Error,
+    files,
+    manifest::{Check, Document},
+    report::Report,
     session::Session,
     target,
 };
@@ -19,42 +18,17 @@ pub async fn run(args: &CreateArgs, session: &mut Session<'_>) -> Result<(), Err
     let documents = if args.filename.is_empty() {
         words(&args.words)?
     } else {
-        manifest::read(&args.filename, Check::Whole, session)?
+        files::load(&args.filename, Check::Whole, session)?
     };
-    check_namespaces(&documents, session)?;
-    let mut refusals = Refusals::default();
-    let mut created = Vec::new();
+    let mut report = Report::new(args.output, args.dry_run);
     for document in documents {
-        let namespace = if document.namespace.is_empty() {
-            session.namespace_for(document.kind)
-        } else {
-            document.namespace.clone()
-        };
-        let result = session
-            .client
-            .create(document.kind, &namespace, &document.json, args.dry_run)
-            .await;
-        // Show what was created even when the next one fails for good.
-        let object = match refusals.keep(result) {
-            Ok(object) => object,
-            Err(e) => {
-                finish(args, session, &created)?;
-                return Err(e);
-            }
-        };
-        if let Some(object) = object {
-            for warning in &object.warnings {
-                session.warn(&format!("{}: {warning}", output::name(&object)));
-            }
-            if args.output.is_none() {
-                let dry = if args.dry_run { " (dry run)" } else { "" };
-                session.out(&format!("{} created{dry}\n", output::name(&object)))?;
-            }
-            created.push(object);
+        let target = document.reference(session);
+        let result = session.client.create(&target, &document.json, args.dry_run.on).await;
+        if !report.take(result.map(|object| (object, "created")), session)? {
+            break;
         }
     }
-    finish(args, session, &created)?;
-    refusals.finish()
+    report.finish(session)
 }
 
 /// `namespace NAME`.
@@ -80,41 +54,4 @@ fn words(words: &[String]) -> Result<Vec<Document>, Error> {
         warning: None,
         place: String::new(),
     }])
-}
-
-/// An object that names another namespace than the command line is refused.
-pub fn check_namespaces(documents: &[Document], session: &Session<'_>) -> Result<(), Error> {
-    let mut refusals = Refusals::default();
-    for d in documents {
-        if session.namespace_given && !d.namespace.is_empty() && d.namespace != session.namespace {
-            let problem = format!(
-                "{}: {} {:?}: metadata.namespace: it is {:?}, but --namespace is {:?}; leave one of them out",
-                d.place,
-                d.kind.singular(),
-                d.name,
-                d.namespace,
-                session.namespace
-            );
-            refusals.keep::<()>(Err(Error::Refused(problem)))?;
-        }
-    }
-    refusals.finish()
-}
-
-/// The objects, for `-o`.
-fn finish(args: &CreateArgs, session: &mut Session<'_>, created: &[Received]) -> Result<(), Error> {
-    let value: Value = match created {
-        [] => return Ok(()),
-        [one] => one.json.clone(),
-        several => output::list(several, None),
-    };
-    match args.output {
-        None => Ok(()),
-        Some(ObjectFormat::Json) => session.out(&output::json(&value)),
-        Some(ObjectFormat::Yaml) => session.out(&output::yaml(&value)?),
-        Some(ObjectFormat::Name) => {
-            let names: String = created.iter().map(|o| format!("{}\n", output::name(o))).collect();
-            session.out(&names)
-        }
-    }
 }

@@ -1,10 +1,14 @@
 //! Failures and their exit statuses. Every command returns [`Error`]; [`crate::run`] reports it.
 //!
-//! Invariant: a failure is reported once, one line each, as `error: …` on stderr.
+//! Invariant: a failure is reported once, one line each, as `error: …` on stderr; with `-o json` or `-o yaml` as a
+//! Kubernetes `Status` each.
 
 use std::io::{self, Write};
 
-use crate::output::clean;
+use crate::{
+    output::{self, clean},
+    status::{Reason, StatusFormat, status},
+};
 
 pub const DONE: u8 = 0;
 pub const REFUSED: u8 = 1;
@@ -15,9 +19,12 @@ pub const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The coordinator or a check of ours said no.
+    /// A check of ours said no.
     #[error("{0}")]
     Refused(String),
+    /// The coordinator said no.
+    #[error("{message}")]
+    Answered { reason: Reason, message: String },
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -32,6 +39,9 @@ pub enum Error {
     Interrupted(String),
     #[error("stdout cannot be written: {0}")]
     Output(#[from] io::Error),
+    /// What `diff` found; the diff itself says it.
+    #[error("there are differences")]
+    Differences,
     #[error("{} errors", .0.len())]
     Several(Vec<Error>),
 }
@@ -39,7 +49,7 @@ pub enum Error {
 impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Output(_) => REFUSED,
+            Self::Refused(_) | Self::Answered { .. } | Self::Output(_) | Self::Differences => REFUSED,
             Self::Usage(_) => USAGE,
             Self::TimedOut(_) => TIMED_OUT,
             Self::Unreachable(_) => UNREACHABLE,
@@ -53,16 +63,53 @@ impl Error {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Writes one line an error.
-    pub fn report(&self, to: &mut dyn Write, color: bool) {
+    /// Something said no to one object; others may fare better.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Answered { .. })
+    }
+
+    /// The object is not as it was when it was read.
+    pub fn is_conflict(&self) -> bool {
+        matches!(
+            self,
+            Self::Answered {
+                reason: Reason::Conflict,
+                ..
+            }
+        )
+    }
+
+    /// Writes one line an error; with a format for programs, one `Status` each.
+    pub fn report(&self, to: &mut dyn Write, color: bool, format: StatusFormat) {
         match self {
-            Self::Several(errors) => errors.iter().for_each(|e| e.report(to, color)),
+            Self::Several(errors) => errors.iter().for_each(|e| e.report(to, color, format)),
+            Self::Differences => {}
             Self::Interrupted(goes_on) if goes_on.is_empty() => {}
             other => {
-                let label = if color { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+                let line = clean(&other.to_string());
+                let text = match format {
+                    StatusFormat::Line if color => format!("\u{1b}[1;31merror:\u{1b}[0m {line}"),
+                    StatusFormat::Line => format!("error: {line}"),
+                    StatusFormat::Json => status(self.reason(), &line).to_string(),
+                    StatusFormat::Yaml => {
+                        let yaml = output::yaml(&status(self.reason(), &line)).unwrap_or(line);
+                        format!("---\n{}", yaml.trim_end())
+                    }
+                };
                 // Nothing better can be done when stderr is gone.
-                let _ = writeln!(to, "{label} {}", clean(&other.to_string()));
+                let _ = writeln!(to, "{text}");
             }
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(_) | Self::Usage(_) => Some(Reason::BadRequest),
+            Self::Answered { reason, .. } => Some(*reason),
+            Self::TimedOut(_) => Some(Reason::Timeout),
+            Self::Unreachable(_) => Some(Reason::ServiceUnavailable),
+            Self::Output(_) => Some(Reason::InternalError),
+            Self::Interrupted(_) | Self::Differences | Self::Several(_) => None,
         }
     }
 }
@@ -76,7 +123,7 @@ impl Refusals {
     pub fn keep<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(e @ Error::Refused(_)) => {
+            Err(e) if e.is_refusal() => {
                 self.0.push(e);
                 Ok(None)
             }
@@ -89,6 +136,11 @@ impl Refusals {
                 Err(Error::Several(all))
             }
         }
+    }
+
+    /// Keeps one more error, whatever it is.
+    pub fn push(&mut self, error: Error) {
+        self.0.push(error);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -115,12 +167,23 @@ mod tests {
             Error::Unreachable("two\nlines".into()),
         ]);
         let mut text = Vec::new();
-        error.report(&mut text, false);
+        error.report(&mut text, false, StatusFormat::Line);
         assert_eq!(
             String::from_utf8_lossy(&text),
             "error: pods \"a\" not found\nerror: two lines\n"
         );
         assert_eq!(error.exit_code(), UNREACHABLE);
+        for format in [StatusFormat::Json, StatusFormat::Yaml] {
+            let mut text = Vec::new();
+            error.report(&mut text, true, format);
+            let text = String::from_utf8_lossy(&text);
+            let documents: Vec<serde_json::Value> = match format {
+                StatusFormat::Json => text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect(),
+                _ => serde_saphyr::from_multiple(&text).expect("YAML"),
+            };
+            let reasons: Vec<_> = documents.iter().map(|d| &d["reason"]).collect();
+            assert_eq!(reasons, ["BadRequest", "ServiceUnavailable"], "{text}");
+        }
     }
 
     #[test]

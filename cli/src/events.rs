@@ -28,13 +28,17 @@ fn as_get(args: &EventsArgs) -> Result<GetArgs, Error> {
     };
     Ok(GetArgs {
         targets: vec![Kind::Event.plural().to_owned()],
+        filename: Vec::new(),
         all_namespaces: args.all_namespaces,
         selector: None,
         field_selector,
+        node: None,
+        sort_by: None,
         label_columns: Vec::new(),
         show_labels: false,
         output: args.output,
         no_headers: args.no_headers,
+        ignore_not_found: false,
         watch: args.watch,
     })
 }

@@ -9,35 +9,52 @@
 //! | [`config`] | where the credentials are |
 //! | [`client`] | calls to the coordinators, with retry and failover |
 //! | `session` | what every command has at hand |
-//! | [`manifest`], `yaml` | files of objects, read strictly with their places |
-//! | `target` | kinds and names on the command line |
-//! | `get`, `watch`, `describe`, `create`, `delete`, `scale`, `node`, `token`, `version` | one command each |
-//! | [`output`], `table`, [`printers`], [`age`] | how things are shown |
+//! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
+//! | `target`, `select` | which objects a command line names |
+//! | `get`, `watch`, `describe`, `events`, `diff`, `wait` | one command each that reads |
+//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token` | one command each that writes |
+//! | `completion`, `version` | one command each that needs no coordinator |
+//! | `follow` | changes as they come, through breaks and restarts |
+//! | `sort` | the order of `--sort-by` |
+//! | [`output`], `report`, `table`, [`printers`], [`age`], [`status`] | how things are shown |
 //!
 //! Invariant: data goes to stdout, everything else to stderr; nothing is written to disk.
 
 pub mod age;
+mod apply;
 pub mod args;
 pub mod client;
+mod completion;
 pub mod config;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 pub mod env;
 pub mod error;
 mod events;
+mod files;
+mod follow;
 mod get;
 pub mod manifest;
+mod mark;
 mod node;
 pub mod output;
+mod patch;
 pub mod printers;
 mod received;
+mod replace;
+mod report;
 mod scale;
+mod select;
 mod session;
+mod sort;
+pub mod status;
 mod table;
 mod target;
 mod token;
 mod version;
+mod wait;
 mod watch;
 mod yaml;
 
@@ -50,15 +67,18 @@ pub use error::Error;
 
 use crate::{
     args::{Cli, Command, TokenCommand},
+    mark::Field,
     session::Session,
+    status::StatusFormat,
 };
 
 /// Runs one command line (`args[0]` is the program's name) and returns its exit status: 0 done, 1 refused or
 /// failed, 2 usage, 3 a wait timed out while the work goes on, 4 no coordinator reachable or no leader, 130
-/// interrupted.
+/// interrupted. `diff` has 1 for differences, and 2 for what is 1 elsewhere.
 pub async fn run(args: impl IntoIterator<Item = OsString>, env: &mut Env) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let color = args::color(&args, env);
+    let format = args::error_format(&args);
     let parsed = Cli::command()
         .color(color.for_clap())
         .try_get_matches_from(&args)
@@ -66,6 +86,11 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, env: &mut Env) -> u8 
     let cli = match parsed {
         Ok(cli) => cli,
         Err(e) => {
+            let code = u8::try_from(e.exit_code()).unwrap_or(error::USAGE);
+            if e.use_stderr() && format != StatusFormat::Line {
+                Error::Usage(usage(&e)).report(&mut env.stderr, false, format);
+                return code;
+            }
             let text = e.render();
             let text = if color.is_on() {
                 text.ansi().to_string()
@@ -78,7 +103,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, env: &mut Env) -> u8 
             } else {
                 env.stdout.write_all(text.as_bytes())
             };
-            return u8::try_from(e.exit_code()).unwrap_or(error::USAGE);
+            return code;
         }
     };
     // On the heap: the largest command decides its size.
@@ -88,15 +113,33 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, env: &mut Env) -> u8 
         Ok(()) => error::DONE,
         Err(e) if e.is_closed_pipe() => error::DONE,
         Err(e) => {
-            e.report(&mut env.stderr, color.is_on());
-            e.exit_code()
+            e.report(&mut env.stderr, color.is_on(), format);
+            match (&cli.command, &e) {
+                // As of diff(1): 1 says that there are differences.
+                (Command::Diff(_), other) if !matches!(other, Error::Differences) => e.exit_code().max(error::USAGE),
+                _ => e.exit_code(),
+            }
         }
     }
 }
 
+/// What clap has to say, without its usage lines.
+fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    lines
+        .join(" ")
+        .replace(" tip: ", "; tip: ")
+        .trim_start_matches("error: ")
+        .to_owned()
+}
+
 async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
-    if let Command::Version(args) = &cli.command {
-        return version::run(args, &cli.global, env, color).await;
+    match &cli.command {
+        Command::Version(args) => return version::run(args, &cli.global, env, color).await,
+        Command::Completion(args) => return completion::run(args, env),
+        _ => {}
     }
     let mut session = Session::open(&cli.global, env, color)?;
     let session = &mut session;
@@ -104,14 +147,21 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Get(args) => get::run(args, session).await,
         Command::Describe(args) => describe::run(args, session).await,
         Command::Events(args) => events::run(args, session).await,
+        Command::Apply(args) => apply::run(args, session).await,
         Command::Create(args) => create::run(args, session).await,
+        Command::Replace(args) => replace::run(args, session).await,
+        Command::Patch(args) => patch::run(args, session).await,
+        Command::Diff(args) => diff::run(args, session).await,
         Command::Delete(args) => delete::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
+        Command::Label(args) => mark::run(Field::Labels, &args.marks, session).await,
+        Command::Annotate(args) => mark::run(Field::Annotations, &args.marks, session).await,
+        Command::Wait(args) => wait::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(TokenCommand::Create(args)) => token::create(args, session).await,
         Command::Token(TokenCommand::List(args)) => token::list(args, session).await,
         Command::Token(TokenCommand::Revoke(args)) => token::revoke(args, session).await,
-        // Handled above: it needs no credentials.
-        Command::Version(_) => Ok(()),
+        // Handled above: they need no credentials.
+        Command::Completion(_) | Command::Version(_) => Ok(()),
     }
 }

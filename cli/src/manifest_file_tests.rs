@@ -276,7 +276,7 @@ fn files_that_cannot_be_read() {
     let files = [missing.clone(), binary.clone(), dir.path().to_owned()];
     let error = load(&files, &mut std::io::empty(), Check::Whole).expect_err("all bad");
     let mut text = Vec::new();
-    error.report(&mut text, false);
+    error.report(&mut text, false, crate::status::StatusFormat::Line);
     let text = String::from_utf8_lossy(&text).into_owned();
     for expected in [
         format!("error: {}: No such file", missing.display()),

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use proto::wire;
 
 use crate::{
+    args::DryRun,
     error::{Error, Refusals},
     session::Session,
 };
@@ -32,9 +33,8 @@ pub struct NodeArgs {
     /// Names of nodes
     #[arg(required = true, value_name = "NODE")]
     pub nodes: Vec<String>,
-    /// Let the coordinator check it, change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub dry_run: DryRun,
 }
 
 pub async fn run(command: &NodeCommand, session: &mut Session<'_>) -> Result<(), Error> {
@@ -46,7 +46,7 @@ pub async fn run(command: &NodeCommand, session: &mut Session<'_>) -> Result<(),
     for name in &args.nodes {
         let request = wire::NodeRequest {
             name: name.clone(),
-            dry_run: args.dry_run,
+            dry_run: args.dry_run.on,
             ..wire::NodeRequest::default()
         };
         let result = match command {
@@ -55,11 +55,7 @@ pub async fn run(command: &NodeCommand, session: &mut Session<'_>) -> Result<(),
         };
         if let Some(reply) = refusals.keep(result)? {
             let words = if reply.changed { done } else { already };
-            let dry = if args.dry_run && reply.changed {
-                " (dry run)"
-            } else {
-                ""
-            };
+            let dry = if reply.changed { args.dry_run.suffix() } else { "" };
             session.out(&format!("node/{name} {words}{dry}\n"))?;
         }
     }

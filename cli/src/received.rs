@@ -9,7 +9,7 @@ use proto::{
 };
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::{error::Error, target::Reference};
 
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -42,6 +42,32 @@ impl Received {
             json,
             warnings: object.warnings,
         })
+    }
+
+    pub fn reference(&self) -> Reference {
+        Reference {
+            kind: self.kind,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Whether nothing that users write differs, as after a write without effect.
+    pub fn same_as(&self, before: &Self) -> bool {
+        self.written() == before.written()
+    }
+
+    /// The object without what the cluster writes as it goes: status, version, generation.
+    pub fn written(&self) -> Value {
+        let mut json = self.json.clone();
+        if let Value::Object(map) = &mut json {
+            map.shift_remove("status");
+        }
+        if let Some(Value::Object(meta)) = json.get_mut("metadata") {
+            meta.shift_remove("resourceVersion");
+            meta.shift_remove("generation");
+        }
+        json
     }
 
     /// The typed view, without what this build does not know.

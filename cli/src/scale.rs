@@ -1,4 +1,6 @@
 //! `wharf scale`.
+//!
+//! Invariant: a count that cannot be is refused before anything is sent.
 
 use proto::{
     model::{FieldError, Invalid, Kind},
@@ -8,31 +10,38 @@ use proto::{
 use crate::{
     args::ScaleArgs,
     error::{Error, Refusals},
+    select::{self, Chosen},
     session::Session,
-    target::Targets,
+    target::{Reference, Targets},
 };
 
 pub async fn run(args: &ScaleArgs, session: &mut Session<'_>) -> Result<(), Error> {
-    let Targets::Named(named) = Targets::parse(&args.targets)? else {
-        return Err(Error::Usage(
-            "which controller? e.g. wharf scale rc web --replicas=3".into(),
-        ));
-    };
-    if let Some((kind, _)) = named.iter().find(|(kind, _)| *kind != Kind::ReplicationController) {
-        return Err(Error::Usage(format!("{} cannot be scaled; rc can", kind.plural())));
+    if args.filename.is_empty() {
+        scalable(Targets::parse(&args.targets)?.kinds())?;
     }
+    let targets: Vec<Reference> = match select::choose(&args.targets, &args.filename, &args.which, session).await? {
+        Chosen::Named(named) => named,
+        Chosen::Found(found) => found.iter().map(crate::received::Received::reference).collect(),
+    };
+    scalable(targets.iter().map(|t| t.kind))?;
     let mut refusals = Refusals::default();
-    for (kind, name) in named {
-        let result = one(args, session, kind, &name).await;
+    for target in targets {
+        let result = one(args, session, &target).await;
         if refusals.keep(result)?.is_some() {
-            let dry = if args.dry_run { " (dry run)" } else { "" };
-            session.out(&format!("{}/{name} scaled{dry}\n", kind.singular()))?;
+            session.out(&format!("{target} scaled{}\n", args.dry_run.suffix()))?;
         }
     }
     refusals.finish()
 }
 
-async fn one(args: &ScaleArgs, session: &mut Session<'_>, kind: Kind, name: &str) -> Result<(), Error> {
+fn scalable(kinds: impl IntoIterator<Item = Kind>) -> Result<(), Error> {
+    match kinds.into_iter().find(|kind| *kind != Kind::ReplicationController) {
+        Some(kind) => Err(Error::Usage(format!("{} cannot be scaled; rc can", kind.plural()))),
+        None => Ok(()),
+    }
+}
+
+async fn one(args: &ScaleArgs, session: &mut Session<'_>, target: &Reference) -> Result<(), Error> {
     let counts = [
         ("spec.replicas", Some(args.replicas)),
         ("--current-replicas", args.current_replicas),
@@ -40,20 +49,20 @@ async fn one(args: &ScaleArgs, session: &mut Session<'_>, kind: Kind, name: &str
     for (field, count) in counts {
         if let Some(count) = count.filter(|c| *c < 0) {
             let invalid = Invalid {
-                kind,
-                name: name.to_owned(),
+                kind: target.kind,
+                name: target.name.clone(),
                 errors: vec![FieldError::new(field, format!("must not be negative, is {count}"))],
             };
             return Err(Error::Refused(invalid.to_string()));
         }
     }
     let request = wire::ScaleRequest {
-        kind: kind.name().to_owned(),
-        namespace: session.namespace_for(kind),
-        name: name.to_owned(),
+        kind: target.kind.name().to_owned(),
+        namespace: target.namespace.clone(),
+        name: target.name.clone(),
         replicas: args.replicas,
         current_replicas: args.current_replicas,
-        dry_run: args.dry_run,
+        dry_run: args.dry_run.on,
         ..wire::ScaleRequest::default()
     };
     session.client.scale(request).await.map(|_| ())

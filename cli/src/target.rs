@@ -2,9 +2,27 @@
 //!
 //! Invariant: a name is never empty, so that no request means more objects than the user named.
 
+use std::fmt;
+
 use proto::model::{Kind, parse::hint};
 
 use crate::error::Error;
+
+/// One object, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    pub kind: Kind,
+    /// Empty for kinds without one.
+    pub namespace: String,
+    pub name: String,
+}
+
+/// `pod/x`.
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.singular(), self.name)
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Targets {

@@ -43,10 +43,18 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
         ttl_seconds: args.ttl.as_secs(),
         labels: args.label.iter().cloned().collect(),
         node: args.node.clone().unwrap_or_default(),
-        ..wire::CreateTokenRequest::default()
+        dry_run: args.dry_run.on,
     };
     let reply = session.client.create_token(&request).await?;
     let token = reply.token.unwrap_or_default();
+    if args.dry_run.on {
+        return match args.output {
+            Some(ObjectFormat::Json) => session.out(&output::json(&object(&token))),
+            Some(ObjectFormat::Yaml) => session.out(&output::yaml(&object(&token))?),
+            // There is no text to print: no token was made.
+            Some(ObjectFormat::Name) | None => session.out("token created (dry run)\n"),
+        };
+    }
     let coordinators = if args.coordinators.is_empty() {
         reply.coordinators
     } else {
@@ -212,9 +220,9 @@ fn object(token: &wire::Token) -> Value {
 pub async fn revoke(args: &TokenRevokeArgs, session: &mut Session<'_>) -> Result<(), Error> {
     let mut refusals = Refusals::default();
     for id in &args.ids {
-        let result = session.client.revoke_token(id).await;
+        let result = session.client.revoke_token(id, args.dry_run.on).await;
         if refusals.keep(result)?.is_some() {
-            session.out(&format!("token/{id} revoked\n"))?;
+            session.out(&format!("token/{id} revoked{}\n", args.dry_run.suffix()))?;
         }
     }
     refusals.finish()

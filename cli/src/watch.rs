@@ -1,47 +1,41 @@
 //! `wharf get -w`: lists, then shows every change. Called by `get`.
 //!
-//! A broken watch is taken up where it broke; when the coordinator no longer keeps that revision, it lists again and
-//! shows only what changed meanwhile.
-//!
-//! Invariant: no change is shown twice, and none that the coordinator still keeps is left out.
+//! Invariant: no change is shown twice, and none that the coordinator still keeps is left out: after a listing only
+//! what changed meanwhile is shown.
 
 use std::collections::HashMap;
 
-use proto::{
-    model::Kind,
-    wire::{self, watch_event::Type},
-};
-use tokio::time::Instant;
+use proto::model::Kind;
 
 use crate::{
     args::GetArgs,
-    client::{Query, WatchError},
+    client::{Query, not_found},
     error::Error,
+    follow::{Follow, Patience, Step},
     get,
     output::{self, Format},
-    printers::{self, Options},
+    printers::{self, Context, Options},
     received::Received,
     session::Session,
+    sort::SortBy,
     table::Table,
-    target::Targets,
+    target::Reference,
 };
 
-pub async fn run(args: &GetArgs, targets: &Targets, session: &mut Session<'_>) -> Result<(), Error> {
-    let kinds = targets.kinds();
-    let [kind] = kinds[..] else {
-        return Err(Error::Usage("-w shows one kind at a time".into()));
-    };
-    let mut query = get::query(args, kind, session);
-    let mut name = None;
-    if let Targets::Named(named) = targets {
-        let [(_, one)] = &named[..] else {
-            return Err(Error::Usage("-w shows one object, or all of a kind".into()));
-        };
-        query.fields = format!("metadata.name={one}");
-        name = Some(one.as_str());
-    }
+/// What to watch: one object, or all that the query finds.
+pub struct Watched<'a> {
+    pub query: Query,
+    pub one: Option<&'a Reference>,
+}
+
+pub async fn run(
+    args: &GetArgs,
+    watched: &Watched<'_>,
+    sort: Option<&SortBy>,
+    session: &mut Session<'_>,
+) -> Result<(), Error> {
     let mut view = View {
-        kind,
+        kind: watched.query.kind,
         format: args.output,
         options: get::options(args, false),
         table: Table::default(),
@@ -51,65 +45,40 @@ pub async fn run(args: &GetArgs, targets: &Targets, session: &mut Session<'_>) -
     let interrupt = session.env.interrupt.clone();
     tokio::select! {
         // Ends only in an error.
-        result = follow(&query, name, &mut view, session) => result,
+        result = follow(watched, sort, &mut view, session) => result,
         () = interrupt => Err(Error::Interrupted(String::new())),
     }
 }
 
-async fn follow(query: &Query, name: Option<&str>, view: &mut View, session: &mut Session<'_>) -> Result<(), Error> {
-    let (objects, mut revision) = session.client.list(query).await?;
-    if let (Some(name), true) = (name, objects.is_empty()) {
-        return Err(crate::client::not_found(query.kind, name));
-    }
-    view.show(objects, session).await?;
-    let times = session.env.times;
-    let mut pause = times.reconnect.0;
-    let mut answered = Instant::now();
-    let mut told = false;
+async fn follow(
+    watched: &Watched<'_>,
+    sort: Option<&SortBy>,
+    view: &mut View,
+    session: &mut Session<'_>,
+) -> Result<(), Error> {
+    let (client, times) = (session.client.clone(), session.env.times);
+    let mut follow = Follow::new(client, watched.query.clone(), times, Patience::Times, false);
+    let mut first = true;
     loop {
-        let why = match session.client.watch(query, revision).await {
-            Ok(mut stream) => loop {
-                answered = Instant::now();
-                match session.client.next_event(&mut stream).await {
-                    Ok(Some(event)) => {
-                        (pause, told) = (times.reconnect.0, false);
-                        revision = event.resource_version.max(revision);
-                        view.event(event, session).await?;
-                    }
-                    Ok(None) => break WatchError::Broken("the coordinator ended the watch".to_owned()),
-                    Err(e) => {
-                        answered = Instant::now();
-                        break e;
-                    }
+        match follow.next().await? {
+            Step::All(mut objects) => {
+                if let (true, Some(one)) = (first && objects.is_empty(), watched.one) {
+                    return Err(not_found(one.kind, &one.name));
                 }
-            },
-            Err(e) => e,
-        };
-        let why = match why {
-            WatchError::Refused(message) => return Err(Error::Refused(message)),
-            WatchError::Broken(why) => why,
-            WatchError::TooOld => match session.client.list(query).await {
-                Ok((objects, at)) => {
-                    (revision, answered) = (at, Instant::now());
-                    view.forget_others(&objects);
-                    view.show(objects, session).await?;
-                    "changes were missed; listed again".to_owned()
+                if first {
+                    get::arrange(&mut objects, sort)?;
                 }
-                Err(Error::Unreachable(why)) => why,
-                Err(e) => return Err(e),
-            },
-        };
-        if answered.elapsed() >= times.give_up {
-            return Err(Error::Unreachable(format!(
-                "the watch broke and cannot be taken up again: {why}"
-            )));
+                first = false;
+                view.forget_others(&objects);
+                view.show(objects, session).await?;
+            }
+            Step::Put(object) => view.show(vec![object], session).await?,
+            Step::Gone(object) => {
+                view.seen.remove(&object.uid);
+                view.print(&[object], session).await?;
+            }
+            Step::Broken(why) => session.note(&format!("watch: {why}; going on")),
         }
-        if !told {
-            told = true;
-            session.note(&format!("watch: {why}; going on"));
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(times.reconnect.1);
     }
 }
 
@@ -125,19 +94,6 @@ struct View {
 }
 
 impl View {
-    async fn event(&mut self, event: wire::WatchEvent, session: &mut Session<'_>) -> Result<(), Error> {
-        let kind = event.r#type();
-        let Some(object) = event.object.filter(|_| kind != Type::Bookmark) else {
-            return Ok(());
-        };
-        let object = Received::new(self.kind, object)?;
-        if kind == Type::Deleted {
-            self.seen.remove(&object.uid);
-            return self.print(&[object], session).await;
-        }
-        self.show(vec![object], session).await
-    }
-
     /// Shows the objects that are new or changed.
     async fn show(&mut self, mut objects: Vec<Received>, session: &mut Session<'_>) -> Result<(), Error> {
         objects.retain(|o| {
@@ -163,7 +119,14 @@ impl View {
                     [one] => Some(one.name.as_str()),
                     _ => None,
                 };
-                let context = get::context(session, self.kind, &self.options, node).await?;
+                let context = match get::context(session, self.kind, &self.options, node).await {
+                    // A break is no reason to end; the column says that it does not know.
+                    Err(Error::Unreachable(_)) => Context {
+                        now: session.now(),
+                        pods_on: None,
+                    },
+                    other => other?,
+                };
                 let mut rows = Vec::with_capacity(objects.len());
                 for object in objects {
                     rows.push(printers::row(&object.object()?, &self.options, &context));

@@ -17,9 +17,10 @@ use crate::{
     args::DescribeArgs,
     client::Query,
     error::{Error, Refusals},
-    get,
+    files, get,
     printers::{event_last_seen, event_order, event_type},
     received::Received,
+    select,
     session::Session,
     table::table,
     target::Targets,
@@ -27,36 +28,35 @@ use crate::{
 use doc::Doc;
 
 pub async fn run(args: &DescribeArgs, session: &mut Session<'_>) -> Result<(), Error> {
-    let targets = Targets::parse(&args.targets)?;
-    if targets.kinds().contains(&Kind::Event) {
-        return Err(Error::Usage(
-            "events cannot be described; use `wharf get events -o wide`".into(),
-        ));
-    }
     let mut refusals = Refusals::default();
     let mut objects = Vec::new();
-    match &targets {
-        Targets::Named(_) if args.selector.is_some() => {
-            return Err(Error::Usage("a name and a selector cannot be given together".into()));
-        }
-        Targets::Named(named) => {
-            for (kind, name) in named {
-                let namespace = session.namespace_for(*kind);
-                let object = session.client.get(*kind, &namespace, name).await;
-                objects.extend(refusals.keep(object)?);
+    let named = if args.filename.is_empty() {
+        match Targets::parse(&args.targets)? {
+            Targets::Named(named) => select::references(named, session),
+            Targets::Kinds(kinds) => {
+                check_kinds(&kinds)?;
+                for kind in &kinds {
+                    let namespace = session.namespace_for(*kind);
+                    let labels = args.selector.clone().unwrap_or_default();
+                    objects.extend(fetch(session, *kind, &namespace, labels, String::new()).await?);
+                }
+                if objects.is_empty() {
+                    let note = get::nothing_found(kinds.iter().copied(), false, session);
+                    session.note(&note);
+                }
+                Vec::new()
             }
         }
-        Targets::Kinds(kinds) => {
-            for kind in kinds {
-                let namespace = session.namespace_for(*kind);
-                let labels = args.selector.clone().unwrap_or_default();
-                objects.extend(fetch(session, *kind, &namespace, labels, String::new()).await?);
-            }
-            if objects.is_empty() {
-                let note = get::nothing_found(kinds.iter().copied(), false, session);
-                session.note(&note);
-            }
-        }
+    } else {
+        files::references(&args.filename, session)?
+    };
+    if !named.is_empty() && args.selector.is_some() {
+        return Err(Error::Usage("a name and a selector cannot be given together".into()));
+    }
+    check_kinds(&named.iter().map(|t| t.kind).collect::<Vec<_>>())?;
+    for target in &named {
+        let object = session.client.get(target).await;
+        objects.extend(refusals.keep(object)?);
     }
     let mut blank = "";
     for object in &objects {
@@ -67,6 +67,15 @@ pub async fn run(args: &DescribeArgs, session: &mut Session<'_>) -> Result<(), E
         }
     }
     refusals.finish()
+}
+
+fn check_kinds(kinds: &[Kind]) -> Result<(), Error> {
+    if kinds.contains(&Kind::Event) {
+        return Err(Error::Usage(
+            "events cannot be described; use `wharf get events -o wide`".into(),
+        ));
+    }
+    Ok(())
 }
 
 async fn fetch(

@@ -1,12 +1,18 @@
 //! The pod table. The STATUS word follows kubectl's rules: the reason of the container that is worst off, before
 //! the phase.
 
-use proto::model::{ContainerState, Pod, PodStatus, Time};
+use proto::model::{ConditionStatus, ContainerState, Pod, PodStatus, Time};
 
 use super::Context;
 use crate::{age, output::or_none};
 
 pub const COLUMNS: (&[&str], &[&str]) = (&["NAME", "READY", "STATUS", "RESTARTS", "AGE"], &["IP", "NODE"]);
+
+/// Its node is not heard: what the containers did last is not what they do now.
+fn lost(status: &PodStatus) -> bool {
+    let mut ready = status.conditions.iter().filter(|c| c.kind == "Ready");
+    !status.phase.is_final() && ready.any(|c| c.status == ConditionStatus::Unknown)
+}
 
 /// The one word for what the pod is doing.
 pub fn status(pod: &Pod) -> String {
@@ -18,6 +24,9 @@ pub fn status(pod: &Pod) -> String {
     }
     if deleted && !status.phase.is_final() {
         return "Terminating".to_owned();
+    }
+    if lost(status) {
+        return "Unknown".to_owned();
     }
     let mut word = if status.reason.is_empty() {
         status.phase.as_str().to_owned()
@@ -62,9 +71,10 @@ pub fn restarts(pod: &Pod, now: Time) -> String {
 
 pub fn cells(pod: &Pod, context: &Context) -> Vec<String> {
     let statuses = pod.status.as_ref().map_or(&[][..], |s| &s.container_statuses);
+    let known = !pod.status.as_ref().is_some_and(lost);
     let ready = statuses
         .iter()
-        .filter(|c| c.ready && matches!(c.state, ContainerState::Running(_)))
+        .filter(|c| known && c.ready && matches!(c.state, ContainerState::Running(_)))
         .count();
     vec![
         pod.metadata.name.clone(),

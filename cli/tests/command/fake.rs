@@ -1,20 +1,16 @@
-//! A coordinator that keeps objects in memory and fails on request, and a way to run a command line against it.
+//! A coordinator that keeps objects in memory and fails on request.
 //!
 //! Invariant: tests wait for what was written or called, never for time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{self, Write},
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
 };
 
-use futures::{FutureExt, Stream, stream};
+use futures::{Stream, stream};
 use proto::{
-    credentials::{ChannelTimes, Credentials},
-    model::{FieldSelector, Kind, LabelSelector, Time},
+    model::{FieldSelector, Kind, LabelSelector},
     wire::{
         self,
         cluster_server::{Cluster, ClusterServer},
@@ -26,9 +22,10 @@ use proto::{
     },
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tonic::{Request, Response, Status, transport::Endpoint};
-use wharf::{Env, Times};
+use tokio::{sync::watch, task::JoinHandle};
+use tonic::{Request, Response, Status};
+
+pub use crate::running::{Command, Done, Sink, wharf, within};
 
 /// 2026-01-31T12:00:00Z.
 pub const NOW: i64 = 1_769_860_800;
@@ -44,8 +41,12 @@ pub struct State {
     pub failures: VecDeque<Status>,
     /// Every call never answers.
     pub silent: bool,
+    /// So many lists find no coordinator.
+    pub lost_lists: u32,
     /// A delete only marks the object.
     pub slow_delete: bool,
+    /// So many times someone else changes an object right before it is replaced or patched.
+    pub races: u32,
     /// Method and what identifies the request.
     pub calls: Vec<String>,
     pub warning: Option<String>,
@@ -73,7 +74,16 @@ impl Fake {
 
     /// Serves on a port of its own.
     pub async fn serve(&self) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        self.serve_at("127.0.0.1:0").await
+    }
+
+    /// Serves where a server was before.
+    pub async fn serve_at(&self, address: &str) -> Server {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        // Connections of the one before may still linger.
+        socket.set_reuseaddr(true).expect("set");
+        socket.bind(address.parse().expect("an address")).expect("bind");
+        let listener = socket.listen(64).expect("listen");
         let address = listener.local_addr().expect("address").to_string();
         let service = tonic::transport::Server::builder()
             .add_service(ResourcesServer::new(self.clone()))
@@ -104,25 +114,11 @@ impl Fake {
             json!(format!("uid-{}", state.uids))
         });
         value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        value["metadata"]["generation"] = json!(revision);
         state.objects.insert(key, value.clone());
         state.history.push((revision, event, value));
         drop(state);
         self.tick.send_modify(|t| t.0 += 1);
-    }
-
-    /// Puts an object in the place of the one of its name; the same one changes nothing.
-    #[allow(clippy::result_large_err, reason = "the services' own error")]
-    fn change(&self, kind: Kind, value: Value, dry_run: bool) -> Result<Response<wire::Object>, Status> {
-        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let key = (kind, text("namespace"), text("name"));
-        let found = self.state().objects.get(&key).cloned();
-        let now = found.ok_or_else(|| not_found(kind, &key.2))?;
-        let mut reply = value.clone();
-        if !dry_run && now != value {
-            self.put(kind, value);
-            reply = self.state().objects[&key].clone();
-        }
-        Ok(Response::new(wire_object(&reply)))
     }
 
     pub fn remove(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
@@ -138,9 +134,75 @@ impl Fake {
 
     /// Puts another object of the same name in an object's place, at once.
     pub fn succeed(&self, kind: Kind, namespace: &str, name: &str) {
-        let mut state = self.state();
-        let value = state.objects.get_mut(&(kind, namespace.to_owned(), name.to_owned()));
-        value.expect("it is there")["metadata"]["uid"] = json!("successor");
+        let value = self.remove(kind, namespace, name).expect("it is there");
+        self.put(kind, value);
+    }
+
+    /// The object as it is now.
+    pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        let state = self.state();
+        state
+            .objects
+            .get(&(kind, namespace.to_owned(), name.to_owned()))
+            .cloned()
+    }
+
+    /// Someone else changes the object, if so told.
+    fn race(&self, kind: Kind, namespace: &str, name: &str) {
+        if self.state().races == 0 {
+            return;
+        }
+        self.state().races -= 1;
+        if let Some(mut value) = self.object(kind, namespace, name) {
+            let races = self.state().races;
+            value["metadata"]["labels"]["race"] = json!(races.to_string());
+            self.put(kind, value);
+        }
+    }
+
+    /// The decision that replace and patch share: `wanted` in the place of the object.
+    fn overwrite(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        wanted: impl FnOnce(&Value) -> Value,
+        dry_run: bool,
+    ) -> Result<Response<wire::Object>, Status> {
+        self.race(kind, namespace, name);
+        let old = self
+            .object(kind, namespace, name)
+            .ok_or_else(|| not_found(kind, name))?;
+        let mut new = wanted(&old);
+        for field in ["resourceVersion", "uid"] {
+            let asked = new["metadata"][field].as_str().unwrap_or_default();
+            let found = old["metadata"][field].as_str().unwrap_or_default();
+            if !asked.is_empty() && asked != found {
+                return Err(Status::aborted(format!(
+                    "{} {name:?}: metadata.{field}: is {found}, not {asked}; look and try again",
+                    kind.plural()
+                )));
+            }
+        }
+        for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "namespace"] {
+            if let Some(value) = old["metadata"].get(field) {
+                new["metadata"][field] = value.clone();
+            }
+        }
+        new["status"] = old["status"].clone();
+        if new["status"].is_null() {
+            new.as_object_mut().map(|map| map.shift_remove("status"));
+        }
+        (new["apiVersion"], new["kind"]) = (old["apiVersion"].clone(), old["kind"].clone());
+        proto::model::parse::object_value(kind, new.clone())
+            .map_err(|e| Status::invalid_argument(format!("{} {name:?} is invalid: {e}", kind.singular())))?;
+        if new != old && !dry_run {
+            self.put(kind, new);
+            new = self.object(kind, namespace, name).expect("just stored");
+        }
+        let mut reply = wire_object(&new);
+        reply.warnings.extend(self.state().warning.clone());
+        Ok(Response::new(reply))
     }
 
     /// Ends every open watch as a restart would.
@@ -206,7 +268,13 @@ fn kind(text: &str) -> Result<Kind, Status> {
 fn selects(request: &wire::ListRequest, value: &Value) -> Result<bool, Status> {
     let bad = |e: proto::model::SelectorError| Status::invalid_argument(e.to_string());
     let labels = LabelSelector::parse(&request.label_selector).map_err(bad)?;
-    let fields = ["metadata.name", "spec.nodeName", "involvedObject.uid"];
+    let fields = [
+        "metadata.name",
+        "spec.nodeName",
+        "involvedObject.kind",
+        "involvedObject.name",
+        "involvedObject.uid",
+    ];
     let fields = FieldSelector::parse(&request.field_selector, &fields).map_err(bad)?;
     let meta = &value["metadata"];
     let of: BTreeMap<String, String> = meta
@@ -223,10 +291,10 @@ fn selects(request: &wire::ListRequest, value: &Value) -> Result<bool, Status> {
         && fields.matches(get))
 }
 
-/// As a merge patch does.
-fn merge(target: &mut Value, patch: &Value) {
+/// RFC 7386.
+fn merge_patch(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
-        target.clone_from(patch);
+        *target = patch.clone();
         return;
     };
     if !target.is_object() {
@@ -234,9 +302,9 @@ fn merge(target: &mut Value, patch: &Value) {
     }
     for (key, value) in patch {
         if value.is_null() {
-            target.as_object_mut().map(|t| t.shift_remove(key));
+            target.as_object_mut().map(|map| map.shift_remove(key));
         } else {
-            merge(&mut target[key], value);
+            merge_patch(&mut target[key], value);
         }
     }
 }
@@ -261,7 +329,11 @@ impl Resources for Fake {
     async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
         let r = request.into_inner();
         self.begin(format!("list {}", r.kind)).await?;
-        let state = self.state();
+        let mut state = self.state();
+        if state.lost_lists > 0 {
+            state.lost_lists -= 1;
+            return Err(Status::unavailable("starting"));
+        }
         let mut items = Vec::new();
         for value in state.objects.values() {
             if selects(&r, value)? {
@@ -340,26 +412,31 @@ impl Resources for Fake {
 
     async fn replace(&self, request: Request<wire::ReplaceRequest>) -> Result<Response<wire::Object>, Status> {
         let r = request.into_inner();
-        self.begin(format!("replace {} {}", r.kind, r.request_id)).await?;
+        let json = String::from_utf8_lossy(&r.json);
+        self.begin(format!("replace {} {} {json}", r.kind, r.request_id))
+            .await?;
         let kind = kind(&r.kind)?;
-        let mut value: Value = serde_json::from_slice(&r.json).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        if kind.namespaced() && value["metadata"]["namespace"].is_null() {
-            value["metadata"]["namespace"] = json!(r.namespace);
-        }
-        self.change(kind, value, r.dry_run)
+        let value: Value = serde_json::from_slice(&r.json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        self.overwrite(kind, &r.namespace, &name, |_| value, r.dry_run)
     }
 
     async fn patch(&self, request: Request<wire::PatchRequest>) -> Result<Response<wire::Object>, Status> {
         let r = request.into_inner();
-        self.begin(format!("patch {} {} {}", r.kind, r.name, r.request_id))
-            .await?;
+        let patch = String::from_utf8_lossy(&r.patch).into_owned();
+        self.begin(format!("patch {} {} {patch}", r.kind, r.name)).await?;
         let kind = kind(&r.kind)?;
-        let key = (kind, r.namespace, r.name.clone());
-        let found = self.state().objects.get(&key).cloned();
-        let mut value = found.ok_or_else(|| not_found(kind, &r.name))?;
-        let patch: Value = serde_json::from_slice(&r.patch).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        merge(&mut value, &patch);
-        self.change(kind, value, r.dry_run)
+        let patch: Value = serde_json::from_str(&patch).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let wanted = |old: &Value| {
+            let mut new = old.clone();
+            if let Some(meta) = new["metadata"].as_object_mut() {
+                // Only the patch's own is a precondition.
+                meta.shift_remove("resourceVersion");
+            }
+            merge_patch(&mut new, &patch);
+            new
+        };
+        self.overwrite(kind, &r.namespace, &r.name, wanted, r.dry_run)
     }
 
     async fn delete(&self, request: Request<wire::DeleteRequest>) -> Result<Response<wire::Object>, Status> {
@@ -377,8 +454,14 @@ impl Resources for Fake {
             return Err(Status::aborted("the uid does not match"));
         }
         let slow = self.state().slow_delete;
-        if !r.dry_run && !slow {
-            self.remove(kind, &r.namespace, &r.name);
+        match (r.dry_run, slow) {
+            (true, _) => {}
+            (false, false) => drop(self.remove(kind, &r.namespace, &r.name)),
+            (false, true) => {
+                let mut marked = value.clone();
+                marked["metadata"]["deletionTimestamp"] = json!("2026-01-31T12:00:30Z");
+                self.put(kind, marked);
+            }
         }
         Ok(Response::new(wire_object(&value)))
     }
@@ -442,7 +525,8 @@ impl Tokens for Fake {
         request: Request<wire::CreateTokenRequest>,
     ) -> Result<Response<wire::CreateTokenReply>, Status> {
         let r = request.into_inner();
-        self.begin(format!("token {} {} {:?}", r.uses, r.ttl_seconds, r.labels))
+        let dry = if r.dry_run { " dry" } else { "" };
+        self.begin(format!("token {} {} {:?}{dry}", r.uses, r.ttl_seconds, r.labels))
             .await?;
         Ok(Response::new(wire::CreateTokenReply {
             token: Some(wire::Token {
@@ -455,7 +539,11 @@ impl Tokens for Fake {
                 node: r.node,
                 ..wire::Token::default()
             }),
-            text: "wharf1.agent.k7x2p9.s-e_c.r.00000000".into(),
+            text: if r.dry_run {
+                String::new()
+            } else {
+                "wharf1.agent.k7x2p9.s-e_c.r.00000000".into()
+            },
             coordinators: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
             enrol: Vec::new(),
         }))
@@ -477,8 +565,8 @@ impl Tokens for Fake {
     }
 
     async fn revoke_token(&self, request: Request<wire::RevokeTokenRequest>) -> Result<Response<wire::Token>, Status> {
-        let id = request.into_inner().id;
-        self.begin(format!("revoke {id}")).await?;
+        let wire::RevokeTokenRequest { id, dry_run } = request.into_inner();
+        self.begin(format!("revoke {id} {dry_run}")).await?;
         if id == "k7x2p9" {
             Ok(Response::new(wire::Token::default()))
         } else {
@@ -498,140 +586,6 @@ impl Cluster for Fake {
             ..wire::InfoReply::default()
         }))
     }
-}
-
-/// A test that hangs fails here.
-pub async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .expect("the test took too long")
-}
-
-/// Text that a command wrote, and a way to wait for it.
-#[derive(Clone)]
-pub struct Sink(watch::Sender<String>);
-
-impl Sink {
-    pub fn new() -> Self {
-        Self(watch::Sender::new(String::new()))
-    }
-
-    pub fn text(&self) -> String {
-        self.0.borrow().clone()
-    }
-
-    pub async fn until(&self, done: impl Fn(&str) -> bool) {
-        let mut reader = self.0.subscribe();
-        let seen = tokio::time::timeout(Duration::from_secs(30), reader.wait_for(|t| done(t))).await;
-        assert!(seen.is_ok(), "never written; so far:\n{}", self.text());
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_modify(|t| t.push_str(&String::from_utf8_lossy(bytes)));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// One command line's surroundings.
-pub struct Command {
-    pub env: Env,
-    pub out: Sink,
-    pub err: Sink,
-    pub interrupt: Option<tokio::sync::oneshot::Sender<()>>,
-    pub dir: tempfile::TempDir,
-}
-
-#[derive(Debug)]
-pub struct Done {
-    pub code: u8,
-    pub out: String,
-    pub err: String,
-}
-
-impl Command {
-    /// For a cluster with coordinators at these addresses.
-    pub fn new(addresses: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let config = dir.path().join("admin.yaml");
-        let text = json!({"coordinators": addresses, "cluster": "0f8fad5b-d9cb-469f-a165-70867728950e",
-            "ca": "-", "certificate": "-", "key": "-"});
-        std::fs::write(&config, text.to_string()).expect("written");
-        let (out, err) = (Sink::new(), Sink::new());
-        let (interrupt, interrupted) = tokio::sync::oneshot::channel();
-        let env = Env {
-            stdin: Box::new(io::empty()),
-            stdout: Box::new(out.clone()),
-            stderr: Box::new(err.clone()),
-            stderr_is_terminal: false,
-            vars: BTreeMap::from([("WHARF_CONFIG".to_owned(), config.display().to_string())]),
-            now: || Time(NOW),
-            connect: Arc::new(|_: Credentials, address: String, times: ChannelTimes| {
-                async move {
-                    Endpoint::from_shared(format!("http://{address}"))
-                        .expect("an address")
-                        .connect_timeout(times.connect)
-                        .connect()
-                        .await
-                        .map_err(|e| wharf::Error::Unreachable(proto::credentials::root_cause(&e)))
-                }
-                .boxed()
-            }),
-            interrupt: async move {
-                if interrupted.await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-            .boxed()
-            .shared(),
-            times: Times {
-                retry_pause: Duration::from_millis(10),
-                poll: (Duration::from_millis(5), Duration::from_millis(20)),
-                reconnect: (Duration::from_millis(5), Duration::from_millis(20)),
-                ..Times::default()
-            },
-        };
-        Self {
-            env,
-            out,
-            err,
-            interrupt: Some(interrupt),
-            dir,
-        }
-    }
-
-    /// A file beside the credentials.
-    pub fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        path
-    }
-
-    pub fn stdin(mut self, text: &str) -> Self {
-        self.env.stdin = Box::new(io::Cursor::new(text.as_bytes().to_vec()));
-        self
-    }
-
-    /// Runs `wharf` with these words.
-    pub async fn run(mut self, line: &str) -> Done {
-        let args = std::iter::once("wharf").chain(line.split_whitespace()).map(Into::into);
-        let code = within(wharf::run(args, &mut self.env)).await;
-        Done {
-            code,
-            out: self.out.text(),
-            err: self.err.text(),
-        }
-    }
-}
-
-/// Runs `line` against one coordinator.
-pub async fn wharf(server: &Server, line: &str) -> Done {
-    Command::new(&[&server.address]).run(line).await
 }
 
 /// A pod that runs on `node`.

@@ -139,8 +139,17 @@ async fn what_is_missing_does_not_hide_what_is_there() {
     let done = wharf(&server, "get node n9 -o json").await;
     assert_eq!(
         (done.code, done.out.as_str(), done.err.as_str()),
-        (1, "", "error: nodes \"n9\" not found\n")
+        (
+            1,
+            "",
+            "{\"apiVersion\":\"v1\",\"kind\":\"Status\",\"metadata\":{},\"status\":\"Failure\",\"message\":\"nodes \\\"n9\\\" \
+             not found\",\"reason\":\"NotFound\",\"details\":{\"name\":\"n9\",\"kind\":\"nodes\"},\"code\":404}\n"
+        )
     );
+    let done = wharf(&server, "get node n9 n1 --ignore-not-found -o name").await;
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "node/n1\n", ""));
+    let done = wharf(&server, "get node n9 --ignore-not-found").await;
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
 }
 
 #[tokio::test]
@@ -262,4 +271,97 @@ async fn versions() {
         (&json["client"]["version"], &json["coordinator"]["version"]),
         (&json!(proto::VERSION), &json!("9.8.7"))
     );
+}
+
+#[tokio::test]
+async fn sorted_selected_by_node_and_everything_of_a_workload() {
+    let fake = filled();
+    let mut busy = pod("default", "aa", "web", "n2");
+    busy["status"]["containerStatuses"][0]["restartCount"] = json!(10);
+    busy["metadata"]["creationTimestamp"] = json!("2026-01-31T11:40:00Z");
+    fake.put(Kind::Pod, busy);
+    let server = fake.serve().await;
+    for (line, expected) in [
+        (
+            "get pods --sort-by=.status.containerStatuses[0].restartCount -o name",
+            "pod/db-a\npod/web-b\npod/aa\n",
+        ),
+        (
+            "get pods --sort-by {.metadata.creationTimestamp} -o name",
+            "pod/aa\npod/db-a\npod/web-b\n",
+        ),
+        (
+            "get pods,rc --sort-by spec.replicas -o name",
+            "pod/aa\npod/db-a\npod/web-b\nreplicationcontroller/web\n",
+        ),
+        ("get pods --node n2 -o name", "pod/aa\n"),
+        (
+            "get pods --node n1 -A --field-selector metadata.name!=db-a -o name",
+            "pod/web-b\npod/web-z\n",
+        ),
+        (
+            "get all",
+            "NAME        READY   STATUS    RESTARTS   AGE\n\
+             pod/aa      1/1     Running   10         20m\n\
+             pod/db-a    1/1     Running   0          10m\n\
+             pod/web-b   1/1     Running   0          10m\n\
+             \n\
+             NAME                        DESIRED   CURRENT   READY   AGE\n\
+             replicationcontroller/web   1         1         1       10m\n",
+        ),
+    ] {
+        let done = wharf(&server, line).await;
+        assert_eq!(
+            (done.code, done.out.as_str(), done.err.as_str()),
+            (0, expected, ""),
+            "{line}"
+        );
+    }
+    let done = wharf(&server, "get pods,rc --sort-by .no.such -o name").await;
+    assert_eq!((done.code, done.out.as_str()), (1, ""));
+    assert!(
+        done.err
+            .starts_with("error: --sort-by \".no.such\": no object has this field"),
+        "{}",
+        done.err
+    );
+    for line in [
+        "get nodes --node n1",
+        "get pod aa --node n1",
+        "get all web",
+        "get all -w",
+        "get pods --sort-by=",
+        "get events --node n1",
+        "get pods -f x",
+    ] {
+        assert_eq!(wharf(&server, line).await.code, 2, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn objects_that_a_file_names() {
+    let server = filled().serve().await;
+    let text = "kind: Pod\nmetadata: {name: web-z, namespace: prod}\n---\nkind: Node\nmetadata: {name: n1}\n";
+    let run = async |line: &str| Command::new(&[&server.address]).stdin(text).run(line).await;
+    let done = run("get -f - -o name").await;
+    assert_eq!(
+        (done.code, done.out.as_str(), done.err.as_str()),
+        (0, "pod/web-z\nnode/n1\n", "")
+    );
+    let done = run("describe -f -").await;
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("Namespace:       prod\n"), "{}", done.out);
+    let done = run("get -f - -n default").await;
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("metadata.namespace: it is \"prod\""), "{}", done.err);
+}
+
+#[tokio::test]
+async fn a_pod_whose_node_is_not_heard_is_not_shown_as_ready() {
+    let fake = Fake::new();
+    let mut lost = pod("default", "p", "web", "n1");
+    lost["status"]["conditions"] = json!([{"type": "Ready", "status": "Unknown", "reason": "NodeLost"}]);
+    fake.put(Kind::Pod, lost);
+    let done = wharf(&fake.serve().await, "get pods --no-headers").await;
+    assert_eq!(done.out, "p   0/1   Unknown   0   10m\n");
 }

@@ -8,16 +8,20 @@ use tokio::task::JoinHandle;
 
 use crate::fake::{Command, Done, Fake, Server, Sink, pod, wharf, within};
 
-struct Watching {
-    out: Sink,
-    err: Sink,
+/// A command that goes on until it is stopped.
+pub struct Watching {
+    pub out: Sink,
+    pub err: Sink,
     interrupt: tokio::sync::oneshot::Sender<()>,
-    task: JoinHandle<Done>,
+    pub task: JoinHandle<Done>,
 }
 
 impl Watching {
-    fn start(server: &Server, line: &'static str) -> Self {
-        let mut command = Command::new(&[&server.address]);
+    pub fn start(server: &Server, line: &'static str) -> Self {
+        Self::of(Command::new(&[&server.address]), line)
+    }
+
+    pub fn of(mut command: Command, line: &'static str) -> Self {
         Self {
             out: command.out.clone(),
             err: command.err.clone(),
@@ -26,11 +30,11 @@ impl Watching {
         }
     }
 
-    async fn lines(&self, count: usize) {
+    pub async fn lines(&self, count: usize) {
         self.out.until(|t| t.lines().count() >= count).await;
     }
 
-    async fn stop(self) -> Done {
+    pub async fn stop(self) -> Done {
         self.interrupt.send(()).expect("it watches");
         within(self.task).await.expect("no panic")
     }
@@ -165,5 +169,61 @@ async fn one_object_its_json_and_refusals() {
     fake.break_watches();
     let done = within(watching.task).await.expect("no panic");
     assert_eq!(done.code, 1);
-    assert!(done.err.ends_with("error: user/x may not watch pods\n"), "{}", done.err);
+    let last = done.err.lines().last().expect("an error");
+    let status: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(
+        (&status["reason"], &status["message"]),
+        (&json!("Forbidden"), &json!("user/x may not watch pods"))
+    );
+}
+
+#[tokio::test]
+async fn wide_nodes_go_on_while_the_coordinator_is_away() {
+    let fake = Fake::new();
+    let node = |label: &str| json!({"metadata": {"name": "n1", "labels": {"l": label}}, "spec": {}});
+    fake.put(Kind::Node, node("1"));
+    let server = fake.serve().await;
+    let watching = Watching::start(&server, "get nodes -o wide -w -L l");
+    watching.lines(2).await;
+    fake.until(|s| s.calls.iter().any(|c| c.starts_with("watch"))).await;
+    // The node's change arrives; the pods, for the count, cannot be asked for any more.
+    let away = || tonic::Status::unavailable("going away");
+    fake.state().failures.extend([away(), away()]);
+    fake.put(Kind::Node, node("2"));
+    watching.lines(3).await;
+    let address = server.address.clone();
+    drop(server);
+    fake.break_watches();
+    watching.err.until(|t| t.contains("; going on\n")).await;
+    let _again = fake.serve_at(&address).await;
+    fake.put(Kind::Node, node("3"));
+    watching.lines(4).await;
+    let done = watching.stop().await;
+    assert!(
+        done.out.lines().nth(2).is_some_and(|l| l.contains("?/?")),
+        "{}",
+        done.out
+    );
+    assert!(
+        done.out.lines().nth(3).is_some_and(|l| l.contains("0/?")),
+        "{}",
+        done.out
+    );
+}
+
+#[tokio::test]
+async fn a_watch_that_fell_behind_lists_again() {
+    let fake = Fake::new();
+    fake.put(Kind::Pod, phase("a", "Running"));
+    let server = fake.serve().await;
+    let watching = Watching::start(&server, "get pods -w -o name --sort-by .metadata.name");
+    fake.until(|s| s.calls.iter().any(|c| c.starts_with("watch"))).await;
+    fake.state()
+        .failures
+        .push_back(tonic::Status::resource_exhausted("watch fell behind; list again"));
+    fake.break_watches();
+    fake.put(Kind::Pod, phase("b", "Running"));
+    watching.lines(2).await;
+    let done = watching.stop().await;
+    assert_eq!((done.code, done.out.as_str()), (130, "pod/a\npod/b\n"));
 }

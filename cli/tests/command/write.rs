@@ -161,11 +161,10 @@ async fn deletes_and_waits_until_it_is_gone() {
     let running = tokio::spawn(command.run("delete pod/a rc/web --grace-period 3 --cascade orphan"));
     out.until(|t| t == "pod \"a\" deleted\nreplicationcontroller \"web\" deleted\n")
         .await;
-    fake.until(|s| s.calls.iter().filter(|c| *c == "get Pod a").count() > 1)
-        .await;
+    fake.until(|s| s.calls.iter().any(|c| c.starts_with("watch Pod"))).await;
     assert!(!running.is_finished());
     fake.remove(Kind::Pod, "default", "a");
-    fake.until(|s| s.calls.iter().any(|c| c == "get ReplicationController web"))
+    fake.until(|s| s.calls.iter().any(|c| c.starts_with("watch ReplicationController")))
         .await;
     // A successor of the same name does not prolong the wait.
     fake.succeed(Kind::ReplicationController, "default", "web");
@@ -239,6 +238,8 @@ async fn deletes_by_selector_by_file_and_all() {
         )
     );
     assert_eq!(wharf(&server, "delete pods --all").await.out, "pod \"c\" deleted\n");
+    let done = wharf(&server, "delete pod c --ignore-not-found").await;
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
 }
 
 #[tokio::test]
@@ -300,6 +301,23 @@ async fn scales() {
             "{line}"
         );
     }
+    fake.put(Kind::ReplicationController, rc("api", 1));
+    for line in [
+        "scale rc web api --replicas=4",
+        "scale rc --all --replicas=5",
+        "scale rc -l app!=x --replicas=6",
+    ] {
+        let done = wharf(&server, line).await;
+        let mut lines: Vec<&str> = done.out.lines().collect();
+        lines.sort_unstable();
+        let both = ["replicationcontroller/api scaled", "replicationcontroller/web scaled"];
+        assert_eq!((done.code, &lines[..]), (0, &both[..]), "{line}: {}", done.err);
+    }
+    let done = Command::new(&[&server.address])
+        .stdin("kind: ReplicationController\nmetadata: {name: api}\n")
+        .run("scale -f - --replicas=2")
+        .await;
+    assert_eq!(done.out, "replicationcontroller/api scaled\n", "{}", done.err);
     let sent = calls(&fake, "scale").len();
     for line in ["scale rc web --replicas=-1", "scale rc web --replicas -1"] {
         let done = wharf(&server, line).await;
@@ -313,6 +331,7 @@ async fn scales() {
         );
     }
     for line in [
+        "scale pods --all --replicas=1",
         "scale pod web --replicas=1",
         "scale rc --replicas=1",
         "scale rc web",

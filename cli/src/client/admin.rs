@@ -1,0 +1,88 @@
+//! The calls of the typed services: scale, tokens, the cluster itself.
+//!
+//! Invariant: as of [`super`].
+
+use proto::wire::{
+    self, cluster_client::ClusterClient, controllers_client::ControllersClient, nodes_client::NodesClient,
+    tokens_client::TokensClient,
+};
+
+use super::{Call, Client, request_id};
+use crate::error::Error;
+
+impl Client {
+    /// Sets a controller's count. The request id is set here.
+    pub async fn scale(&mut self, request: wire::ScaleRequest) -> Result<wire::ScaleReply, Error> {
+        let request = wire::ScaleRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { ControllersClient::new(channel).scale(request).await }
+        })
+        .await
+    }
+
+    /// Ends a node's quarantine. The request id is set here, and in [`Client::forget`].
+    pub async fn readmit(&mut self, request: wire::NodeRequest) -> Result<wire::NodeReply, Error> {
+        let request = wire::NodeRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { NodesClient::new(channel).readmit(request).await }
+        })
+        .await
+    }
+
+    /// Forgets a deleted node.
+    pub async fn forget(&mut self, request: wire::NodeRequest) -> Result<wire::NodeReply, Error> {
+        let request = wire::NodeRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { NodesClient::new(channel).forget(request).await }
+        })
+        .await
+    }
+
+    pub async fn create_token(&mut self, request: &wire::CreateTokenRequest) -> Result<wire::CreateTokenReply, Error> {
+        // Without a request id a repeat would leave a second token behind, whose text nobody knows.
+        self.call(Call::Once, |channel| {
+            let request = request.clone();
+            async move { TokensClient::new(channel).create_token(request).await }
+        })
+        .await
+    }
+
+    pub async fn list_tokens(&mut self) -> Result<Vec<wire::Token>, Error> {
+        let reply = self
+            .call(Call::Read, |channel| async move {
+                TokensClient::new(channel).list_tokens(wire::ListTokensRequest {}).await
+            })
+            .await?;
+        Ok(reply.tokens)
+    }
+
+    pub async fn revoke_token(&mut self, id: &str, dry_run: bool) -> Result<wire::Token, Error> {
+        self.call(Call::Write, |channel| {
+            let request = wire::RevokeTokenRequest {
+                id: id.to_owned(),
+                dry_run,
+            };
+            async move { TokensClient::new(channel).revoke_token(request).await }
+        })
+        .await
+    }
+
+    pub async fn info(&mut self) -> Result<wire::InfoReply, Error> {
+        self.call(Call::Read, |channel| async move {
+            ClusterClient::new(channel).info(wire::InfoRequest {}).await
+        })
+        .await
+    }
+}
