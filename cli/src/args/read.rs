@@ -114,10 +114,11 @@ pub struct DiffArgs {
 
 /// Wait until objects are in a condition, are there, or are gone
 ///
-/// Exit status 3 when the time ends first; the work goes on.
+/// A controller is Ready when all the pods desired of it are there and ready. Exit status 3 when the time ends first;
+/// the work goes on.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  wharf wait --for condition=Ready pod/web-x2k4p\n  wharf wait pods -l app=web --for delete --timeout 2m"
+    after_help = "Examples:\n  wharf wait rc/web --for condition=Ready\n  wharf wait pods -l app=web --for delete --timeout 2m"
 )]
 pub struct WaitArgs {
     /// KIND/NAME..., KIND NAME..., or KIND with -l or --all

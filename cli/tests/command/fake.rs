@@ -604,6 +604,7 @@ pub fn rc(name: &str, replicas: i32) -> Value {
         "metadata": {"name": name, "namespace": "default", "creationTimestamp": "2026-01-31T11:50:00Z"},
         "spec": {"replicas": replicas, "selector": {"app": name}, "template": {
             "metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "web:1"}]}}},
-        "status": {"replicas": replicas, "readyReplicas": replicas}
+        "status": {"replicas": replicas, "readyReplicas": replicas,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "AllReady"}]}
     })
 }

@@ -266,11 +266,21 @@ fn a_controllers_status_counts_what_is_not_being_stopped() {
         let s = sim.world.controller_status(&sim.world.controllers[&at]);
         (s.replicas, s.ready_replicas, s.fully_labeled_replicas)
     };
+    let complete = |sim: &Sim| {
+        let s = sim.world.controller_status(&sim.world.controllers[&at]);
+        (s.conditions[0].status, s.conditions[0].message.clone())
+    };
     assert_eq!(counts(&sim), (4, 4, 4));
+    assert_eq!(complete(&sim), (ConditionStatus::True, String::new()));
     let before = sim.world.controllers[&at].touched;
     let pods: Vec<Key> = sim.world.pods.keys().cloned().collect();
     sim.stop(&pods[0]);
     assert_eq!(counts(&sim), (3, 3, 3));
+    assert_eq!(
+        complete(&sim),
+        (ConditionStatus::False, "3 of 4 pods are there, 3 ready".into()),
+        "too few, though all of them are ready"
+    );
     sim.report(&pods[1], Phase::Running, false, false);
     assert_eq!(counts(&sim), (3, 2, 3));
     sim.edit_pod(&pods[1], |r| {

@@ -175,7 +175,26 @@ impl World {
                 status.available_replicas += 1;
             }
         }
+        status.conditions = vec![complete(state.rc.spec.replicas, &status)];
         status
+    }
+}
+
+/// Whether a controller has what is desired of it.
+fn complete(desired: i32, status: &RcStatus) -> PodCondition {
+    let (have, ready) = (status.replicas, status.ready_replicas);
+    let (status, reason, message) = if (have, ready) == (desired, desired) {
+        (ConditionStatus::True, "AllReady", String::new())
+    } else {
+        let message = format!("{have} of {desired} pods are there, {ready} ready");
+        (ConditionStatus::False, "NotAllReady", message)
+    };
+    PodCondition {
+        kind: "Ready".into(),
+        status,
+        reason: reason.into(),
+        message,
+        last_transition_time: None,
     }
 }
 

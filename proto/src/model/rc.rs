@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectMeta, PodTemplate};
+use super::{ObjectMeta, PodCondition, PodTemplate};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -52,6 +52,10 @@ pub struct RcStatus {
     pub fully_labeled_replicas: i32,
     /// Generation that the planner has acted on.
     pub observed_generation: i64,
+    /// `Ready`: as many pods as desired, and all of them ready. Ours: Kubernetes' controllers have only their
+    /// counts, and nothing that one could wait for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<PodCondition>,
 }
 
 fn one() -> i32 {
