@@ -8,6 +8,7 @@
 //! | [`observe`] | what the engine shows, in the trait's terms; pure |
 //! | [`events`] | the event stream as hints |
 //! | [`pull`] | image pulls, shared between callers |
+//! | [`volumes`] | mounts, and volumes in memory |
 //! | [`pause`] | the sandbox image, made here |
 //! | [`errors`] | silence, refusals, and Docker's words made readable |
 //!
@@ -23,6 +24,7 @@ mod observe;
 mod pause;
 mod pull;
 mod settings;
+mod volumes;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,19 +36,19 @@ use async_trait::async_trait;
 use bollard::{
     Docker,
     query_parameters::{
-        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
         RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
 use futures::{FutureExt, StreamExt};
-use proto::ids::{SANDBOX, label};
+use proto::ids::SANDBOX;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use self::errors::Problem;
 pub use self::pause::SANDBOX_IMAGE;
 pub use self::settings::{DockerSettings, Scope};
-use super::{ContainerInfo, CreateContainer, EngineInfo, Hint, Runtime, RuntimeError, State};
+use super::{ContainerInfo, CreateContainer, EngineInfo, Hint, MemoryVolume, Runtime, RuntimeError, State};
 
 /// Where Docker listens unless told otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -121,8 +123,8 @@ impl DockerRuntime {
         Ok(Arc::new(Self {
             endpoint,
             scope,
-            settings,
             docker: OnceLock::new(),
+            settings,
             pulls: pull::Pulls::default(),
             facts: Mutex::default(),
             warned: Mutex::default(),
@@ -184,13 +186,7 @@ impl Runtime for DockerRuntime {
             p => p.into_error(&self.endpoint, "list"),
         };
         let whole = async {
-            let filters = HashMap::from([(
-                "label",
-                vec![
-                    format!("{}={}", label::CLUSTER, self.scope.cluster),
-                    format!("{}={}", label::NODE, self.scope.node),
-                ],
-            )]);
+            let filters = HashMap::from([("label", self.scope_labels())]);
             let options = ListContainersOptionsBuilder::default()
                 .all(true)
                 .filters(&filters)
@@ -239,14 +235,14 @@ impl Runtime for DockerRuntime {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<String>, RuntimeError> {
-        pull::check(reference)?;
-        let docker = self.client()?;
-        let call = docker.inspect_image(reference);
-        match self.call(self.settings.inspect_timeout, call).await {
-            Ok(image) => Ok(Some(image.id.unwrap_or_default())),
-            Err(Problem::Said { status: 404, .. }) => Ok(None),
-            Err(problem) => Err(problem.into_error(&self.endpoint, &format!("inspect of image {reference}"))),
-        }
+        let image = self.look_at_image(reference).await?;
+        Ok(image.map(|i| i.id.unwrap_or_default()))
+    }
+
+    async fn image_user(&self, reference: &str) -> Result<String, RuntimeError> {
+        let image = self.look_at_image(reference).await?;
+        let image = image.ok_or_else(|| RuntimeError::NoSuchImage(reference.to_owned()))?;
+        Ok(image.config.and_then(|c| c.user).unwrap_or_default())
     }
 
     async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
@@ -378,6 +374,24 @@ impl Runtime for DockerRuntime {
             }
             Err(problem) => Err(failed(problem)),
         }
+    }
+
+    async fn log_tail(&self, id: &str, lines: u32) -> Result<String, RuntimeError> {
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .tail(&lines.to_string())
+            .build();
+        let read = self.read_log(id, options).await;
+        read.map_err(|p| p.into_error(&self.endpoint, &format!("log of {}", short(id))))
+    }
+
+    async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError> {
+        self.list_volumes().await
+    }
+
+    async fn remove_memory_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        self.remove_volume(name).await
     }
 
     fn hints(self: Arc<Self>) -> mpsc::Receiver<Hint> {
