@@ -19,7 +19,7 @@ mod observe;
 mod outcome;
 mod view;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use book::{Attempt, ContainerBook, Ended, Hold, HoldKey, HoldKind, Image, PodBook};
 pub use outcome::{Outcome, announce, record};
@@ -61,6 +61,8 @@ pub struct PodObserved<'a> {
     pub containers: &'a [ContainerInfo],
     /// Address where the host's ports can be reached.
     pub host_ip: &'a str,
+    /// How far pulls under way are, by container name.
+    pub pulling: &'a BTreeMap<String, String>,
     /// An action is under way that may still make a container exist or run.
     pub in_flight: bool,
 }

@@ -71,7 +71,6 @@ pub struct Shared {
     relist: Notify,
     /// Orders looks and actions.
     ticks: AtomicU64,
-    pulls: Semaphore,
     starts: Semaphore,
     stops: Semaphore,
 }
@@ -105,7 +104,6 @@ impl Shared {
             files,
         } = parts;
         Arc::new(Self {
-            pulls: Semaphore::new(settings.max_pulls.max(1)),
             starts: Semaphore::new(settings.starts()),
             stops: Semaphore::new(settings.max_stops.max(1)),
             runtime,

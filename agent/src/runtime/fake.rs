@@ -266,6 +266,10 @@ impl Runtime for FakeEngine {
         entered.finish(())
     }
 
+    fn pull_progress(&self, reference: &str) -> Option<String> {
+        self.lock().image(reference).progress
+    }
+
     async fn create(&self, spec: &CreateContainer) -> Result<String, RuntimeError> {
         let entered = self.enter(Op::Create).await?;
         let id = self.lock().create(spec)?;

@@ -197,6 +197,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// Fetches an image. Callers of the same reference share one pull. Ends with the engine's words on failure.
     async fn pull(&self, reference: &str) -> Result<(), RuntimeError>;
 
+    /// How far the pull of this image is, in words such as `pulling app:1: 34 of 80 MB`; `None` when there is none
+    /// under way or nothing to tell. Asks nobody.
+    fn pull_progress(&self, reference: &str) -> Option<String>;
+
     /// Creates a container and returns its id. When the name exists and the container is this attempt of this
     /// container of this pod, that one's id is returned: a repeated create never makes a second container.
     async fn create(&self, spec: &CreateContainer) -> Result<String, RuntimeError>;

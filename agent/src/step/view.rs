@@ -218,6 +218,9 @@ impl Look<'_> {
             };
             return waiting(reason, why.clone());
         }
+        if let Some(far) = self.observed.pulling.get(&container.name) {
+            return waiting("ContainerCreating", far.clone());
+        }
         if let Image::Failed {
             words,
             never,

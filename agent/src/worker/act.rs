@@ -1,8 +1,8 @@
 //! Performs one action of a pod and looks at what it did. Called by the pod's task, which keeps at most one
 //! action a container under way.
 //!
-//! Invariant: creates and starts, stops and removes, and pulls wait in three separate queues, so that none of
-//! them starves another.
+//! Invariant: creates and starts, and stops and removes wait in two separate queues, so that neither starves the
+//! other; pulls wait for nobody here, the runtime shares and bounds them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,8 +48,7 @@ impl Flight {
     pub(super) async fn fly(self) -> Landed {
         let shared = self.shared.clone();
         let queue = match &self.action {
-            Action::CheckImage { .. } => None,
-            Action::Pull { .. } => Some(&shared.pulls),
+            Action::CheckImage { .. } | Action::Pull { .. } => None,
             Action::Create { .. } | Action::Start { .. } => Some(&shared.starts),
             Action::Stop { .. } | Action::Remove { .. } => Some(&shared.stops),
         };

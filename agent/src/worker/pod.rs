@@ -45,6 +45,8 @@ pub(super) async fn run(
         view: None,
         acted: 0,
         wake: None,
+        pulling: BTreeMap::new(),
+        look_at_pulls: Instant::now(),
         cleaned: false,
         uncleaned: 0,
         clean_at: Instant::now(),
@@ -76,6 +78,8 @@ enum Arrived {
 struct Busy {
     call_off: CancellationToken,
     may_make: bool,
+    /// The image that it pulls.
+    pulls: Option<String>,
 }
 
 struct PodTask {
@@ -95,6 +99,9 @@ struct PodTask {
     /// Tick of the last action's end; older looks are not believed.
     acted: u64,
     wake: Option<Instant>,
+    /// How far pulls are, by container name, and when to ask again.
+    pulling: BTreeMap<String, String>,
+    look_at_pulls: Instant,
     /// Volumes and last words of the pod are removed; else attempts that failed, and when the next one is due.
     cleaned: bool,
     uncleaned: u32,
@@ -116,6 +123,7 @@ impl PodTask {
         let answers = *self.answers.borrow_and_update();
         self.take_listing();
         self.wake = None;
+        self.watch_pulls();
         if answers {
             self.hear().await;
         }
@@ -125,6 +133,7 @@ impl PodTask {
                 book: &self.book,
                 containers: &view.containers,
                 host_ip: &host_ip,
+                pulling: &self.pulling,
                 in_flight: self.busy.values().any(|b| b.may_make),
             };
             let next = step(&self.desired, observed, self.shared.clock.now_ms(), &self.settings);
@@ -187,6 +196,10 @@ impl PodTask {
         let busy = Busy {
             call_off: call_off.clone(),
             may_make: matches!(action, Action::Create { .. } | Action::Start { .. }),
+            pulls: match &action {
+                Action::Pull { image, .. } => Some(image.clone()),
+                _ => None,
+            },
         };
         let attempt = match &action {
             Action::Remove { id, .. } => self.attempt_of(id),
@@ -212,6 +225,24 @@ impl PodTask {
 
     fn wake_at(&mut self, at: Instant) {
         self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
+    }
+
+    /// Asks how far pulls are, in their own time: each answer becomes a status for the coordinator.
+    fn watch_pulls(&mut self) {
+        let pulls = || self.busy.iter().filter_map(|(name, b)| Some((name, b.pulls.as_ref()?)));
+        if pulls().next().is_none() {
+            self.pulling.clear();
+            self.look_at_pulls = Instant::now() + ms(self.shared.settings.pull_progress_ms);
+            return;
+        }
+        if Instant::now() >= self.look_at_pulls {
+            let far = |image: &String| self.shared.runtime.pull_progress(image);
+            self.pulling = pulls()
+                .filter_map(|(n, image)| Some((n.clone(), far(image)?)))
+                .collect();
+            self.look_at_pulls = Instant::now() + ms(self.shared.settings.pull_progress_ms);
+        }
+        self.wake_at(self.look_at_pulls);
     }
 
     /// Adds what containers said of their end, before the exits enter the book.

@@ -1,5 +1,5 @@
 //! What pods ask for beyond a plain container, against the engine in memory and a real directory: volumes, last
-//! words, and whom they run as.
+//! words, whom they run as, and how far a pull is.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -436,6 +436,32 @@ async fn a_pod_of_one_container_costs_no_more_calls_than_it_must() {
         assert!((2..=3).contains(&calls[3]), "{uid}: {calls:?}");
         assert_eq!([&calls[..3], &calls[4..]].concat(), [1, 1, 1, 0, 0, 0], "{uid}");
     }
+    rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_tells_how_far_it_is_in_its_own_time() {
+    let (_dir, engine, rig) = rig();
+    let script = |words: &str| ImageScript {
+        progress: Some(words.into()),
+        ..ImageScript::slow_pull(Duration::from_secs(60))
+    };
+    engine.script("slow:1", script("pulling slow:1: 0 of 80 MB"));
+    let pod = |image: &str| serde_json::json!({"containers": [{"name": "c", "image": image}]});
+    rig.assign(vec![pod_of("u1", &pod("slow:1"))], vec![], &[]).await;
+    rig.until("it tells", |r| waiting(r, "u1").message == "pulling slow:1: 0 of 80 MB")
+        .await;
+    assert_eq!(waiting(&rig, "u1").reason, "ContainerCreating");
+    // The engine knows more every ten milliseconds, and other things happen; the coordinator hears little of it.
+    let mut told = std::collections::BTreeSet::new();
+    for n in 0..1_000 {
+        engine.script("slow:1", script(&format!("pulling slow:1: {n} of 1000 MB")));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        told.insert(waiting(&rig, "u1").message);
+        rig.shared.relist.notify_one();
+    }
+    assert!((4..=7).contains(&told.len()), "{} statuses in ten seconds", told.len());
+    rig.until_ready("u1").await;
     rig.end().await;
 }
 

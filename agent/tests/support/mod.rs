@@ -1,12 +1,14 @@
 //! What the tests on a real engine share: the image, a runtime with a scope of its own, and cleaning up by that
 //! scope alone. Used by `docker_*.rs`.
 //!
-//! Invariant: nothing but containers and volumes with the test's own cluster label is ever removed.
+//! Invariant: nothing but containers and volumes with the test's own cluster label, and images that a test pulled,
+//! is ever removed.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod busybox;
 pub mod own_dockerd;
+pub mod registry;
 pub mod rig;
 
 use std::{

@@ -49,6 +49,7 @@ pub fn quick() -> Settings {
         image_initial_ms: 500,
         gc_grace_ms: 0,
         relist_ms: 500,
+        pull_progress_ms: 100,
         ..Settings::default()
     }
 }

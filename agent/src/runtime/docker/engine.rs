@@ -13,7 +13,9 @@ use bollard::{
 use proto::ids::label;
 use tokio::time::Instant;
 
-use super::{BOLLARD_TIMEOUT_S, DockerRuntime, Facts, LOOK_AGAIN, errors::Problem, locked, observe, pull, short};
+use super::{
+    BOLLARD_TIMEOUT_S, DockerRuntime, Facts, LOOK_AGAIN, credentials, errors::Problem, locked, observe, pull, short,
+};
 use crate::runtime::{ContainerInfo, CreateContainer, EngineInfo, Owner, RuntimeError, State};
 
 impl DockerRuntime {
@@ -36,7 +38,10 @@ impl DockerRuntime {
             )
         };
         match made {
-            Ok(docker) => Ok(self.docker.get_or_init(|| docker)),
+            Ok(docker) => {
+                let docker = docker.with_request_modifier(credentials::url_safe);
+                Ok(self.docker.get_or_init(|| docker))
+            }
             Err(bollard::errors::Error::SocketNotFoundError(_)) => {
                 Err(Problem::Silent("no such socket; is Docker running?".into()))
             }

@@ -8,6 +8,8 @@
 //! | [`observe`] | what the engine shows, in the trait's terms; pure |
 //! | [`events`] | the event stream as hints |
 //! | [`pull`] | image pulls, shared between callers |
+//! | [`progress`] | how far a pull is; pure |
+//! | [`credentials`] | what a registry is shown, from Docker's own configuration |
 //! | [`volumes`] | mounts, and volumes in memory |
 //! | [`pause`] | the sandbox image, made here |
 //! | [`errors`] | silence, refusals, and Docker's words made readable |
@@ -16,12 +18,14 @@
 //! touched; no removal is forced; a stop counts as done only when the engine shows the exit.
 
 mod create;
+mod credentials;
 mod engine;
 mod errors;
 mod events;
 mod exits;
 mod observe;
 mod pause;
+mod progress;
 mod pull;
 mod settings;
 mod volumes;
@@ -40,7 +44,7 @@ use bollard::{
         RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use proto::ids::SANDBOX;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
@@ -124,8 +128,8 @@ impl DockerRuntime {
             endpoint,
             scope,
             docker: OnceLock::new(),
+            pulls: pull::Pulls::new(settings.max_pulls),
             settings,
-            pulls: pull::Pulls::default(),
             facts: Mutex::default(),
             warned: Mutex::default(),
             exits: Mutex::default(),
@@ -252,16 +256,24 @@ impl Runtime for DockerRuntime {
             return self.ensure_sandbox_image().await;
         }
         let docker = self.client()?.clone();
-        let begin = || {
-            pull::fetch(
-                docker,
-                self.endpoint.clone(),
-                reference.clone(),
-                self.settings.pull_inactivity,
-            )
-            .boxed()
+        let begin = |far| {
+            let (endpoint, reference, settings) = (self.endpoint.clone(), reference.clone(), self.settings.clone());
+            async move {
+                let found = credentials::find(settings.docker_config, &reference, settings.helper_timeout).await;
+                let (credentials, lacked) = found.map_or_else(|why| (None, Some(why)), |found| (found, None));
+                if let Some(why) = &lacked {
+                    tracing::warn!(image = %reference, "pulling without registry credentials: {why}");
+                }
+                let inactivity = settings.pull_inactivity;
+                let outcome = pull::fetch(docker, endpoint, reference, credentials, inactivity, far).await;
+                credentials::explain(outcome, lacked)
+            }
         };
         self.pulls.join(&reference, begin).await
+    }
+
+    fn pull_progress(&self, reference: &str) -> Option<String> {
+        self.pulls.progress(&pull::normalize(reference))
     }
 
     async fn create(&self, spec: &CreateContainer) -> Result<String, RuntimeError> {

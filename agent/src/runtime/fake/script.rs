@@ -42,6 +42,8 @@ pub struct ImageScript {
     /// USER of the image.
     pub user: String,
     pub pull_takes: Duration,
+    /// What a pull under way tells of itself.
+    pub progress: Option<String>,
     /// The engine's words.
     pub pull_error: Option<String>,
     pub create_error: Option<String>,
@@ -59,6 +61,7 @@ impl Default for ImageScript {
             present: true,
             user: String::new(),
             pull_takes: Duration::ZERO,
+            progress: None,
             pull_error: None,
             create_error: None,
             start_error: None,
