@@ -78,6 +78,10 @@ pub struct RunArgs {
     /// Docker's address [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL")]
     pub docker_host: Option<String>,
+    /// Docker's configuration with credentials for registries
+    /// [default: $DOCKER_CONFIG/config.json, else /root/.docker/config.json]
+    #[arg(long, value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
     /// Address of /healthz and /metrics, or `none` [default: 127.0.0.1:7447, none with --shared-host]
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_listen: Option<String>,
@@ -106,6 +110,7 @@ struct FileOptions {
     capacity: Option<String>,
     shared_host: bool,
     docker_host: Option<String>,
+    docker_config: Option<PathBuf>,
     metrics_listen: Option<String>,
     settings: Settings,
 }
@@ -122,6 +127,8 @@ pub struct Options {
     pub capacity: Option<String>,
     pub shared_host: bool,
     pub docker_host: Option<String>,
+    /// Docker's `config.json`.
+    pub docker_config: PathBuf,
     pub metrics_listen: Option<SocketAddr>,
     pub settings: Settings,
 }
@@ -173,6 +180,11 @@ impl Options {
             capacity: args.capacity.or_else(|| var("CAPACITY")).or(file.capacity),
             shared_host,
             docker_host: args.docker_host.or_else(|| var("DOCKER_HOST")).or(file.docker_host),
+            docker_config: args
+                .docker_config
+                .or_else(|| var("DOCKER_CONFIG").map(PathBuf::from))
+                .or(file.docker_config)
+                .unwrap_or_else(|| docker_config(&env)),
             metrics_listen: metrics_listen(
                 args.metrics_listen
                     .or_else(|| var("METRICS_LISTEN"))
@@ -223,6 +235,12 @@ pub fn data_dir(flag: Option<PathBuf>, env: impl Fn(&str) -> Option<String>, fil
     flag.or_else(|| env("WHARF_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from))
         .or(file)
         .unwrap_or_else(|| DATA_DIR.into())
+}
+
+/// Where Docker's own command keeps its configuration.
+fn docker_config(env: impl Fn(&str) -> Option<String>) -> PathBuf {
+    let dir = env("DOCKER_CONFIG").filter(|v| !v.is_empty());
+    Path::new(dir.as_deref().unwrap_or("/root/.docker")).join("config.json")
 }
 
 fn first_token(text: Option<String>, file: Option<PathBuf>) -> Option<Token> {

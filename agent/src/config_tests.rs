@@ -63,6 +63,20 @@ fn of_an_option_given_twice_the_last_one_counts() {
 }
 
 #[test]
+fn docker_s_configuration_is_where_docker_has_it() {
+    let at = |flags: &str, env: fn(&str) -> Option<String>| {
+        let options = Options::load(args(&format!("wharf-agent run {flags}")), env).expect("accepted");
+        options.docker_config
+    };
+    assert_eq!(at("", no_env), Path::new("/root/.docker/config.json"));
+    let theirs = |name: &str| (name == "DOCKER_CONFIG").then(|| "/etc/docker-auth".to_owned());
+    assert_eq!(at("", theirs), Path::new("/etc/docker-auth/config.json"));
+    assert_eq!(at("--docker-config /x.json", theirs), Path::new("/x.json"));
+    let ours = |name: &str| (name == "WHARF_DOCKER_CONFIG").then(|| "/y.json".to_owned());
+    assert_eq!(at("", ours), Path::new("/y.json"));
+}
+
+#[test]
 fn a_token_file_is_read_only_when_asked_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("token");

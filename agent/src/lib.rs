@@ -51,7 +51,7 @@ use crate::{
     runtime::Runtime,
     session::{Contact, Links},
     settings::{Settings, ms},
-    worker::{Parts, Shared},
+    worker::{Parts, Shared, files::PodFiles},
 };
 
 /// What [`run`] needs beside engine and host.
@@ -147,6 +147,8 @@ pub async fn run(
         clock,
         node: join.node,
         host_ip: host_ip_seen,
+        files: PodFiles::new(&data_dir)
+            .map_err(|e| AgentError::Usage(format!("--data-dir: {} has no absolute path: {e}", data_dir.display())))?,
     });
     let stop = shutdown.child_token();
     // The keeper ends last: the others' last notes are still written.

@@ -9,7 +9,7 @@ pub mod reconnect;
 use std::sync::{Arc, atomic::Ordering};
 
 use proto::{
-    VERSION,
+    VERSION, capability,
     wire::{self, agent_client::AgentClient, down, goodbye, up, welcome},
 };
 use tokio::{
@@ -21,9 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{clock::wall_ms, join::Connector, ledger::Saved, settings::ms, worker::Shared};
-
-/// Optional behaviours of this agent.
-pub const CAPABILITIES: [&str; 1] = ["sandbox"];
 
 /// Assignments carry whole specs; a node's worth must fit.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -446,7 +443,7 @@ fn hello(links: &mut Links) -> wire::Hello {
     let ledger = links.worker.keeper.current();
     wire::Hello {
         version: VERSION.into(),
-        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        capabilities: capability::ALL.map(str::to_owned).to_vec(),
         fence: ledger.fence.as_ref().map(Into::into),
         revision: ledger.revision,
         digest: ledger.digest(),

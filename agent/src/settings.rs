@@ -40,8 +40,14 @@ pub struct Settings {
     pub max_starts: usize,
     /// Stops and removes under way at once; a stop mostly waits for its grace period.
     pub max_stops: usize,
-    /// Pulls under way at once.
+    /// Pulls under way at once, each of another image.
     pub max_pulls: usize,
+    /// A pull that reports no progress for this long has failed; there is no limit on the whole.
+    pub pull_inactivity_ms: u64,
+    /// What a registry's credential helper may take.
+    pub credential_helper_ms: u64,
+    /// How often a pull's progress is looked at.
+    pub pull_progress_ms: u64,
     /// Wait before a pod's task is started again after a panic.
     pub task_restart_ms: u64,
 
@@ -100,6 +106,9 @@ impl Default for Settings {
             max_starts: 0,
             max_stops: 32,
             max_pulls: 4,
+            pull_inactivity_ms: 60_000,
+            credential_helper_ms: 10_000,
+            pull_progress_ms: 2_000,
             task_restart_ms: 1_000,
             lazy_write_ms: 1_000,
             sync_writes: true,
@@ -168,6 +177,9 @@ impl Settings {
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("max_stops", self.max_stops as u64),
             ("max_pulls", self.max_pulls as u64),
+            ("pull_inactivity_ms", self.pull_inactivity_ms),
+            ("credential_helper_ms", self.credential_helper_ms),
+            ("pull_progress_ms", self.pull_progress_ms),
             ("engine_down_after", u64::from(self.engine_down_after)),
         ] {
             if value == 0 {

@@ -19,11 +19,11 @@ mod observe;
 mod outcome;
 mod view;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use book::{Attempt, ContainerBook, Ended, Hold, HoldKey, HoldKind, Image, PodBook};
 pub use outcome::{Outcome, announce, record};
-use proto::model::{PodSpec, PodStatus};
+use proto::model::{PodSpec, PodStatus, Volume};
 
 use crate::runtime::ContainerInfo;
 
@@ -61,6 +61,8 @@ pub struct PodObserved<'a> {
     pub containers: &'a [ContainerInfo],
     /// Address where the host's ports can be reached.
     pub host_ip: &'a str,
+    /// How far pulls under way are, by container name.
+    pub pulling: &'a BTreeMap<String, String>,
     /// An action is under way that may still make a container exist or run.
     pub in_flight: bool,
 }
@@ -271,9 +273,13 @@ pub fn step(desired: &PodDesired, observed: PodObserved<'_>, now_ms: u64, settin
     }
 }
 
-/// Whether the pod's containers share the network of a sandbox: there are several, or one needs the pod's
-/// address in its environment before it exists.
+/// Whether the pod has a sandbox: several containers share its network, or one needs the pod's address in its
+/// environment before it exists, or it keeps the pod's volumes in memory while containers restart.
 pub fn needs_sandbox(spec: &PodSpec) -> bool {
+    spec.volumes.iter().any(Volume::in_memory) || (!spec.host_network && needs_network(spec))
+}
+
+fn needs_network(spec: &PodSpec) -> bool {
     spec.containers.len() > 1
         || spec.containers.iter().flat_map(|c| &c.env).any(|var| {
             var.value_from
@@ -307,6 +313,10 @@ mod tests;
 #[cfg(test)]
 #[path = "step/pod_tests.rs"]
 mod pod_tests;
+
+#[cfg(test)]
+#[path = "step/pod_spec_tests.rs"]
+mod pod_spec_tests;
 
 #[cfg(test)]
 #[path = "step/step_properties.rs"]

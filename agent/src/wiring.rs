@@ -52,10 +52,16 @@ async fn make(options: &Options) -> Result<Wiring, AgentError> {
         // Each container gets the incarnation of the assignment that it is made for.
         incarnation: String::new(),
     };
-    let runtime = DockerRuntime::connect(options.docker_host.as_deref(), scope, DockerSettings::default())
-        .map_err(|e| usage(&e))?;
-
     let settings = options.settings.clone();
+    let docker = DockerSettings {
+        pull_inactivity: ms(settings.pull_inactivity_ms),
+        max_pulls: settings.max_pulls,
+        helper_timeout: ms(settings.credential_helper_ms),
+        docker_config: options.docker_config.clone(),
+        ..DockerSettings::default()
+    };
+    let runtime = DockerRuntime::connect(options.docker_host.as_deref(), scope, docker).map_err(|e| usage(&e))?;
+
     let (mut join, connector) = Join::renewing(&identity.node, identity.credentials(), &settings);
     join.coordinators.extend(options.coordinators.iter().cloned());
     let renewal = Renewal {

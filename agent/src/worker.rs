@@ -10,9 +10,13 @@
 //! saw after its own last action. While the engine does not answer, nothing is done and nothing is counted.
 
 mod act;
+pub mod files;
 mod gc;
+mod host_path;
+mod last_words;
 mod observer;
 mod pod;
+mod security;
 pub mod spec;
 
 use std::{
@@ -41,6 +45,7 @@ use crate::{
     reporter::Reporter,
     runtime::{Hint, Runtime},
     settings::{Settings, ms},
+    worker::files::PodFiles,
 };
 
 /// What the tasks of the worker share.
@@ -56,6 +61,7 @@ pub struct Shared {
     pub node: String,
     /// Address where the host's ports can be reached.
     pub host_ip: watch::Receiver<String>,
+    pub files: PodFiles,
     /// Assignments were accepted since the agent's start.
     pub accepted: AtomicBool,
     pub engine: watch::Sender<Engine>,
@@ -67,7 +73,6 @@ pub struct Shared {
     ticks: AtomicU64,
     starts: Semaphore,
     stops: Semaphore,
-    pulls: Semaphore,
 }
 
 /// What [`Shared::new`] needs.
@@ -81,6 +86,7 @@ pub struct Parts {
     pub clock: Clock,
     pub node: String,
     pub host_ip: watch::Receiver<String>,
+    pub files: PodFiles,
 }
 
 impl Shared {
@@ -95,11 +101,11 @@ impl Shared {
             clock,
             node,
             host_ip,
+            files,
         } = parts;
         Arc::new(Self {
             starts: Semaphore::new(settings.starts()),
             stops: Semaphore::new(settings.max_stops.max(1)),
-            pulls: Semaphore::new(settings.max_pulls.max(1)),
             runtime,
             keeper,
             reporter,
@@ -109,6 +115,7 @@ impl Shared {
             clock,
             node,
             host_ip,
+            files,
             accepted: AtomicBool::new(false),
             engine: watch::Sender::default(),
             listing: watch::Sender::default(),
@@ -121,6 +128,16 @@ impl Shared {
     /// A number higher than all before.
     fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Does something with the pods' files where it holds up nobody.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&PodFiles) -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
+        let files = self.files.clone();
+        let done = tokio::task::spawn_blocking(move || work(&files)).await;
+        done.unwrap_or_else(|e| Err(std::io::Error::other(e)))
     }
 
     /// All that this agent runs or knows of, for Hello: pods of the ledger, and pods whose containers run here
@@ -284,6 +301,10 @@ impl Supervisor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker/pod_spec_tests.rs"]
+mod pod_spec_tests;
 
 #[cfg(test)]
 #[path = "worker/worker_tests.rs"]

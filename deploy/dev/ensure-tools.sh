@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what building and testing need beside Rust, where it is missing: a C compiler (SQLite is built from
-# source) and ip (tests on an engine of their own).
+# source), ip (tests on an engine of their own) and a static busybox (images with a shell, for tests).
 set -euo pipefail
 
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 command -v ip >/dev/null || packages+=(iproute2)
+command -v busybox >/dev/null || packages+=(busybox-static)
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 [ "$(id -u)" = 0 ] || { echo "error: ${packages[*]} missing, and installing needs root: run this as root, or install them" >&2; exit 1; }

@@ -5,6 +5,7 @@
 //! | [`wire`] | generated messages and services of `wharfinger/v1/*.proto` |
 //! | [`model`] | the Kubernetes-shaped objects, their validation, quantities and selectors; no I/O |
 //! | [`ids`] | uids, pod name suffixes, container names and labels |
+//! | [`capability`] | what an agent must be able to do for a pod |
 //! | [`order`] | which of two observed states is the later one |
 //! | [`identity`] | the URI in a certificate and the name of the coordinators' certificate |
 //! | [`token`] | the joining token's text |
@@ -15,6 +16,7 @@
 //!
 //! Invariant: everything but [`credentials`], [`files`] and [`program`] is pure.
 
+pub mod capability;
 pub mod credentials;
 pub mod digest;
 pub mod files;

@@ -85,6 +85,10 @@ impl Engine {
             args.extend(chunk);
             let _ = self.docker(&args);
         }
+        let volumes = self.docker(&["volume", "ls", "-q", "--filter", &filter]).stdout;
+        for volume in volumes.lines() {
+            let _ = self.docker(&["volume", "rm", volume]);
+        }
     }
 }
 

@@ -387,11 +387,11 @@ fn the_digest_is_over_what_is_assigned() {
 #[test]
 fn a_spec_that_this_agent_cannot_read_is_not_run() {
     let entry = PodEntry {
-        spec_json: r#"{"containers":[],"volumes":[]}"#.into(),
+        spec_json: r#"{"containers":[],"initContainers":[]}"#.into(),
         ..pod("p1")
     };
     let why = entry.desired().invalid.expect("says why");
-    assert!(why.contains("volumes"), "{why}");
+    assert!(why.contains("initContainers"), "{why}");
 }
 
 /// Messages of a confused or malicious coordinator.

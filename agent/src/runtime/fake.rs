@@ -23,7 +23,9 @@ use state::Inner;
 pub(crate) use state::Inner as FakeState;
 use tokio::sync::mpsc;
 
-use super::{ContainerInfo, CreateContainer, EngineInfo, Exit, Hint, Runtime, RuntimeError, State};
+use super::{
+    ContainerInfo, CreateContainer, EngineInfo, Exit, Hint, MemoryVolume, Runtime, RuntimeError, Source, State,
+};
 use crate::clock::Clock;
 
 pub struct FakeEngine {
@@ -107,6 +109,16 @@ impl FakeEngine {
     /// if the sandbox with its network is gone.
     pub fn guard_stops(&self, leave: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.lock().leave_to_stop = Some(Box::new(leave));
+    }
+
+    /// Volumes in memory and the uids of their pods.
+    pub fn volumes(&self) -> BTreeMap<String, String> {
+        self.lock().volumes.clone()
+    }
+
+    /// Puts a volume in memory there as if an earlier agent had made it.
+    pub fn plant_volume(&self, name: &str, uid: &str) {
+        self.lock().volumes.insert(name.to_owned(), uid.to_owned());
     }
 
     /// All containers, without counting as a look of the agent.
@@ -226,6 +238,15 @@ impl Runtime for FakeEngine {
         entered.finish(script.present.then(|| format!("sha256:{reference}")))
     }
 
+    async fn image_user(&self, reference: &str) -> Result<String, RuntimeError> {
+        let entered = self.enter(Op::Image).await?;
+        let script = self.lock().image(reference);
+        if !script.present {
+            return Err(RuntimeError::NoSuchImage(reference.to_owned()));
+        }
+        entered.finish(script.user)
+    }
+
     async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
         let entered = self.enter(Op::Pull).await?;
         let script = self.lock().image(reference);
@@ -243,6 +264,10 @@ impl Runtime for FakeEngine {
         inner.images.insert(reference.to_owned(), present);
         drop(inner);
         entered.finish(())
+    }
+
+    fn pull_progress(&self, reference: &str) -> Option<String> {
+        self.lock().image(reference).progress
     }
 
     async fn create(&self, spec: &CreateContainer) -> Result<String, RuntimeError> {
@@ -277,6 +302,29 @@ impl Runtime for FakeEngine {
     async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
         let entered = self.enter(Op::Remove).await?;
         self.lock().remove(id)?;
+        entered.finish(())
+    }
+
+    async fn log_tail(&self, id: &str, _lines: u32) -> Result<String, RuntimeError> {
+        let entered = self.enter(Op::Log).await?;
+        let log = {
+            let inner = self.lock();
+            let image = inner.containers.get(id).map(|c| c.spec.image.clone());
+            image.map(|i| inner.image(&i).log).unwrap_or_default()
+        };
+        entered.finish(log)
+    }
+
+    async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError> {
+        let entered = self.enter(Op::Volumes).await?;
+        let volumes = self.lock().volumes.clone();
+        let volumes = volumes.into_iter().map(|(name, uid)| MemoryVolume { name, uid });
+        entered.finish(volumes.collect())
+    }
+
+    async fn remove_memory_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        let entered = self.enter(Op::RemoveVolume).await?;
+        self.lock().remove_volume(name)?;
         entered.finish(())
     }
 

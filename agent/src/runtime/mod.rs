@@ -7,10 +7,10 @@
 pub mod docker;
 pub mod fake;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use proto::model::Time;
+use proto::model::{HostPathType, Time};
 
 /// A container as the engine shows it. Identity comes from its labels alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Exit {
     pub oom: bool,
     /// The engine's words, e.g. why it could not start.
     pub error: String,
+    /// What the container said of its end; filled in by the worker.
+    pub message: String,
     pub started_at: Option<Time>,
     pub finished_at: Option<Time>,
 }
@@ -78,12 +80,63 @@ pub struct CreateContainer {
     pub cpu_request_milli: u64,
     /// Bytes; 0: no limit.
     pub memory_limit: u64,
+    /// Processes and threads; 0: the runtime's own limit.
+    pub pids_limit: u64,
+    /// Replaces WORKDIR; empty: the image's.
+    pub working_dir: String,
+    /// Replaces USER, as `uid`, `uid:gid` or `name:gid`; empty: the image's.
+    pub user: String,
+    /// More groups of its processes.
+    pub groups: Vec<i64>,
+    pub read_only_root: bool,
+    /// A process may gain more rights than its parent.
+    pub may_escalate: bool,
+    /// Linux capabilities.
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    pub mounts: Vec<Mount>,
+    /// In the host's network: no ports are published, the host name is the host's.
+    pub host_network: bool,
     /// Engine id of the sandbox whose network this container joins.
     pub join_network_of: Option<String>,
     pub stop_grace: Duration,
     pub hostname: String,
     /// More labels, e.g. the incarnation.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Something of the host that the container sees at a path of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub target: String,
+    pub read_only: bool,
+    pub source: Source,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A path of the host that belongs to others. `volume` names it in errors.
+    Host {
+        volume: String,
+        path: String,
+        kind: HostPathType,
+    },
+    /// A directory of the agent's, made when it is not there.
+    Directory(PathBuf),
+    /// A file of the agent's, made empty when it is not there.
+    File(PathBuf),
+    /// Memory that several containers of the pod share; the engine makes it with the first of them. It lasts while
+    /// one of them runs. `size` in bytes; `None`: the engine's own limit.
+    Memory { name: String, size: Option<u64> },
+}
+
+/// Memory shared by containers of a pod, as the engine shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryVolume {
+    pub name: String,
+    /// Of the pod.
+    pub uid: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +168,9 @@ pub enum RuntimeError {
     /// The name is taken by a container that is not ours or not this attempt's.
     #[error("{0}")]
     NameTaken(String),
+    /// What the pod asks for cannot be had on this host as it is: a missing path, an image that would run as root.
+    #[error("{0}")]
+    Config(String),
     /// The engine said no, in its own words: bad command, port in use, limit too small.
     #[error("{0}")]
     Refused(String),
@@ -135,8 +191,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// Whether the image is on the host: its id.
     async fn image(&self, reference: &str) -> Result<Option<String>, RuntimeError>;
 
+    /// The user that an image runs as unless told otherwise, as its maker wrote it; empty: root.
+    async fn image_user(&self, reference: &str) -> Result<String, RuntimeError>;
+
     /// Fetches an image. Callers of the same reference share one pull. Ends with the engine's words on failure.
     async fn pull(&self, reference: &str) -> Result<(), RuntimeError>;
+
+    /// How far the pull of this image is, in words such as `pulling app:1: 34 of 80 MB`; `None` when there is none
+    /// under way or nothing to tell. Asks nobody.
+    fn pull_progress(&self, reference: &str) -> Option<String>;
 
     /// Creates a container and returns its id. When the name exists and the container is this attempt of this
     /// container of this pod, that one's id is returned: a repeated create never makes a second container.
@@ -151,6 +214,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Removes a container that does not run; one that is gone already is no error. Never forces.
     async fn remove(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// The end of a container's output, at most this many lines.
+    async fn log_tail(&self, id: &str, lines: u32) -> Result<String, RuntimeError>;
+
+    /// All of this node's volumes in memory.
+    async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError>;
+
+    /// Removes a volume in memory that no container has; one that is gone already, or is not this node's, is no
+    /// error.
+    async fn remove_memory_volume(&self, name: &str) -> Result<(), RuntimeError>;
 
     /// Hints from now on. The stream goes on over the engine's restarts (sending [`Hint::All`] after each) and
     /// ends only when the receiver is dropped.

@@ -23,7 +23,7 @@ async fn says_hello_runs_what_it_is_told_and_reports() {
     let mut line = coordinator.session().await;
     let hello = line.hello().await;
     assert_eq!((hello.epoch, hello.revision, hello.fence.clone()), (1, 0, None));
-    assert_eq!(hello.capabilities, ["sandbox"]);
+    assert_eq!(hello.capabilities, proto::capability::ALL);
     let facts = hello.facts.clone().expect("facts");
     assert_eq!((facts.hostname.as_str(), facts.docker_ready), ("host1", true));
     assert_eq!(facts.docker_version, "fake");

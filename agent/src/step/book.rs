@@ -112,6 +112,8 @@ pub struct Hold {
     pub level: u32,
     /// Why it failed, in the engine's words; `None` when it did not.
     pub words: Option<String>,
+    /// It failed because the host lacks what the pod asks for, not because the engine refused it.
+    pub config: bool,
 }
 
 /// Kind of the action and its target: a container's name (image, create) or engine id.

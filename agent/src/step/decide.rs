@@ -172,9 +172,11 @@ impl Planner<'_> {
                 .max_by_key(|i| i.owner.attempt)
                 .map(|i| (i.id.clone(), i.ip.clone()));
         }
-        // A container lives in the network of the sandbox it was made with: without that, it must go first.
+        // A container lives in the network of the sandbox it was made with: without that, it must go first. In the
+        // host's network it loses nothing.
         let mut waits = false;
-        for info in containers.iter().filter(|i| !is_sandbox(i)) {
+        let bound = |i: &&ContainerInfo| !is_sandbox(i) && !self.desired.spec.host_network;
+        for info in containers.iter().filter(bound) {
             match info.state {
                 State::Running { .. } => {
                     waits = true;

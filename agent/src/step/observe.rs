@@ -12,6 +12,8 @@ use crate::runtime::{ContainerInfo, Exit, State};
 
 /// Exit code of a container that vanished: as if killed.
 const REMOVED_CODE: i32 = 137;
+/// Most characters of a container's last words in a message about something else.
+const WORDS: usize = 200;
 
 pub(super) fn observe(
     book: &mut PodBook,
@@ -197,7 +199,10 @@ pub(super) fn will_restart(desired: &PodDesired, name: &str, entry: &ContainerBo
 
 /// Why a container is not restarted yet, with how it ended.
 pub(super) fn back_off(desired: &PodDesired, name: &str, delay_ms: u64, ended: &Ended) -> String {
-    let colon = if ended.message.is_empty() { "" } else { ": " };
+    // A container's last words may be long; its state shows them whole.
+    let words = ended.message.lines().next_back().unwrap_or_default();
+    let words: String = words.chars().take(WORDS).collect();
+    let colon = if words.is_empty() { "" } else { ": " };
     format!(
         "back-off {} restarting failed container {name} of pod {}/{} (last exit: {}, code {}{colon}{})",
         seconds(delay_ms),
@@ -205,7 +210,7 @@ pub(super) fn back_off(desired: &PodDesired, name: &str, delay_ms: u64, ended: &
         desired.name,
         ended.reason,
         ended.exit_code,
-        ended.message
+        words
     )
 }
 
@@ -239,7 +244,11 @@ pub(super) fn ended(id: &str, exit: &Exit, now_ms: u64) -> Ended {
         id: id.to_owned(),
         exit_code: exit.code,
         reason: reason.into(),
-        message: exit.error.clone(),
+        message: if exit.error.is_empty() {
+            exit.message.clone()
+        } else {
+            exit.error.clone()
+        },
         started_at: exit.started_at,
         finished_at: exit.finished_at,
         observed_ms: now_ms,

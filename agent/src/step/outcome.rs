@@ -124,6 +124,9 @@ impl Recorder<'_> {
                     self.set_image(container, Image::Unknown);
                 }
                 self.hold(action, self.settings.crash, Some(words.clone()));
+                if let Some(hold) = self.book.holds.get_mut(&action.hold_key()) {
+                    hold.config = matches!(error, RuntimeError::Config(_));
+                }
                 self.notes.push(Note::warning(
                     "Failed",
                     format!("Failed to create {}: {words}", noun(container)),
@@ -254,6 +257,7 @@ impl Recorder<'_> {
                 until_ms: self.now_ms.saturating_add(backoff.delay_ms(level)),
                 level,
                 words,
+                config: false,
             },
         );
     }

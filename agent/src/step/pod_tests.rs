@@ -99,6 +99,7 @@ fn a_stop_before_anything_was_made_is_done_at_once() {
         book: &pod.book,
         containers: &[],
         host_ip: "",
+        pulling: &BTreeMap::new(),
         in_flight: true,
     };
     let s = step(&pod.desired, observed, NOW, &pod.settings);

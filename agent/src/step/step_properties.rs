@@ -192,6 +192,7 @@ impl Life {
                 book,
                 containers: &containers,
                 host_ip: "",
+                pulling: &BTreeMap::new(),
                 in_flight: false,
             };
             step(&self.desired, observed, self.now_ms, &self.settings)

@@ -382,6 +382,7 @@ fn the_book_says_when_it_must_be_on_disk_first() {
         until_ms: 1,
         level: 1,
         words: None,
+        config: false,
     };
     held.holds.insert((HoldKind::Create, "c".into()), hold);
     assert!(!held.differs_on_disk(&before));

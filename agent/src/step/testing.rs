@@ -95,6 +95,7 @@ impl Pod {
                 book,
                 containers,
                 host_ip: "10.0.0.1",
+                pulling: &BTreeMap::new(),
                 in_flight: false,
             };
             step(&self.desired, observed, now_ms, &self.settings)

@@ -13,7 +13,7 @@ use proto::{
 
 use super::{
     Attempt, ContainerBook, Ended, HoldKind, Image, Mode, PodBook, PodDesired, PodObserved, StepSettings, View, Wake,
-    decide::words,
+    decide::{is_running, words},
     needs_sandbox,
     observe::{back_off, seconds, signal, will_restart},
 };
@@ -50,18 +50,6 @@ pub(super) fn view(
         book.ready = ready;
         book.ready_since_ms = now_ms;
     }
-    let sandbox_or_only = if needs_sandbox(&desired.spec) {
-        Some(SANDBOX)
-    } else {
-        desired.spec.containers.first().map(|c| c.name.as_str())
-    };
-    let pod_ip = observed
-        .containers
-        .iter()
-        .filter(|i| matches!(i.state, State::Running { .. }) && Some(i.owner.container.as_str()) == sandbox_or_only)
-        .map(|i| i.ip.clone())
-        .next_back()
-        .unwrap_or_default();
     let (reason, message) = match &desired.invalid {
         Some(why) => ("InvalidSpec".to_owned(), why.clone()),
         None => (String::new(), String::new()),
@@ -73,13 +61,31 @@ pub(super) fn view(
             reason,
             message,
             host_ip: observed.host_ip.to_owned(),
-            pod_ip,
+            pod_ip: pod_ip(desired, observed),
             start_time: Some(Time::from_millis(desired.accepted_ms)),
             container_statuses: statuses,
         },
         stopped,
         gone: desired.mode != Mode::Run && !observed.in_flight && observed.containers.is_empty(),
     }
+}
+
+/// The address at which the pod can be reached: the host's in its network, else that of the container that holds
+/// the pod's own.
+fn pod_ip(desired: &PodDesired, observed: PodObserved<'_>) -> String {
+    let mut running = observed.containers.iter().filter(|i| is_running(i));
+    if desired.spec.host_network {
+        return running.next().map(|_| observed.host_ip.to_owned()).unwrap_or_default();
+    }
+    let holder = if needs_sandbox(&desired.spec) {
+        Some(SANDBOX)
+    } else {
+        desired.spec.containers.first().map(|c| c.name.as_str())
+    };
+    running
+        .rfind(|i| Some(i.owner.container.as_str()) == holder)
+        .map(|i| i.ip.clone())
+        .unwrap_or_default()
 }
 
 /// Kubernetes' rule: Pending until every container was started once; ended only by the restart policy, or by
@@ -202,8 +208,18 @@ impl Look<'_> {
     }
 
     fn absent(&self, container: &Container, entry: &ContainerBook, wake: &mut Wake) -> ContainerState {
-        if let Some(why) = words(self.book, HoldKind::Create, &container.name) {
-            return waiting("CreateContainerError", why);
+        if let Some(hold) = self.book.holds.get(&(HoldKind::Create, container.name.clone()))
+            && let Some(why) = &hold.words
+        {
+            let reason = if hold.config {
+                "CreateContainerConfigError"
+            } else {
+                "CreateContainerError"
+            };
+            return waiting(reason, why.clone());
+        }
+        if let Some(far) = self.observed.pulling.get(&container.name) {
+            return waiting("ContainerCreating", far.clone());
         }
         if let Image::Failed {
             words,

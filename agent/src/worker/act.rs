@@ -1,15 +1,15 @@
 //! Performs one action of a pod and looks at what it did. Called by the pod's task, which keeps at most one
 //! action a container under way.
 //!
-//! Invariant: creates and starts, stops and removes, and pulls wait in three separate queues, so that none of
-//! them starves another.
+//! Invariant: creates and starts, and stops and removes wait in two separate queues, so that neither starves the
+//! other; pulls wait for nobody here, the runtime shares and bounds them.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    Shared, spec,
     spec::{Surroundings, create_container},
 };
 use crate::{
@@ -39,6 +39,8 @@ pub(super) struct Flight {
     pub entry: Arc<PodEntry>,
     pub desired: Arc<PodDesired>,
     pub action: Action,
+    /// Of the container that is removed.
+    pub attempt: Option<u32>,
     pub call_off: CancellationToken,
 }
 
@@ -46,8 +48,7 @@ impl Flight {
     pub(super) async fn fly(self) -> Landed {
         let shared = self.shared.clone();
         let queue = match &self.action {
-            Action::CheckImage { .. } => None,
-            Action::Pull { .. } => Some(&shared.pulls),
+            Action::CheckImage { .. } | Action::Pull { .. } => None,
             Action::Create { .. } | Action::Start { .. } => Some(&shared.starts),
             Action::Stop { .. } | Action::Remove { .. } => Some(&shared.stops),
         };
@@ -111,14 +112,49 @@ impl Flight {
                 attempt,
                 join,
                 pod_ip,
-            } => self.create(container, *attempt, join.clone(), pod_ip).await,
+            } => self
+                .create(container, *attempt, join.clone(), pod_ip)
+                .await
+                .map_or_else(Outcome::Failed, Outcome::Created),
             Action::Start { id, .. } => done(runtime.start(id).await),
             Action::Stop { id, grace_ms, .. } => done(runtime.stop(id, ms(*grace_ms)).await),
-            Action::Remove { id, .. } => done(runtime.remove(id).await),
+            Action::Remove { container, id } => done(self.remove(container, id).await),
         }
     }
 
-    async fn create(&self, container: &str, attempt: u32, join: Option<String>, pod_ip: &str) -> Outcome {
+    /// Removes the container, then its last words.
+    async fn remove(&self, container: &str, id: &str) -> Result<(), RuntimeError> {
+        self.shared.runtime.remove(id).await?;
+        if let Some(attempt) = self.attempt {
+            let (uid, container) = (self.entry.uid.clone(), container.to_owned());
+            let removed = self
+                .shared
+                .on_disk(move |files| files.remove_message(&uid, &container, attempt));
+            if let Err(e) = removed.await {
+                // They go with the pod at the latest.
+                tracing::warn!(pod = %self.entry.name, "cannot remove a container's last words: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// USER of the container's image, where the pod's settings depend on it.
+    async fn image_user(&self, container: &str) -> Result<String, RuntimeError> {
+        let found = self.desired.spec.containers.iter().find(|c| c.name == container);
+        match found.filter(|c| spec::asks_image(&self.desired, c)) {
+            Some(container) => self.shared.runtime.image_user(&container.image).await,
+            None => Ok(String::new()),
+        }
+    }
+
+    async fn create(
+        &self,
+        container: &str,
+        attempt: u32,
+        join: Option<String>,
+        pod_ip: &str,
+    ) -> Result<String, RuntimeError> {
+        let image_user = self.image_user(container).await?;
         let host_ip = self.shared.host_ip.borrow().clone();
         let ledger = self.shared.keeper.current();
         let around = Surroundings {
@@ -128,15 +164,16 @@ impl Flight {
             incarnation: ledger.fence.as_ref().map_or("", |f| f.incarnation.as_str()),
             spec_hash: &self.entry.spec_hash,
             join,
+            files: &self.shared.files,
+            image_user: &image_user,
         };
-        let Some(spec) = create_container(&self.desired, container, attempt, &around) else {
-            return Outcome::Failed(RuntimeError::Refused(format!("the pod has no container {container:?}")));
-        };
-        self.shared
-            .runtime
-            .create(&spec)
-            .await
-            .map_or_else(Outcome::Failed, Outcome::Created)
+        let spec = create_container(&self.desired, container, attempt, &around)?;
+        let mounts = spec.mounts.clone();
+        let prepared = self.shared.on_disk(move |files| Ok(files.prepare(&mounts))).await;
+        prepared
+            .unwrap_or_else(|e| Err(e.to_string()))
+            .map_err(RuntimeError::Config)?;
+        self.shared.runtime.create(&spec).await
     }
 
     /// Looks at the container right after the action. What failed in an unknown way is left to the next list.

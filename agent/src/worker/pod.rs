@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Listing, Shared,
     act::{DISK_RETRY, Flight, Landed, Seen, inspect},
+    last_words, spec,
 };
 use crate::{
     ledger::{PodEntry, Saved},
-    runtime::ContainerInfo,
+    runtime::{ContainerInfo, State},
+    settings::ms,
     step::{Action, Outcome, PodBook, PodDesired, PodObserved, Step, StepSettings, record, step},
 };
 
@@ -43,6 +45,11 @@ pub(super) async fn run(
         view: None,
         acted: 0,
         wake: None,
+        pulling: BTreeMap::new(),
+        look_at_pulls: Instant::now(),
+        cleaned: false,
+        uncleaned: 0,
+        clean_at: Instant::now(),
         busy: BTreeMap::new(),
         flights: FuturesUnordered::new(),
         looking: false,
@@ -71,6 +78,8 @@ enum Arrived {
 struct Busy {
     call_off: CancellationToken,
     may_make: bool,
+    /// The image that it pulls.
+    pulls: Option<String>,
 }
 
 struct PodTask {
@@ -90,6 +99,13 @@ struct PodTask {
     /// Tick of the last action's end; older looks are not believed.
     acted: u64,
     wake: Option<Instant>,
+    /// How far pulls are, by container name, and when to ask again.
+    pulling: BTreeMap<String, String>,
+    look_at_pulls: Instant,
+    /// Volumes and last words of the pod are removed; else attempts that failed, and when the next one is due.
+    cleaned: bool,
+    uncleaned: u32,
+    clean_at: Instant,
     /// By container name.
     busy: BTreeMap<String, Busy>,
     flights: FuturesUnordered<BoxFuture<'static, Arrived>>,
@@ -107,12 +123,17 @@ impl PodTask {
         let answers = *self.answers.borrow_and_update();
         self.take_listing();
         self.wake = None;
+        self.watch_pulls();
+        if answers {
+            self.hear().await;
+        }
         if answers && let Some(view) = &self.view {
             let host_ip = self.host_ip.borrow_and_update().clone();
             let observed = PodObserved {
                 book: &self.book,
                 containers: &view.containers,
                 host_ip: &host_ip,
+                pulling: &self.pulling,
                 in_flight: self.busy.values().any(|b| b.may_make),
             };
             let next = step(&self.desired, observed, self.shared.clock.now_ms(), &self.settings);
@@ -129,7 +150,9 @@ impl PodTask {
         for note in next.notes {
             self.shared.notes.push(&self.entry, note);
         }
-        self.wake = next.wake_at_ms.map(|at| self.shared.clock.instant(at));
+        if let Some(at) = next.wake_at_ms {
+            self.wake_at(self.shared.clock.instant(at));
+        }
         if self.book.must_persist_after(&self.saved) {
             match self.shared.keeper.save_book(&self.entry.uid, self.book.clone()).await {
                 Ok(()) => self.saved = self.book.clone(),
@@ -148,6 +171,10 @@ impl PodTask {
         self.shared
             .reporter
             .update(&pod.uid, &pod.namespace, &pod.name, next.view.status, next.view.stopped);
+        if next.view.gone && self.busy.is_empty() && !self.clean().await {
+            return Flow::Continue(());
+        }
+        let pod = &self.entry;
         if next.view.gone && self.busy.is_empty() && pod.leaves_when_gone() {
             if let Err(e) = self.shared.keeper.drop_pod(&pod.uid).await {
                 tracing::warn!(pod = %pod.name, "cannot drop the pod from the ledger: {e}");
@@ -169,6 +196,14 @@ impl PodTask {
         let busy = Busy {
             call_off: call_off.clone(),
             may_make: matches!(action, Action::Create { .. } | Action::Start { .. }),
+            pulls: match &action {
+                Action::Pull { image, .. } => Some(image.clone()),
+                _ => None,
+            },
+        };
+        let attempt = match &action {
+            Action::Remove { id, .. } => self.attempt_of(id),
+            _ => None,
         };
         self.busy.insert(action.container().to_owned(), busy);
         let flight = Flight {
@@ -176,10 +211,76 @@ impl PodTask {
             entry: self.entry.clone(),
             desired: self.desired.clone(),
             action,
+            attempt,
             call_off,
         };
         self.flights
             .push(Box::pin(async { Arrived::Action(Box::new(flight.fly().await)) }));
+    }
+
+    fn attempt_of(&self, id: &str) -> Option<u32> {
+        let mut containers = self.view.iter().flat_map(|v| &v.containers);
+        containers.find(|c| c.id == id).map(|c| c.owner.attempt)
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
+    }
+
+    /// Asks how far pulls are, in their own time: each answer becomes a status for the coordinator.
+    fn watch_pulls(&mut self) {
+        let pulls = || self.busy.iter().filter_map(|(name, b)| Some((name, b.pulls.as_ref()?)));
+        if pulls().next().is_none() {
+            self.pulling.clear();
+            self.look_at_pulls = Instant::now() + ms(self.shared.settings.pull_progress_ms);
+            return;
+        }
+        if Instant::now() >= self.look_at_pulls {
+            let far = |image: &String| self.shared.runtime.pull_progress(image);
+            self.pulling = pulls()
+                .filter_map(|(n, image)| Some((n.clone(), far(image)?)))
+                .collect();
+            self.look_at_pulls = Instant::now() + ms(self.shared.settings.pull_progress_ms);
+        }
+        self.wake_at(self.look_at_pulls);
+    }
+
+    /// Adds what containers said of their end, before the exits enter the book.
+    async fn hear(&mut self) {
+        let Some(view) = &mut self.view else { return };
+        for info in last_words::unheard(&self.book, &mut view.containers) {
+            let State::Exited(exit) = &info.state else { continue };
+            let words = last_words::hear(&self.shared, &self.desired.spec, info, exit).await;
+            if let State::Exited(exit) = &mut info.state {
+                exit.message = words;
+            }
+        }
+    }
+
+    /// Removes the pod's volumes and last words, its containers being gone. False when it must be tried again.
+    async fn clean(&mut self) -> bool {
+        if self.cleaned {
+            return true;
+        }
+        if Instant::now() < self.clean_at {
+            self.wake_at(self.clean_at);
+            return false;
+        }
+        match clean(self.shared.clone(), self.desired.clone()).await {
+            Ok(()) => {
+                self.cleaned = true;
+                self.uncleaned = 0;
+            }
+            Err(why) => {
+                if self.uncleaned == 0 {
+                    tracing::warn!(pod = %self.entry.name, "cannot remove the pod's volumes yet: {why}");
+                }
+                self.uncleaned = self.uncleaned.saturating_add(1);
+                self.clean_at = Instant::now() + ms(self.settings.retry.delay_ms(self.uncleaned));
+                self.wake_at(self.clean_at);
+            }
+        }
+        self.cleaned
     }
 
     async fn wait(&mut self) -> Flow {
@@ -195,6 +296,7 @@ impl PodTask {
                 }
                 self.entry = self.wish.borrow_and_update().clone();
                 self.desired = Arc::new(self.entry.desired());
+                self.cleaned = false;
                 // What only waits is not wanted any more, or wanted otherwise.
                 for busy in self.busy.values() {
                     busy.call_off.cancel();
@@ -319,4 +421,24 @@ impl PodTask {
             None => self.shared.relist.notify_one(),
         }
     }
+}
+
+/// Removes what a pod has beside its containers, which are gone.
+async fn clean(shared: Arc<Shared>, pod: Arc<PodDesired>) -> Result<(), String> {
+    let uid = pod.uid.clone();
+    let removed = shared.on_disk(move |files| files.remove_pod(&uid)).await;
+    removed.map_err(|e| e.to_string())?;
+    let volumes: Vec<String> = if pod.spec.containers.is_empty() {
+        // Its spec was never known here, or cannot be read: the engine knows.
+        let all = shared.runtime.memory_volumes().await.map_err(|e| e.to_string())?;
+        all.into_iter().filter(|v| v.uid == pod.uid).map(|v| v.name).collect()
+    } else {
+        let in_memory = pod.spec.volumes.iter().filter(|v| v.in_memory());
+        in_memory.map(|v| spec::memory_volume(&pod.uid, &v.name)).collect()
+    };
+    for name in volumes {
+        let removed = shared.runtime.remove_memory_volume(&name).await;
+        removed.map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }

@@ -20,11 +20,11 @@ use crate::{
 };
 
 /// An agent without its session.
-struct Rig {
-    engine: Arc<FakeEngine>,
-    shared: Arc<Shared>,
+pub(super) struct Rig {
+    pub(super) engine: Arc<FakeEngine>,
+    pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    pub(super) tasks: Vec<JoinHandle<()>>,
 }
 
 pub(crate) fn fence() -> wire::Fence {
@@ -64,7 +64,7 @@ pub(crate) fn stop_of(uid: &str, grace_seconds: u32) -> wire::Stop {
 }
 
 impl Rig {
-    fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
+    pub(super) fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
         let clock = Clock::new();
         let ledger = load(dir.path()).expect("a ledger");
         let (keeper, handle) =
@@ -80,6 +80,7 @@ impl Rig {
             clock,
             node: "n1".into(),
             host_ip: watch::channel("10.0.0.1".to_owned()).1,
+            files: PodFiles::new(dir.path()).expect("absolute"),
         });
         let stop = CancellationToken::new();
         let tasks = vec![
@@ -94,7 +95,7 @@ impl Rig {
         }
     }
 
-    async fn assign(&self, run: Vec<wire::Run>, stop: Vec<wire::Stop>, forget: &[&str]) {
+    pub(super) async fn assign(&self, run: Vec<wire::Run>, stop: Vec<wire::Stop>, forget: &[&str]) {
         let at = self.shared.keeper.current().revision;
         let message = wire::Assignments {
             kind: Kind::Incremental.into(),
@@ -109,7 +110,7 @@ impl Rig {
         self.shared.accepted.store(true, Ordering::SeqCst);
     }
 
-    fn status(&self, uid: &str) -> Option<PodStatus> {
+    pub(super) fn status(&self, uid: &str) -> Option<PodStatus> {
         let name = format!("pod-{uid}");
         self.shared
             .reporter
@@ -120,7 +121,7 @@ impl Rig {
     }
 
     /// Waits until the condition holds; time passes meanwhile. Fails after ten minutes of the test's clock.
-    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         for _ in 0..60_000 {
             if condition(self) {
                 return;
@@ -134,11 +135,11 @@ impl Rig {
         );
     }
 
-    async fn until_ready(&self, uid: &str) {
+    pub(super) async fn until_ready(&self, uid: &str) {
         self.until("ready", |r| r.status(uid).is_some_and(|s| s.ready())).await;
     }
 
-    fn running(&self) -> Vec<String> {
+    pub(super) fn running(&self) -> Vec<String> {
         let all = self.engine.containers();
         all.into_iter()
             .filter(|c| matches!(c.state, State::Running { .. }))
@@ -156,7 +157,7 @@ impl Rig {
     }
 
     /// As SIGKILL, but the disk is that of a clean end.
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.stop.cancel();
         for task in self.tasks {
             task.await.expect("ended well");
@@ -165,7 +166,7 @@ impl Rig {
     }
 }
 
-fn rig() -> (TempDir, Arc<FakeEngine>, Rig) {
+pub(super) fn rig() -> (TempDir, Arc<FakeEngine>, Rig) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = FakeEngine::new();
     let rig = Rig::start(&dir, &engine, Settings::default());
@@ -584,7 +585,8 @@ async fn a_quiet_node_is_quiet() {
     for n in 0..20 {
         rig.until_ready(&format!("u{n}")).await;
     }
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    // The one look for leftovers is over.
+    tokio::time::sleep(Duration::from_secs(90)).await;
     let before = engine.all_calls();
     tokio::time::sleep(Duration::from_secs(600)).await;
     let after = engine.all_calls();

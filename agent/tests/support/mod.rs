@@ -1,11 +1,15 @@
 //! What the tests on a real engine share: the image, a runtime with a scope of its own, and cleaning up by that
 //! scope alone. Used by `docker_*.rs`.
 //!
-//! Invariant: nothing but containers with the test's own cluster label is ever removed.
+//! Invariant: nothing but containers and volumes with the test's own cluster label, and images that a test pulled,
+//! is ever removed.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod busybox;
 pub mod own_dockerd;
+pub mod registry;
+pub mod rig;
 
 use std::{
     collections::HashMap,
@@ -160,6 +164,10 @@ impl Drop for Bed {
         let ids: Vec<&str> = ids.split_whitespace().collect();
         if !ids.is_empty() {
             try_docker(&self.host, &[&["rm", "-f", "-v"], ids.as_slice()].concat());
+        }
+        let listed = try_docker(&self.host, &["volume", "ls", "-q", "--filter", &label]);
+        for volume in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
+            try_docker(&self.host, &["volume", "rm", volume]);
         }
     }
 }

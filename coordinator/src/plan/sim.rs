@@ -189,6 +189,15 @@ impl Sim {
         self.put(keys::node_facts(name), &facts);
     }
 
+    pub fn put_capabilities(&mut self, name: &str, capabilities: &[&str]) {
+        let known = self.world.nodes.get(name).and_then(|n| n.facts.as_ref());
+        let facts = FactsRecord {
+            capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
+            ..known.map(|f| FactsRecord::clone(&f.value)).unwrap_or_default()
+        };
+        self.put(keys::node_facts(name), &facts);
+    }
+
     pub fn put_ready(&mut self, name: &str, ready: bool) {
         let condition = NodeCondition {
             kind: "Ready".into(),

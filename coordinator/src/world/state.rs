@@ -8,8 +8,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use proto::model::{
-    ConditionStatus, Hardware, Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController,
+use proto::{
+    capability,
+    model::{ConditionStatus, Hardware, Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController},
 };
 
 use super::record::{Claim, FactsRecord, HolderRecord, PodRecord, Rival, StatusRecord, TemplateRecord};
@@ -55,6 +56,8 @@ pub struct Template {
     /// Sum of the containers' requests with the defaults for what is not given; `pods` is 1.
     pub request: Amounts,
     pub host_ports: Vec<(u16, Protocol)>,
+    /// Capabilities that a node's agent must have.
+    pub needs: Vec<&'static str>,
 }
 
 impl Template {
@@ -63,6 +66,7 @@ impl Template {
             rv,
             request: request_of(&record),
             host_ports: record.spec.host_ports().collect(),
+            needs: capability::needed(&record.spec),
             record,
         }
     }

@@ -237,6 +237,15 @@ pub struct Volume {
     pub host_path: Option<HostPathVolume>,
 }
 
+impl Volume {
+    /// An emptyDir in memory.
+    pub fn in_memory(&self) -> bool {
+        self.empty_dir
+            .as_ref()
+            .is_some_and(|e| e.medium == StorageMedium::Memory)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EmptyDirVolume {
@@ -486,7 +495,7 @@ impl Default for ContainerState {
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStateWaiting {
     /// `ContainerCreating`, `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `CrashLoopBackOff`,
-    /// `CreateContainerError`, `RunContainerError`.
+    /// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`.
     pub reason: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,

@@ -12,7 +12,7 @@ use crate::{PATIENCE, long, random::Random};
 
 const IMAGES: [&str; 3] = ["a:1", "b:1", "c:1"];
 
-const OPS: [Op; 8] = [
+const OPS: [Op; 9] = [
     Op::List,
     Op::Inspect,
     Op::Image,
@@ -21,6 +21,7 @@ const OPS: [Op; 8] = [
     Op::Start,
     Op::Stop,
     Op::Remove,
+    Op::Volumes,
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,7 +49,7 @@ async fn quiet(fleet: &Fleet) {
 
 /// What agents did beyond looking.
 fn acts(fleet: &Fleet) -> Vec<BTreeMap<Op, u64>> {
-    let looks = [Op::Info, Op::List, Op::Inspect];
+    let looks = [Op::Info, Op::List, Op::Inspect, Op::Volumes];
     let acts = fleet.hosts.iter().map(|h| {
         let calls = h.engine.all_calls();
         calls.into_iter().filter(|(op, _)| !looks.contains(op)).collect()

@@ -11,7 +11,7 @@ use bollard::models::{
 };
 use proto::{ids::label, model::Protocol};
 
-use super::{DockerSettings, Scope, pull};
+use super::{DockerSettings, Scope, pull, volumes};
 use crate::runtime::CreateContainer;
 
 /// Kernel's limit of a host name.
@@ -25,6 +25,7 @@ const CPU_SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
 pub(super) fn body(spec: &CreateContainer, scope: &Scope, settings: &DockerSettings) -> ContainerCreateBody {
     let joins = spec.join_network_of.as_deref();
+    let own_network = joins.is_none() && !spec.host_network;
     ContainerCreateBody {
         image: Some(pull::normalize(&spec.image)),
         // Replacing the entrypoint also drops the image's CMD, as Kubernetes has it.
@@ -32,12 +33,11 @@ pub(super) fn body(spec: &CreateContainer, scope: &Scope, settings: &DockerSetti
         cmd: some_unless_empty(spec.args.clone()),
         env: some_unless_empty(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         labels: Some(labels(spec, scope)),
+        working_dir: some_text(&spec.working_dir),
+        user: some_text(&spec.user),
         // A joined container has its sandbox's host name, and Docker refuses another one.
-        hostname: joins
-            .is_none()
-            .then(|| hostname(&spec.hostname))
-            .filter(|h| !h.is_empty()),
-        exposed_ports: joins.is_none().then(|| {
+        hostname: own_network.then(|| hostname(&spec.hostname)).filter(|h| !h.is_empty()),
+        exposed_ports: own_network.then(|| {
             spec.ports
                 .iter()
                 .map(|p| port_key(p.container_port, p.protocol))
@@ -59,10 +59,24 @@ pub(super) fn body(spec: &CreateContainer, scope: &Scope, settings: &DockerSetti
                     ("max-file".into(), settings.log_max_files.to_string()),
                 ])),
             }),
-            security_opt: Some(vec!["no-new-privileges".into()]),
-            pids_limit: Some(settings.pids_limit),
-            network_mode: joins.map(|id| format!("container:{id}")),
-            port_bindings: joins.is_none().then(|| port_bindings(spec)),
+            security_opt: (!spec.may_escalate).then(|| vec!["no-new-privileges".into()]),
+            pids_limit: limit(spec.pids_limit).or(Some(settings.pids_limit)),
+            readonly_rootfs: Some(spec.read_only_root),
+            cap_add: some_unless_empty(spec.add_capabilities.clone()),
+            cap_drop: some_unless_empty(spec.drop_capabilities.clone()),
+            group_add: some_unless_empty(spec.groups.iter().map(i64::to_string).collect()),
+            mounts: some_unless_empty(
+                spec.mounts
+                    .iter()
+                    .map(|m| volumes::mount(m, &spec.owner, scope))
+                    .collect(),
+            ),
+            network_mode: match joins {
+                _ if spec.host_network => Some("host".into()),
+                Some(id) => Some(format!("container:{id}")),
+                None => None,
+            },
+            port_bindings: own_network.then(|| port_bindings(spec)),
             memory: limit(spec.memory_limit),
             // Equal to the memory limit: no swap beside it.
             memory_swap: limit(spec.memory_limit),
@@ -152,6 +166,10 @@ fn limit(amount: u64) -> Option<i64> {
     (amount != 0).then(|| i64::try_from(amount).unwrap_or(i64::MAX))
 }
 
+fn some_text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 fn some_unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
@@ -161,7 +179,7 @@ mod tests {
     use proto::model::ContainerPort;
 
     use super::*;
-    use crate::runtime::Owner;
+    use crate::runtime::{Mount, Owner, Source};
 
     fn spec() -> CreateContainer {
         CreateContainer {
@@ -243,6 +261,96 @@ mod tests {
         let host = body.host_config.unwrap_or_default();
         assert_eq!(host.network_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.port_bindings, None);
+    }
+
+    #[test]
+    fn in_the_host_s_network_nothing_is_published() {
+        let mut spec = spec();
+        spec.host_network = true;
+        let body = body(&spec, &scope(), &DockerSettings::default());
+        assert_eq!((body.hostname, body.exposed_ports), (None, None));
+        let host = body.host_config.unwrap_or_default();
+        assert_eq!((host.network_mode.as_deref(), host.port_bindings), (Some("host"), None));
+    }
+
+    #[test]
+    fn whom_it_runs_as_and_what_it_may() {
+        let settings = DockerSettings::default();
+        let plain = body(&spec(), &scope(), &settings);
+        assert_eq!((plain.user, plain.working_dir), (None, None));
+        let host = plain.host_config.unwrap_or_default();
+        assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+        assert_eq!(
+            (host.cap_add, host.cap_drop, host.group_add, host.mounts),
+            (None, None, None, None)
+        );
+        assert_eq!(
+            (host.readonly_rootfs, host.pids_limit, host.privileged),
+            (Some(false), Some(settings.pids_limit), None)
+        );
+
+        let spec = CreateContainer {
+            user: "5:6".into(),
+            working_dir: "/w".into(),
+            groups: vec![7, 8],
+            may_escalate: true,
+            read_only_root: true,
+            pids_limit: 9,
+            add_capabilities: vec!["NET_ADMIN".into()],
+            drop_capabilities: vec!["ALL".into()],
+            ..spec()
+        };
+        let full = body(&spec, &scope(), &settings);
+        assert_eq!(
+            (full.user.as_deref(), full.working_dir.as_deref()),
+            (Some("5:6"), Some("/w"))
+        );
+        let host = full.host_config.unwrap_or_default();
+        assert_eq!(host.security_opt, None);
+        assert_eq!((host.readonly_rootfs, host.pids_limit), (Some(true), Some(9)));
+        let list = |words: &[&str]| Some(words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        assert_eq!(
+            (host.cap_add, host.cap_drop, host.group_add),
+            (list(&["NET_ADMIN"]), list(&["ALL"]), list(&["7", "8"]))
+        );
+    }
+
+    #[test]
+    fn mounts_are_bound_by_mounts_and_memory_carries_our_labels() {
+        let mounts = vec![
+            Mount {
+                target: "/h".into(),
+                read_only: true,
+                source: Source::Host {
+                    volume: "v".into(),
+                    path: "/srv/x".into(),
+                    kind: proto::model::HostPathType::Any,
+                },
+            },
+            Mount {
+                target: "/m".into(),
+                read_only: false,
+                source: Source::Memory {
+                    name: "wharf_u_m".into(),
+                    size: Some(4096),
+                },
+            },
+        ];
+        let host = host(&CreateContainer { mounts, ..spec() });
+        assert_eq!(host.binds, None);
+        let made = host.mounts.unwrap_or_default();
+        assert_eq!(
+            (made[0].source.as_deref(), made[0].target.as_deref(), made[0].read_only),
+            (Some("/srv/x"), Some("/h"), Some(true))
+        );
+        assert_eq!(made[1].source.as_deref(), Some("wharf_u_m"));
+        let options = made[1].volume_options.clone().unwrap_or_default();
+        let labels = options.labels.unwrap_or_default();
+        assert_eq!(labels.get(label::NODE).map(String::as_str), Some("n"));
+        assert_eq!(labels.get(label::UID).map(String::as_str), Some("u"));
+        let driver = options.driver_config.and_then(|d| d.options).unwrap_or_default();
+        assert_eq!(driver.get("o").map(String::as_str), Some("size=4096,mode=1777"));
+        assert_eq!(driver.get("type").map(String::as_str), Some("tmpfs"));
     }
 
     #[test]

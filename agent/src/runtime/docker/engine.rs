@@ -7,13 +7,15 @@ use std::{future::Future, time::Duration};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
-    models::{ContainerInspectResponse, SystemInfo},
+    models::{ContainerInspectResponse, ImageInspect, SystemInfo},
     query_parameters::InspectContainerOptions,
 };
 use proto::ids::label;
 use tokio::time::Instant;
 
-use super::{BOLLARD_TIMEOUT_S, DockerRuntime, Facts, LOOK_AGAIN, errors::Problem, locked, observe, short};
+use super::{
+    BOLLARD_TIMEOUT_S, DockerRuntime, Facts, LOOK_AGAIN, credentials, errors::Problem, locked, observe, pull, short,
+};
 use crate::runtime::{ContainerInfo, CreateContainer, EngineInfo, Owner, RuntimeError, State};
 
 impl DockerRuntime {
@@ -36,12 +38,23 @@ impl DockerRuntime {
             )
         };
         match made {
-            Ok(docker) => Ok(self.docker.get_or_init(|| docker)),
+            Ok(docker) => {
+                let docker = docker.with_request_modifier(credentials::url_safe);
+                Ok(self.docker.get_or_init(|| docker))
+            }
             Err(bollard::errors::Error::SocketNotFoundError(_)) => {
                 Err(Problem::Silent("no such socket; is Docker running?".into()))
             }
             Err(e) => Err(Problem::Silent(e.to_string())),
         }
+    }
+
+    /// Labels of all that is this node's, as filters take them.
+    pub(super) fn scope_labels(&self) -> Vec<String> {
+        vec![
+            format!("{}={}", label::CLUSTER, self.scope.cluster),
+            format!("{}={}", label::NODE, self.scope.node),
+        ]
     }
 
     /// Runs one call within its limit.
@@ -101,6 +114,17 @@ impl DockerRuntime {
             Ok(seen) => Ok(Some(seen)),
             Err(Problem::Said { status: 404, .. }) => Ok(None),
             Err(problem) => Err(problem),
+        }
+    }
+
+    /// An image of this host; `None` when it is not here.
+    pub(super) async fn look_at_image(&self, reference: &str) -> Result<Option<ImageInspect>, RuntimeError> {
+        pull::check(reference)?;
+        let call = self.client()?.inspect_image(reference);
+        match self.call(self.settings.inspect_timeout, call).await {
+            Ok(image) => Ok(Some(image)),
+            Err(Problem::Said { status: 404, .. }) => Ok(None),
+            Err(problem) => Err(problem.into_error(&self.endpoint, &format!("inspect of image {reference}"))),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 
 use bollard::{
     models::ContainerInspectResponse,
-    query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder},
+    query_parameters::{EventsOptionsBuilder, LogsOptions, LogsOptionsBuilder},
 };
 use futures::StreamExt as _;
 
@@ -17,6 +17,8 @@ use crate::runtime::Exit;
 
 /// How long the engine's word of a memory kill may come after that of the exit.
 const LATE: Duration = Duration::from_millis(500);
+/// Most of a log that is kept while it is read.
+const LOG_BYTES: usize = 64 << 10;
 
 /// What was learned of an ended container.
 #[derive(Clone, Debug, Default)]
@@ -52,17 +54,8 @@ impl DockerRuntime {
         if let Some(known) = locked(&self.exits).get(id).and_then(|l| l.init.clone()) {
             return known;
         }
-        let docker = self.docker().ok()?;
         let options = LogsOptionsBuilder::default().stderr(true).tail("5").build();
-        let read = async {
-            let mut text = String::new();
-            let mut lines = pin!(docker.logs(id, Some(options)));
-            while let Some(line) = lines.next().await {
-                text.push_str(&line?.to_string());
-            }
-            Ok(text)
-        };
-        let words = match self.call(self.settings.inspect_timeout, read).await {
+        let words = match self.read_log(id, options).await {
             Ok(log) => observe::init_failure(&log),
             // Asked again at the next look.
             Err(Problem::Silent(_) | Problem::Slow(_)) => return None,
@@ -73,6 +66,26 @@ impl DockerRuntime {
         };
         locked(&self.exits).entry(id.to_owned()).or_default().init = Some(words.clone());
         words
+    }
+
+    /// The lines of a log that `options` choose.
+    pub(super) async fn read_log(&self, id: &str, options: LogsOptions) -> Result<String, Problem> {
+        let docker = self.docker()?;
+        let read = async {
+            let mut text = String::new();
+            let mut lines = pin!(docker.logs(id, Some(options)));
+            while let Some(line) = lines.next().await {
+                text.push_str(&line?.to_string());
+                // Docker bounds the lines of a log, but not a line's length.
+                let mut from = text.len().saturating_sub(LOG_BYTES);
+                while !text.is_char_boundary(from) {
+                    from += 1;
+                }
+                text.drain(..from);
+            }
+            Ok(text)
+        };
+        self.call(self.settings.inspect_timeout, read).await
     }
 
     /// Whether the kernel killed the container for its memory. The engine sets its flag only if it hears of that

@@ -8,6 +8,9 @@
 //! | [`observe`] | what the engine shows, in the trait's terms; pure |
 //! | [`events`] | the event stream as hints |
 //! | [`pull`] | image pulls, shared between callers |
+//! | [`progress`] | how far a pull is; pure |
+//! | [`credentials`] | what a registry is shown, from Docker's own configuration |
+//! | [`volumes`] | mounts, and volumes in memory |
 //! | [`pause`] | the sandbox image, made here |
 //! | [`errors`] | silence, refusals, and Docker's words made readable |
 //!
@@ -15,14 +18,17 @@
 //! touched; no removal is forced; a stop counts as done only when the engine shows the exit.
 
 mod create;
+mod credentials;
 mod engine;
 mod errors;
 mod events;
 mod exits;
 mod observe;
 mod pause;
+mod progress;
 mod pull;
 mod settings;
+mod volumes;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,19 +40,19 @@ use async_trait::async_trait;
 use bollard::{
     Docker,
     query_parameters::{
-        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
+        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
         RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
-use futures::{FutureExt, StreamExt};
-use proto::ids::{SANDBOX, label};
+use futures::StreamExt;
+use proto::ids::SANDBOX;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use self::errors::Problem;
 pub use self::pause::SANDBOX_IMAGE;
 pub use self::settings::{DockerSettings, Scope};
-use super::{ContainerInfo, CreateContainer, EngineInfo, Hint, Runtime, RuntimeError, State};
+use super::{ContainerInfo, CreateContainer, EngineInfo, Hint, MemoryVolume, Runtime, RuntimeError, State};
 
 /// Where Docker listens unless told otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -121,9 +127,9 @@ impl DockerRuntime {
         Ok(Arc::new(Self {
             endpoint,
             scope,
-            settings,
             docker: OnceLock::new(),
-            pulls: pull::Pulls::default(),
+            pulls: pull::Pulls::new(settings.max_pulls),
+            settings,
             facts: Mutex::default(),
             warned: Mutex::default(),
             exits: Mutex::default(),
@@ -184,13 +190,7 @@ impl Runtime for DockerRuntime {
             p => p.into_error(&self.endpoint, "list"),
         };
         let whole = async {
-            let filters = HashMap::from([(
-                "label",
-                vec![
-                    format!("{}={}", label::CLUSTER, self.scope.cluster),
-                    format!("{}={}", label::NODE, self.scope.node),
-                ],
-            )]);
+            let filters = HashMap::from([("label", self.scope_labels())]);
             let options = ListContainersOptionsBuilder::default()
                 .all(true)
                 .filters(&filters)
@@ -239,14 +239,14 @@ impl Runtime for DockerRuntime {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<String>, RuntimeError> {
-        pull::check(reference)?;
-        let docker = self.client()?;
-        let call = docker.inspect_image(reference);
-        match self.call(self.settings.inspect_timeout, call).await {
-            Ok(image) => Ok(Some(image.id.unwrap_or_default())),
-            Err(Problem::Said { status: 404, .. }) => Ok(None),
-            Err(problem) => Err(problem.into_error(&self.endpoint, &format!("inspect of image {reference}"))),
-        }
+        let image = self.look_at_image(reference).await?;
+        Ok(image.map(|i| i.id.unwrap_or_default()))
+    }
+
+    async fn image_user(&self, reference: &str) -> Result<String, RuntimeError> {
+        let image = self.look_at_image(reference).await?;
+        let image = image.ok_or_else(|| RuntimeError::NoSuchImage(reference.to_owned()))?;
+        Ok(image.config.and_then(|c| c.user).unwrap_or_default())
     }
 
     async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
@@ -256,16 +256,24 @@ impl Runtime for DockerRuntime {
             return self.ensure_sandbox_image().await;
         }
         let docker = self.client()?.clone();
-        let begin = || {
-            pull::fetch(
-                docker,
-                self.endpoint.clone(),
-                reference.clone(),
-                self.settings.pull_inactivity,
-            )
-            .boxed()
+        let begin = |far| {
+            let (endpoint, reference, settings) = (self.endpoint.clone(), reference.clone(), self.settings.clone());
+            async move {
+                let found = credentials::find(settings.docker_config, &reference, settings.helper_timeout).await;
+                let (credentials, lacked) = found.map_or_else(|why| (None, Some(why)), |found| (found, None));
+                if let Some(why) = &lacked {
+                    tracing::warn!(image = %reference, "pulling without registry credentials: {why}");
+                }
+                let inactivity = settings.pull_inactivity;
+                let outcome = pull::fetch(docker, endpoint, reference, credentials, inactivity, far).await;
+                credentials::explain(outcome, lacked)
+            }
         };
         self.pulls.join(&reference, begin).await
+    }
+
+    fn pull_progress(&self, reference: &str) -> Option<String> {
+        self.pulls.progress(&pull::normalize(reference))
     }
 
     async fn create(&self, spec: &CreateContainer) -> Result<String, RuntimeError> {
@@ -378,6 +386,24 @@ impl Runtime for DockerRuntime {
             }
             Err(problem) => Err(failed(problem)),
         }
+    }
+
+    async fn log_tail(&self, id: &str, lines: u32) -> Result<String, RuntimeError> {
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .tail(&lines.to_string())
+            .build();
+        let read = self.read_log(id, options).await;
+        read.map_err(|p| p.into_error(&self.endpoint, &format!("log of {}", short(id))))
+    }
+
+    async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError> {
+        self.list_volumes().await
+    }
+
+    async fn remove_memory_volume(&self, name: &str) -> Result<(), RuntimeError> {
+        self.remove_volume(name).await
     }
 
     fn hints(self: Arc<Self>) -> mpsc::Receiver<Hint> {

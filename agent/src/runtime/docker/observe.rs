@@ -100,6 +100,7 @@ fn state(seen: &ContainerState) -> State {
         code: i32::try_from(seen.exit_code.unwrap_or_default()).unwrap_or(255),
         oom: seen.oom_killed == Some(true),
         error: clean(seen.error.as_deref().unwrap_or_default()),
+        message: String::new(),
         started_at,
         finished_at: time(seen.finished_at.as_deref()),
     })
@@ -186,6 +187,7 @@ mod tests {
                 code: 137,
                 oom: true,
                 error: "no".into(),
+                message: String::new(),
                 started_at,
                 finished_at: Some(Time(1_767_225_609)),
             })

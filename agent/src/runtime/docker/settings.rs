@@ -1,6 +1,6 @@
 //! Whose containers a runtime sees, and the limits it keeps towards the engine. Set by the agent's configuration.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Which containers exist for a runtime (`cluster`, `node`), and what its new ones are marked with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +26,17 @@ pub struct DockerSettings {
     pub remove_timeout: Duration,
     /// A pull that reports no progress for this long has failed; there is no limit on the whole pull.
     pub pull_inactivity: Duration,
+    /// Pulls at once, each of another image.
+    pub max_pulls: usize,
+    /// Docker's `config.json` with credentials for registries; none when empty.
+    pub docker_config: PathBuf,
+    /// What a credential helper may take.
+    pub helper_timeout: Duration,
     /// How long the engine's facts are kept before they are asked for again.
     pub facts_age: Duration,
     pub event_backoff_min: Duration,
     pub event_backoff_max: Duration,
-    /// Processes and threads in a container.
+    /// Processes and threads in a container that names no limit of its own.
     pub pids_limit: i64,
     /// Docker's init as PID 1: reaps orphans, and a program without a handler dies of TERM.
     pub init: bool,
@@ -50,6 +56,9 @@ impl Default for DockerSettings {
             stop_margin: Duration::from_secs(30),
             remove_timeout: Duration::from_secs(60),
             pull_inactivity: Duration::from_secs(60),
+            max_pulls: 4,
+            docker_config: PathBuf::new(),
+            helper_timeout: Duration::from_secs(10),
             facts_age: Duration::from_secs(60),
             event_backoff_min: Duration::from_millis(100),
             event_backoff_max: Duration::from_secs(5),

@@ -16,6 +16,9 @@ pub enum Op {
     Start,
     Stop,
     Remove,
+    Log,
+    Volumes,
+    RemoveVolume,
 }
 
 /// How the main process of a container behaves.
@@ -36,7 +39,11 @@ pub enum Run {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageScript {
     pub present: bool,
+    /// USER of the image.
+    pub user: String,
     pub pull_takes: Duration,
+    /// What a pull under way tells of itself.
+    pub progress: Option<String>,
     /// The engine's words.
     pub pull_error: Option<String>,
     pub create_error: Option<String>,
@@ -44,18 +51,23 @@ pub struct ImageScript {
     pub run: Run,
     /// From the stop signal to the exit; longer than the grace: it is killed.
     pub stop_takes: Duration,
+    /// What its containers have written.
+    pub log: String,
 }
 
 impl Default for ImageScript {
     fn default() -> Self {
         Self {
             present: true,
+            user: String::new(),
             pull_takes: Duration::ZERO,
+            progress: None,
             pull_error: None,
             create_error: None,
             start_error: None,
             run: Run::Forever,
             stop_takes: Duration::ZERO,
+            log: String::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use proto::model::Time;
 use tokio::sync::mpsc;
 
-use super::{ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, State};
+use super::{ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State};
 
 #[derive(Default)]
 pub struct Inner {
@@ -22,6 +22,8 @@ pub struct Inner {
     pub most_at_once: BTreeMap<Op, u64>,
     pub listeners: Vec<mpsc::Sender<Hint>>,
     pub violations: Vec<String>,
+    /// Volumes in memory and the uids of their pods.
+    pub volumes: BTreeMap<String, String>,
     pub leave_to_stop: Option<Leave>,
     /// Attempts whose end was not shown to the agent yet: exited or erased, with their id.
     unseen_ends: BTreeMap<Key, String>,
@@ -127,6 +129,11 @@ impl Inner {
                 "cannot join the network of {network}: it does not run"
             )));
         }
+        for mount in &spec.mounts {
+            if let Source::Memory { name, .. } = &mount.source {
+                self.volumes.insert(name.clone(), spec.owner.uid.clone());
+            }
+        }
         Ok(self.insert(spec))
     }
 
@@ -215,6 +222,19 @@ impl Inner {
         }
     }
 
+    /// Refused while a container has it.
+    pub fn remove_volume(&mut self, name: &str) -> Result<(), RuntimeError> {
+        let has = |c: &Fake| {
+            let mut mounts = c.spec.mounts.iter();
+            mounts.any(|m| matches!(&m.source, Source::Memory { name: other, .. } if other == name))
+        };
+        if self.containers.values().any(has) {
+            return Err(RuntimeError::Refused(format!("volume {name} is in use")));
+        }
+        self.volumes.remove(name);
+        Ok(())
+    }
+
     /// How long a stop takes and the exit code it ends with; `None` when it does not run.
     pub fn stop_plan(&self, id: &str, grace: Duration) -> Option<(Duration, i32)> {
         let fake = self.containers.get(id).filter(|c| c.running())?;
@@ -236,9 +256,9 @@ impl Inner {
         fake.state = State::Exited(Exit {
             code,
             oom,
-            error: String::new(),
             started_at,
             finished_at: Some(Time::from_millis(at_ms)),
+            ..Exit::default()
         });
         let (key, uid) = (fake.key(), fake.spec.owner.uid.clone());
         self.unseen_ends.insert(key, id.to_owned());

@@ -54,6 +54,10 @@ fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
             let verb = if one { "does" } else { "do" };
             format!("{verb} not match nodeSelector {}", pairs.join(","))
         }
+        Refusal::Capability(name) => {
+            let verb = if one { "has an agent" } else { "have agents" };
+            format!("{verb} without {name}: update the agent")
+        }
         Refusal::NotReady => "not Ready".to_owned(),
         Refusal::Unschedulable => "unschedulable".to_owned(),
         Refusal::HostPort(port) => format!("host port {port} taken"),

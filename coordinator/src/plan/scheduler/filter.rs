@@ -1,7 +1,7 @@
 //! Which nodes can take a pod. Each filter refuses with a [`Refusal`], which `explain` turns into words.
 //!
 //! Invariant: the first filter that refuses gives the reason, so that a node is counted once: what the user
-//! chose (name, selector) before the node's state, before what may pass (ports, resources).
+//! chose (name, selector) and what its agent can do before the node's state, before what may pass (ports, resources).
 
 use crate::world::{Amounts, NodeState, Template};
 
@@ -19,6 +19,8 @@ pub struct Candidate<'w> {
 pub enum Refusal {
     NotNode,
     Selector,
+    /// Its agent lacks this capability.
+    Capability(&'static str),
     NotReady,
     Unschedulable,
     HostPort(u16),
@@ -31,7 +33,7 @@ pub enum Refusal {
 type Filter = fn(&Template, &Candidate<'_>) -> Result<(), Refusal>;
 
 /// The pod's nodeName is not among them: it chooses the candidate itself.
-const FILTERS: [Filter; 4] = [selector, ready, schedulable, fits];
+const FILTERS: [Filter; 5] = [selector, capable, ready, schedulable, fits];
 
 /// Whether the node can take one pod of the template.
 pub fn check(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
@@ -42,6 +44,18 @@ fn selector(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusa
     let labels = &candidate.node.node.metadata.labels;
     let mut wanted = template.record.spec.node_selector.iter();
     refuse_unless(wanted.all(|(k, v)| labels.get(k) == Some(v)), Refusal::Selector)
+}
+
+/// An agent that lacks a capability would refuse the pod, or leave out what it does not know.
+fn capable(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    let has = |need: &str| {
+        let facts = candidate.node.facts.as_ref();
+        facts.is_some_and(|f| f.value.capabilities.iter().any(|c| c == need))
+    };
+    match template.needs.iter().find(|need| !has(need)) {
+        Some(need) => Err(Refusal::Capability(need)),
+        None => Ok(()),
+    }
 }
 
 fn ready(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {

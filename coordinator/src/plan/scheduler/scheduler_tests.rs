@@ -97,6 +97,46 @@ fn a_full_fleet_explains_what_ran_out() {
 }
 
 #[test]
+fn a_pod_goes_only_where_the_agent_can_do_what_it_needs() {
+    let mut sim = Sim::new();
+    sim.add_node("n1", &[]);
+    sim.add_node("n2", &[]);
+    let mut pod = template("app", Ask::default());
+    pod.spec.host_network = true;
+    pod.spec.security_context.run_as_user = Some(1);
+    let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
+    let place = |sim: &Sim| {
+        let mut placed = Placed::default();
+        let mut batch = Batch::new(&sim.world, &template, &Counts::new(), &placed, 7);
+        let node = batch.place(&mut placed).map(str::to_owned);
+        node.ok_or_else(|| batch.explain())
+    };
+    sim.put_capabilities("n1", &["sandbox", "security-context"]);
+    assert_eq!(
+        place(&sim),
+        Err("0/2 nodes: 1 has an agent without host-network: update the agent, \
+             1 has an agent without security-context: update the agent"
+            .to_owned())
+    );
+    sim.put_capabilities("n2", &["security-context", "host-network"]);
+    assert_eq!(place(&sim), Ok("n2".to_owned()));
+    // A pod that needs nothing of the kind goes anywhere.
+    assert_eq!(place_all(&sim, Ask::default(), 2).0.len(), 2);
+}
+
+#[test]
+fn in_the_host_s_network_a_container_port_is_a_host_port() {
+    let mut pod = template("app", Ask::default());
+    pod.spec.host_network = true;
+    pod.spec.containers[0].ports.push(proto::model::ContainerPort {
+        container_port: 80,
+        ..Default::default()
+    });
+    let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
+    assert_eq!(template.host_ports, [(80, Protocol::Tcp)]);
+}
+
+#[test]
 fn nodes_of_one_machine_share_its_host_ports() {
     let mut sim = Sim::new();
     for (name, machine) in [("a", "m1"), ("b", "m1"), ("c", ""), ("d", "")] {
