@@ -11,7 +11,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::mpsc,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -331,11 +335,25 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
+/// Connections that wait in the kernel to be accepted. The usual 128 overflows when a fleet comes back at once, and
+/// each connection that finds the queue full waits a second before it tries again. The kernel caps it
+/// (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+
 /// Binds a port, or says which one and what to do.
 pub async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| listen_error(what, address, &e))
+    let bind = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // As with any listener: a restart must not wait for the last one's connections to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|e| listen_error(what, address, &e))
 }
 
 fn listen_error(what: &'static str, address: SocketAddr, error: &std::io::Error) -> Error {
