@@ -141,7 +141,8 @@ fn wharf(bed: &Bed, n: u32) -> f64 {
     seconds
 }
 
-/// What the one container on the engine was created from.
+/// What the one container on the engine was created from. What it mounts of the host ends with its pod, so that the
+/// copies mount a file of the bench's.
 fn made_by_wharf(bed: &Bed) -> ContainerCreateBody {
     let id = bed.containers(false).pop().expect("a running container");
     let seen = bed
@@ -150,7 +151,14 @@ fn made_by_wharf(bed: &Bed) -> ContainerCreateBody {
         .expect("an inspection");
     let mut body = serde_json::to_value(seen.config).expect("JSON");
     body["HostConfig"] = serde_json::to_value(seen.host_config).expect("JSON");
-    serde_json::from_value(body).expect("a create body")
+    let mut body: ContainerCreateBody = serde_json::from_value(body).expect("a create body");
+    let mounts = body.host_config.as_mut().and_then(|h| h.mounts.as_mut());
+    for mount in mounts.into_iter().flatten() {
+        let file = bed.cluster.dir().join("mounted");
+        std::fs::write(&file, "").expect("a file to mount");
+        mount.source = Some(file.to_str().expect("a path of text").to_owned());
+    }
+    body
 }
 
 /// Creates and starts `n` containers, `parallel` at once.
