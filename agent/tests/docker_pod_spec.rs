@@ -350,7 +350,8 @@ async fn last_words() {
 #[tokio::test]
 async fn restart_counts_outlast_the_agent() {
     let mut rig = rig().await;
-    let mut pod = once("test -f /v/stay && exec sleep 1000; echo crashed; exit 1");
+    let script = "echo >> /v/starts; test -f /v/stay && touch /v/settled && exec sleep 1000; echo crashed; exit 1";
+    let mut pod = once(script);
     pod["restartPolicy"] = json!("Always");
     pod = with(pod, &json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
     pod["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
@@ -363,7 +364,18 @@ async fn restart_counts_outlast_the_agent() {
     rig.restart().await;
     until("it is told again", async || rig.status(&uid).map(|_| ())).await;
     assert!(rig.container(&uid, "c").restart_count >= count);
-    fs::write(rig.dir.path().join("volumes").join(&uid).join("v/stay"), "").expect("written");
+    let volume = rig.dir.path().join("volumes").join(&uid).join("v");
+    fs::write(volume.join("stay"), "").expect("written");
+    // An attempt before it may be seen as ready on its way to its crash: this is about the one that stays.
+    until("an attempt stays", async || {
+        volume.join("settled").exists().then_some(())
+    })
+    .await;
+    let starts = fs::read_to_string(volume.join("starts")).expect("read").lines().count();
+    until("its status is told", async || {
+        (rig.container(&uid, "c").restart_count as usize + 1 == starts).then_some(())
+    })
+    .await;
     rig.ready(&uid).await;
     let settled = rig.container(&uid, "c");
     assert!(settled.restart_count >= count, "{settled:?}");
