@@ -16,7 +16,7 @@ use super::{DockerRuntime, errors::Problem, locked, observe};
 use crate::runtime::Exit;
 
 /// How long the engine's word of a memory kill may come after that of the exit.
-const LATE: Duration = Duration::from_millis(500);
+const LATE: Duration = Duration::from_secs(2);
 /// Most of a log that is kept while it is read.
 const LOG_BYTES: usize = 64 << 10;
 
