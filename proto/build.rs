@@ -5,11 +5,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 8] = [
     "wharfinger/v1/agent.proto",
     "wharfinger/v1/enrol.proto",
     "wharfinger/v1/resources.proto",
     "wharfinger/v1/admin.proto",
+    "wharfinger/v1/holds.proto",
+    "wharfinger/v1/logs.proto",
+    "wharfinger/v1/settings.proto",
+    "wharfinger/v1/audit.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

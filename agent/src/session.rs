@@ -267,6 +267,8 @@ impl<'a> Session<'a> {
                 self.send_statuses().await
             }
             down::Message::Goodbye(g) => Err(goodbye(g)),
+            // This agent has neither pipes nor settings that a coordinator gives; it says so by its capabilities.
+            down::Message::OpenPipe(_) | down::Message::Settings(_) => Ok(()),
         }
     }
 

@@ -65,6 +65,7 @@ fn stop(uid: &str, grace_seconds: u32) -> wire::Stop {
         grace_seconds,
         namespace: "default".into(),
         name: format!("{uid}-name"),
+        endpoint_drain_ms: 0,
     }
 }
 

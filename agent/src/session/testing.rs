@@ -57,6 +57,12 @@ impl Agent for Service {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type PipeStream = ReceiverStream<Result<wire::Chunk, Status>>;
+
+    async fn pipe(&self, _: Request<Streaming<wire::Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
+        Err(Status::not_found("nobody waits for a pipe"))
+    }
+
     async fn renew(&self, _: Request<wire::RenewRequest>) -> Result<Response<wire::Issued>, Status> {
         Err(Status::unimplemented("not here"))
     }

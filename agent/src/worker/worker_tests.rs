@@ -60,6 +60,7 @@ pub(crate) fn stop_of(uid: &str, grace_seconds: u32) -> wire::Stop {
         grace_seconds,
         namespace: "default".into(),
         name: format!("pod-{uid}"),
+        endpoint_drain_ms: 0,
     }
 }
 

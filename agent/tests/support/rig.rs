@@ -162,6 +162,7 @@ impl Rig {
             grace_seconds: 0,
             namespace: "test".into(),
             name: format!("pod-{}", &uid[..8]),
+            endpoint_drain_ms: 0,
         };
         self.assign(vec![], vec![stop]).await;
         until("the pod is gone", async || {

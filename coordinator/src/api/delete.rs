@@ -103,6 +103,7 @@ impl Delete {
                 at: now,
                 grace: self.grace.unwrap_or_else(|| own_grace(pod)),
                 reason: format!("deleted by {}", self.caller),
+                lost: false,
             },
             Some(stop) => match self.grace.filter(|g| *g < stop.grace) {
                 Some(grace) => StopRecord { grace, ..stop.clone() },

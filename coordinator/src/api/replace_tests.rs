@@ -387,6 +387,7 @@ async fn what_is_being_deleted_takes_labels_and_annotations_only() {
                 at: Time(5000),
                 grace: 9,
                 reason: "deleted by user/admin".into(),
+                lost: false,
             });
         })
         .await;

@@ -159,7 +159,9 @@ fn world(case: &Case) -> World {
             at: Time(1700),
             grace: 7,
             reason: "deleted".into(),
+            lost: false,
         }),
+        ports: Vec::new(),
         waiting: "no node has joined".into(),
     };
     let mut node = Node {

@@ -113,6 +113,7 @@ async fn apply_step(bench: &Bench, step: &Step, owner: &OwnerRecord) {
                 at: Time(3000),
                 grace: 1,
                 reason: "test".into(),
+                lost: false,
             };
             bench.change_pod(&name, |r| r.stop = Some(stop)).await;
         }

@@ -57,14 +57,23 @@ pub struct Attributes<'a> {
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 4] = ["create", "update", "patch", "delete"];
 /// What an agent does with its own node; of a deleted one only the first.
-const AGENT: [&str; 2] = ["session", "renew"];
+const AGENT: [&str; 3] = ["session", "renew", "pipe"];
 
 /// (role from which on, verbs, resources)
-const RULES: [(UserRole, &[&str], &[&str]); 3] = [
+const RULES: [(UserRole, &[&str], &[&str]); 4] = [
     (
         UserRole::Viewer,
         &READ,
-        &["nodes", "namespaces", "replicationcontrollers", "pods", "events"],
+        &[
+            "nodes",
+            "namespaces",
+            "replicationcontrollers",
+            "pods",
+            "events",
+            "endpoints",
+            "settings",
+            "audit",
+        ],
     ),
     (
         UserRole::Operator,
@@ -72,6 +81,7 @@ const RULES: [(UserRole, &[&str], &[&str]); 3] = [
         &["namespaces", "replicationcontrollers", "pods"],
     ),
     (UserRole::Operator, &["update", "patch"], &["nodes"]),
+    (UserRole::Operator, &["update"], &["settings"]),
 ];
 
 fn role_allows(role: UserRole, verb: &str, resource: Option<&str>) -> bool {

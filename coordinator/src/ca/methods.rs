@@ -42,6 +42,13 @@ const METHODS: &[(&str, Policy)] = &[
         },
     ),
     (
+        "/wharfinger.v1.Agent/Pipe",
+        Policy::OwnNode {
+            verb: "pipe",
+            subresource: "pipe",
+        },
+    ),
+    (
         "/wharfinger.v1.Agent/Renew",
         Policy::OwnNode {
             verb: "renew",
@@ -66,6 +73,19 @@ const METHODS: &[(&str, Policy)] = &[
         fixed("update", "certificates", "readmit"),
     ),
     ("/wharfinger.v1.Nodes/Forget", fixed("delete", "nodes", "forget")),
+    ("/wharfinger.v1.Holds/Cordon", fixed("update", "nodes", "cordon")),
+    ("/wharfinger.v1.Holds/Uncordon", fixed("update", "nodes", "cordon")),
+    ("/wharfinger.v1.Holds/Add", fixed("update", "nodes", "hold")),
+    ("/wharfinger.v1.Holds/Release", fixed("update", "nodes", "hold")),
+    ("/wharfinger.v1.Logs/Read", fixed("get", "pods", "log")),
+    ("/wharfinger.v1.Settings/Show", fixed("get", "settings", "")),
+    ("/wharfinger.v1.Settings/Set", fixed("update", "settings", "")),
+    ("/wharfinger.v1.Settings/Freeze", fixed("update", "settings", "freeze")),
+    (
+        "/wharfinger.v1.Settings/Unfreeze",
+        fixed("update", "settings", "freeze"),
+    ),
+    ("/wharfinger.v1.Audit/List", fixed("list", "audit", "")),
     ("/wharfinger.v1.Tokens/CreateToken", fixed("create", "tokens", "")),
     ("/wharfinger.v1.Tokens/ListTokens", fixed("list", "tokens", "")),
     ("/wharfinger.v1.Tokens/RevokeToken", fixed("update", "tokens", "revoke")),

@@ -138,6 +138,7 @@ impl Change {
                     at: *at,
                     grace: *grace,
                     reason: reason.clone(),
+                    lost: false,
                 });
             })),
             Self::RemovePod { pod } => {

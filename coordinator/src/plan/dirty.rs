@@ -57,6 +57,8 @@ impl Dirty {
                 }
                 // A pod whose template was late can be placed now.
                 Touched::Template(_) => room = true,
+                // Times and floors may be others now.
+                Touched::Settings => self.groups.extend(Self::all(world).groups),
                 Touched::Event(_) | Touched::Other => {}
             }
         }

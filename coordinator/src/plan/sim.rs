@@ -303,6 +303,7 @@ impl Sim {
                 at: now,
                 grace: 30,
                 reason: "deleted".into(),
+                lost: false,
             });
         });
     }

@@ -65,6 +65,7 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
             grace_seconds: stop.grace,
             namespace: key.0.clone(),
             name: key.1.clone(),
+            endpoint_drain_ms: 0,
         }));
     }
     let template = pod.template.as_ref()?;

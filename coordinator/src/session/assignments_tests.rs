@@ -60,6 +60,7 @@ impl Moving {
                     at: Time(1),
                     grace: shorter,
                     reason: "test".into(),
+                    lost: false,
                 });
                 (name, Some(record))
             }

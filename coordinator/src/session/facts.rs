@@ -66,6 +66,7 @@ pub fn record(facts: &NodeFacts, capabilities: &[String]) -> Result<FactsRecord,
             capacity: resources(&capacity),
             allocatable: resources(&allocatable),
             conditions: Vec::new(),
+            holds: Vec::new(),
             addresses: addresses(facts)?,
             node_info: Some(NodeInfo {
                 machine_id: facts.machine_id.clone(),

@@ -143,6 +143,7 @@ fn stop_unknown(uid: &str, namespace: &str, name: &str, reason: String) -> Stop 
         grace_seconds: UNKNOWN_GRACE,
         namespace: namespace.to_owned(),
         name: name.to_owned(),
+        endpoint_drain_ms: 0,
     }
 }
 

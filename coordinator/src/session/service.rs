@@ -6,7 +6,7 @@ use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _, stream};
-use proto::wire::{Down, Issued, RenewRequest, Up, agent_server};
+use proto::wire::{Chunk, Down, Issued, RenewRequest, Up, agent_server};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -108,6 +108,13 @@ impl agent_server::Agent for AgentService {
             drop(permit);
         });
         Ok(Response::new(Box::pin(down)))
+    }
+
+    type PipeStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send + 'static>>;
+
+    async fn pipe(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
+        self.callers.peer(request.extensions())?;
+        Err(Status::not_found("nobody waits for a pipe of this node"))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Issued>, Status> {

@@ -395,6 +395,8 @@ impl Session {
                 }
                 Ok(())
             }
+            // Said by agents that stop in good order; that its connection closed says no less yet.
+            Some(up::Message::Leaving(_)) => Ok(()),
             Some(up::Message::Hello(_)) => Err(End::protocol("a second Hello")),
             None => Err(End::protocol("a message of a kind that this release does not know")),
         }

@@ -185,6 +185,7 @@ impl Base {
             at: Time(1),
             grace,
             reason: "scaled down".into(),
+            lost: false,
         });
         self.put_pod(name, pod).await;
     }

@@ -10,6 +10,9 @@
 //! | `facts/node/<name>` | ingest | what the agent knows of its host |
 //! | `inventory/node/<name>` | ingest | what the host is made of |
 //! | `ready/node/<name>` | liveness | the Ready condition |
+//! | `holds/<node>` | api and control, each its own entries; empty once all are released, so that its version shows it | why the node takes no new pods |
+//! | `settings` | api | what the cluster's settings are set to |
+//! | `freeze` | api; control when it has expired | that nothing is to be replaced or moved |
 //! | `holder/<node>` | session; api when it is readmitted | which agent process holds the node's identity |
 //! | `tombstone/<node>` | api at deletion, session when nothing is left, ca when the name is used again, control when it is old | a deleted node |
 //! | `template/<hash>` | api, control | an immutable pod spec with labels and annotations |
@@ -24,6 +27,10 @@ use proto::model::Kind;
 use serde::{Deserialize, Serialize};
 
 pub const TERM: &str = "term";
+
+pub const SETTINGS: &str = "settings";
+
+pub const FREEZE: &str = "freeze";
 
 /// Value of [`TERM`] and of `terms/…`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +65,10 @@ pub fn node_inventory(name: &str) -> String {
 
 pub fn node_ready(name: &str) -> String {
     format!("ready/node/{name}")
+}
+
+pub fn holds(node: &str) -> String {
+    format!("holds/{node}")
 }
 
 pub fn holder(node: &str) -> String {
@@ -115,6 +126,9 @@ pub enum Parsed<'a> {
     NodeFacts(&'a str),
     NodeInventory(&'a str),
     NodeReady(&'a str),
+    Holds(&'a str),
+    Settings,
+    Freeze,
     Holder(&'a str),
     Tombstone(&'a str),
     Template(&'a str),
@@ -135,8 +149,11 @@ type Make = for<'a> fn(&'a str) -> Parsed<'a>;
 
 pub fn parse(key: &str) -> Parsed<'_> {
     let two = |rest: &'static str| -> Option<(&str, &str)> { key.strip_prefix(rest)?.split_once('/') };
-    if key == TERM {
-        return Parsed::Term;
+    match key {
+        TERM => return Parsed::Term,
+        SETTINGS => return Parsed::Settings,
+        FREEZE => return Parsed::Freeze,
+        _ => {}
     }
     if let Some((kind, rest)) = key.strip_prefix("obj/").and_then(|r| r.split_once('/'))
         && let (Some(kind), Some((namespace, name))) = (Kind::parse(kind), rest.split_once('/'))
@@ -153,10 +170,11 @@ pub fn parse(key: &str) -> Parsed<'_> {
     if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
         return Parsed::TermHistory(term);
     }
-    let one: [(&str, Make); 11] = [
+    let one: [(&str, Make); 12] = [
         ("facts/node/", |r| Parsed::NodeFacts(r)),
         ("inventory/node/", |r| Parsed::NodeInventory(r)),
         ("ready/node/", |r| Parsed::NodeReady(r)),
+        ("holds/", |r| Parsed::Holds(r)),
         ("holder/", |r| Parsed::Holder(r)),
         ("tombstone/", |r| Parsed::Tombstone(r)),
         ("template/", |r| Parsed::Template(r)),

@@ -6,6 +6,7 @@
 
 pub mod hub;
 pub mod record;
+pub mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,10 @@ use std::{
 use proto::model::{
     Event, Hardware, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController,
 };
-use record::{FactsRecord, HolderRecord, PodRecord, StatusRecord, TemplateRecord, TombstoneRecord};
+use record::{
+    FactsRecord, FreezeRecord, HolderRecord, HoldsRecord, PodRecord, SettingsRecord, StatusRecord, TemplateRecord,
+    TombstoneRecord,
+};
 use serde::de::DeserializeOwned;
 pub use state::{
     Amounts, ControllerState, DEFAULT_CPU_MILLI, DEFAULT_MEMORY, DEFAULT_PODS, NodeState, PodState, Template,
@@ -43,6 +47,8 @@ pub enum Touched {
     Pod(Key),
     Event(Key),
     Template(String),
+    /// The cluster's settings, or whether it is frozen.
+    Settings,
     /// Terms, tokens, certificates, …: nothing of the world.
     Other,
 }
@@ -73,6 +79,11 @@ pub struct World {
     pub ops: BTreeMap<String, Versioned<record::OpRecord>>,
     /// Deleted nodes, while their agents may still run pods.
     pub tombstones: BTreeMap<String, Versioned<TombstoneRecord>>,
+    pub settings: settings::Settings,
+    /// What `settings` was read from.
+    pub settings_record: Option<Versioned<SettingsRecord>>,
+    /// Nothing is to be replaced, evicted, drained or updated.
+    pub freeze: Option<Versioned<FreezeRecord>>,
 
     controllers_by_uid: HashMap<String, Key>,
     pods_by_uid: HashMap<String, Key>,
@@ -89,6 +100,7 @@ pub struct World {
     inventories: BTreeMap<String, Versioned<Hardware>>,
     readies: BTreeMap<String, Versioned<NodeCondition>>,
     holders: BTreeMap<String, Versioned<HolderRecord>>,
+    holds: BTreeMap<String, Versioned<HoldsRecord>>,
 }
 
 impl World {
@@ -142,6 +154,20 @@ impl World {
                 set(&mut self.holders, name.to_owned(), read(update)?, update.rv);
                 self.refresh_node(name);
             }
+            Parsed::Holds(name) => {
+                set(&mut self.holds, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::Settings => {
+                self.settings_record = read(update)?.map(|record| versioned(record, update.rv));
+                let record = self.settings_record.as_ref();
+                self.settings = record.map(|r| settings::Settings::of(&r.value)).unwrap_or_default();
+                touched.push(Touched::Settings);
+            }
+            Parsed::Freeze => {
+                self.freeze = read(update)?.map(|record| versioned(record, update.rv));
+                touched.push(Touched::Settings);
+            }
             Parsed::Tombstone(name) => set(&mut self.tombstones, name.to_owned(), read(update)?, update.rv),
             Parsed::Template(hash) => {
                 match read::<TemplateRecord>(update)? {
@@ -184,6 +210,7 @@ impl World {
         | Parsed::NodeInventory(name)
         | Parsed::NodeReady(name)
         | Parsed::Holder(name)
+        | Parsed::Holds(name)
         | Parsed::Tombstone(name) = keys::parse(&update.key)
         {
             touched.push(Touched::Node(name.to_owned()));
@@ -288,6 +315,7 @@ impl World {
                     hardware: None,
                     ready: None,
                     holder: None,
+                    holds: None,
                     allocatable: Amounts::default(),
                     used,
                     ports,
@@ -307,6 +335,7 @@ impl World {
             node.hardware = self.inventories.get(name).cloned();
             node.ready = self.readies.get(name).cloned();
             node.holder = self.holders.get(name).cloned();
+            node.holds = self.holds.get(name).cloned();
             node.allocatable = node
                 .facts
                 .as_ref()
@@ -486,16 +515,17 @@ fn read<T: DeserializeOwned>(update: &Update) -> Result<Option<T>, Unreadable> {
     })
 }
 
+fn versioned<T>(value: T, rv: Rv) -> Versioned<T> {
+    Versioned {
+        rv,
+        value: Arc::new(value),
+    }
+}
+
 fn set<K: Ord, T>(map: &mut BTreeMap<K, Versioned<T>>, key: K, value: Option<T>, rv: Rv) {
     match value {
         Some(value) => {
-            map.insert(
-                key,
-                Versioned {
-                    rv,
-                    value: Arc::new(value),
-                },
-            );
+            map.insert(key, versioned(value, rv));
         }
         None => {
             map.remove(&key);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     ids,
-    model::{NodeCondition, NodeStatus, ObjectMeta, PodSpec, PodStatus, PodTemplate, Time},
+    model::{NodeCondition, NodeHold, NodeStatus, ObjectMeta, PodSpec, PodStatus, PodTemplate, Time},
     order::Stamp,
 };
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct PodRecord {
     pub annotations: Differences,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopRecord>,
+    /// Host ports given to it at placement, for those of the template's ports that ask for one, in their order.
+    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
     /// Why it is not placed, for people.
     #[serde(rename = "w", default, skip_serializing_if = "String::is_empty")]
     pub waiting: String,
@@ -87,6 +90,9 @@ pub struct StopRecord {
     /// For people.
     #[serde(rename = "r")]
     pub reason: String,
+    /// Its node was not heard: nobody knows whether it runs, and it was replaced.
+    #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// `template/<hash>`: what pods are made from; immutable.
@@ -221,6 +227,25 @@ pub struct TombstoneRecord {
     /// An operator said that the host will not come back: the records of its pods wait for nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forgotten: bool,
+}
+
+/// `holds/<node>`: why a node takes no new pods, by [`NodeHold::id`]. Stays, empty, when all are released: a
+/// version never goes back.
+pub type HoldsRecord = BTreeMap<String, NodeHold>;
+
+/// `settings`: what is set, by name and as typed; what is not there has its default.
+pub type SettingsRecord = BTreeMap<String, String>;
+
+/// `freeze`: nothing is replaced, evicted, drained or updated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FreezeRecord {
+    /// Certificate identity.
+    pub by: String,
+    pub reason: String,
+    pub since: Time,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// `ready/node/<name>`; written by liveness.

@@ -10,10 +10,13 @@ use std::{
 
 use proto::{
     capability,
-    model::{ConditionStatus, Hardware, Node, NodeCondition, NodeStatus, Protocol, Quantity, ReplicationController},
+    model::{
+        ConditionStatus, Hardware, HoldKind, Node, NodeCondition, NodeHold, NodeStatus, Protocol, Quantity,
+        ReplicationController,
+    },
 };
 
-use super::record::{Claim, FactsRecord, HolderRecord, PodRecord, Rival, StatusRecord, TemplateRecord};
+use super::record::{Claim, FactsRecord, HolderRecord, HoldsRecord, PodRecord, Rival, StatusRecord, TemplateRecord};
 use crate::store::Rv;
 
 /// A value and the version of the key that holds it.
@@ -144,6 +147,8 @@ pub struct NodeState {
     pub ready: Option<Versioned<NodeCondition>>,
     /// Which agent process holds its identity.
     pub holder: Option<Versioned<HolderRecord>>,
+    /// Why it takes no new pods.
+    pub holds: Option<Versioned<HoldsRecord>>,
     /// What its pods may take, from its facts.
     pub allocatable: Amounts,
     /// What its pods take.
@@ -160,6 +165,7 @@ impl NodeState {
             self.hardware.as_ref().map(|h| h.rv),
             self.ready.as_ref().map(|r| r.rv),
             self.holder.as_ref().map(|h| h.rv),
+            self.holds.as_ref().map(|h| h.rv),
         ]
         .into_iter()
         .flatten()
@@ -174,6 +180,21 @@ impl NodeState {
                 .ready
                 .as_ref()
                 .is_some_and(|r| r.value.status == ConditionStatus::True)
+    }
+
+    /// The first of its holds. A hold counts until it is released, even when its time is over: control releases it then.
+    pub fn held(&self) -> Option<&NodeHold> {
+        self.holds().next()
+    }
+
+    /// Whether someone has cordoned it: `spec.unschedulable`.
+    pub fn cordoned(&self) -> bool {
+        self.holds().any(|h| h.kind == HoldKind::Cordon)
+    }
+
+    /// By id.
+    pub fn holds(&self) -> impl Iterator<Item = &NodeHold> {
+        self.holds.iter().flat_map(|h| h.value.values())
     }
 
     /// The second holder of its identity: the node is in quarantine.

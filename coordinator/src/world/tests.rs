@@ -107,6 +107,7 @@ fn apply(sim: &mut Sim, op: &Op) {
                     at: Time(1),
                     grace: 1,
                     reason: String::new(),
+                    lost: false,
                 }),
                 ..PodRecord::default()
             };

@@ -203,6 +203,7 @@ fn node(state: &NodeState) -> proto::model::Node {
     node.metadata.resource_version = state.latest().to_string();
     let mut status: NodeStatus = state.facts.as_ref().map(|f| f.value.status.clone()).unwrap_or_default();
     status.conditions = vec![state.condition()];
+    status.holds = state.holds().cloned().collect();
     status.hardware = state.hardware.as_ref().map(|h| Box::new((*h.value).clone()));
     node.status = Some(status);
     node

@@ -7,6 +7,7 @@
 mod event;
 pub mod fields;
 pub mod hardware;
+mod hold;
 pub mod json;
 mod kind;
 pub mod labels;
@@ -23,6 +24,7 @@ pub mod validate;
 
 pub use event::{Event, EventSource, EventType, ObjectReference};
 pub use hardware::Hardware;
+pub use hold::{HoldKind, NodeHold};
 pub use kind::Kind;
 pub use meta::{ObjectMeta, OwnerReference};
 pub use node::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConditionStatus, Hardware, ObjectMeta, ResourceList, Time};
+use super::{ConditionStatus, Hardware, NodeHold, ObjectMeta, ResourceList, Time};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -33,6 +33,9 @@ pub struct NodeStatus {
     pub addresses: Vec<NodeAddress>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_info: Option<NodeInfo>,
+    /// Wharfinger's own: why it takes no new pods.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<NodeHold>,
     /// Wharfinger's own: what the host is made of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Box<Hardware>>,

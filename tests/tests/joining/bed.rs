@@ -59,6 +59,12 @@ impl Agent for AgentService {
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(down)))))
     }
 
+    type PipeStream = Pin<Box<dyn Stream<Item = Result<wire::Chunk, Status>> + Send>>;
+
+    async fn pipe(&self, _: Request<Streaming<wire::Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
+        Err(Status::not_found("nobody waits for a pipe of this node"))
+    }
+
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::Issued>, Status> {
         let caller = caller(&request)?;
         Ok(Response::new(self.0.renew(&caller, &request.get_ref().csr_der).await?))
