@@ -28,7 +28,8 @@ use crate::{
     events::Recorder,
     plan::{Group, Pass, Plan, check::Violation},
     store::{
-        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Update, Watch,
+        Change, CommitError, Committed, Entry, Expect, Fence, Order, ReadError, Rv, Snapshot, Span, Store, Update,
+        Watch,
         keys::{self, TermRecord},
     },
     world::{
@@ -149,6 +150,20 @@ impl Store for Double {
                 key: key.to_owned(),
                 value: value.clone(),
             })
+        }))
+    }
+
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        assert_eq!(span.order, Order::Ascending, "control reads the oldest first");
+        Ok(self.with(|s| {
+            let found = s.entries.range(span.from..span.until).take(span.limit);
+            found
+                .map(|(key, (rv, value))| Entry {
+                    rv: *rv,
+                    key: key.clone(),
+                    value: value.clone(),
+                })
+                .collect()
         }))
     }
 
