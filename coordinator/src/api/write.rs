@@ -111,6 +111,11 @@ pub trait Subject {
 
     /// As in an audit record: `pods/default/web-x2k4p`.
     fn path(&self) -> String;
+
+    /// As in a refusal: `pods "web-x2k4p"`.
+    fn words(&self) -> String {
+        self.path()
+    }
 }
 
 impl Subject for Object {
@@ -126,6 +131,10 @@ impl Subject for Object {
         } else {
             format!("{}/{}", kind.plural(), meta.name)
         }
+    }
+
+    fn words(&self) -> String {
+        format!("{} {}", self.kind().plural(), quoted(&self.meta().name))
     }
 }
 
@@ -199,6 +208,12 @@ pub fn preconditions(object: &Object, uid: &str, resource_version: &str) -> Resu
     Ok(())
 }
 
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 pub struct Repeat {
     pub rv: Rv,
     pub record: OpRecord,
@@ -267,7 +282,7 @@ impl Api {
             let changes = ticket.sealed(&mut decision);
             match self.commit(&fence, changes, seen).await? {
                 true => return Ok(Outcome::Done(decision)),
-                false => contended = decision.object.path(),
+                false => contended = decision.object.words(),
             }
         }
         Err(ApiError::Contended(contended))
@@ -292,11 +307,7 @@ impl Ticket {
     /// one that surely becomes an update, because the commit is waited for by its version.
     fn sealed<T: Subject>(&self, decision: &mut Decision<T>) -> Vec<Change> {
         let mut changes = std::mem::take(&mut decision.changes);
-        let ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+        let ms = now_ms();
         let at = Time::from_millis(ms);
         if let Some((id, request)) = &self.op {
             let [kind, namespace, name, uid] = decision.object.names().map(str::to_owned);

@@ -582,7 +582,10 @@ async fn upkeep_takes_in_audit_and_forgets_old_tokens() {
     let key = bed.keys(&format!("audit/{:013}-", NOW + 5)).await;
     let entry = bed.store.get(&key[0]).await.expect("get").expect("record");
     let record: AuditRecord = serde_json::from_slice(&entry.value).expect("record");
-    assert_eq!((record.caller.as_str(), record.object.as_str()), ("host", "user/admin"));
+    assert_eq!(
+        (record.caller.as_str(), record.object.as_str()),
+        ("host", "users/admin")
+    );
     assert_eq!(
         std::fs::read_dir(bed.dir.path().join("ca/audit"))
             .expect("list")
