@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
 //! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
+//! | `logs` | Read |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
@@ -21,6 +22,7 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+pub mod logs;
 pub mod nodes;
 mod patch;
 mod replace;
@@ -37,7 +39,7 @@ pub use delete::ORPHAN;
 use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
-    cluster_server::ClusterServer, controllers_server::ControllersServer, nodes_server::NodesServer,
+    cluster_server::ClusterServer, controllers_server::ControllersServer, logs_server::LogsServer, nodes_server::NodesServer,
     resources_server::ResourcesServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -47,10 +49,11 @@ use self::{
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
+    logs::LogsService,
     nodes::NodeService,
     resources::ResourceService,
 };
-use crate::{ca::authorizer::Attributes, store::Fence, world::hub::Hub};
+use crate::{ca::authorizer::Attributes, session::Sessions, store::Fence, world::hub::Hub};
 
 /// Who calls, and what he may do. One implementation decides for every service (`ca::authorizer`).
 pub trait Access: Send + Sync + 'static {
@@ -111,6 +114,14 @@ impl Api {
 
     pub fn nodes(self: &Arc<Self>) -> NodesServer<NodeService> {
         NodesServer::new(NodeService(Arc::clone(self)))
+    }
+
+    /// Over the pipes of these sessions.
+    pub fn logs(self: &Arc<Self>, sessions: Arc<Sessions>) -> LogsServer<LogsService> {
+        LogsServer::new(LogsService {
+            api: Arc::clone(self),
+            sessions,
+        })
     }
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {
