@@ -11,7 +11,7 @@
 //! | `session` | what every command has at hand |
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
-//! | `get`, `watch`, `describe`, `events`, `diff`, `wait` | one command each that reads |
+//! | `get`, `watch`, `describe`, `events`, `logs`, `diff`, `wait` | one command each that reads |
 //! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token` | one command each that writes |
 //! | `completion`, `version` | one command each that needs no coordinator |
 //! | `follow` | changes as they come, through breaks and restarts |
@@ -36,6 +36,7 @@ mod events;
 mod files;
 mod follow;
 mod get;
+mod logs;
 pub mod manifest;
 mod mark;
 mod node;
@@ -147,6 +148,7 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Get(args) => get::run(args, session).await,
         Command::Describe(args) => describe::run(args, session).await,
         Command::Events(args) => events::run(args, session).await,
+        Command::Logs(args) => logs::run(args, session).await,
         Command::Apply(args) => apply::run(args, session).await,
         Command::Create(args) => create::run(args, session).await,
         Command::Replace(args) => replace::run(args, session).await,

@@ -49,7 +49,8 @@ impl logs_server::Logs for LogsService {
         let Wanted { node, log } = self.api.hub.read(|world| resolve(world, namespace, message))?;
         let session = self.sessions.registry().get(&node).ok_or_else(|| {
             let why = self.api.hub.read(|world| away(world, &node));
-            refusal(&message.pod, format!("node {} is not connected{why}", quoted(&node)))
+            let pod = quoted(&message.pod);
+            Status::unavailable(one_line(&format!("pods {pod}: node {} is not connected{why}", quoted(&node))))
         })?;
         let first = LogsChunk {
             container_id: log.container_id.clone(),
@@ -94,7 +95,7 @@ fn status(pod: &str, error: &PipeError) -> Status {
     Status::new(code, one_line(&format!("pods {}: {error}", quoted(pod))))
 }
 
-/// Why a node may not be connected, in brackets.
+/// Why a node is not connected, as far as it is known.
 fn away(world: &World, node: &str) -> String {
     let Some(state) = world.nodes.get(node) else {
         return "; it was deleted".to_owned();
