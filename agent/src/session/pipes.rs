@@ -109,7 +109,7 @@ async fn read_log(worker: &Shared, log: &ReadLog, out: &mpsc::Sender<Chunk>) -> 
         since: (log.since_ms > 0).then(|| instant(log.since_ms)),
     };
     let mut entries = match worker.runtime.logs(&query).await {
-        Ok(entries) => entries,
+        Ok(entries) => entries.fuse(),
         Err(e) => return failed(&query, e),
     };
     let mut lines = Lines::new(log.timestamps);
