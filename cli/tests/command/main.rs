@@ -5,6 +5,7 @@ mod completion;
 mod errors;
 mod examples;
 mod fake;
+mod logs;
 mod mark;
 mod node;
 mod patch;

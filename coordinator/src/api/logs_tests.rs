@@ -101,6 +101,7 @@ async fn placed() -> Rig {
     let rig = Rig::new().await;
     rig.bench.node("n1", true).await;
     rig.bench.pod("web", "n1", None).await;
+    rig.bench.change_pod("web", |pod| pod.uid = "uid-web".into()).await;
     rig.facts(&[capability::LOGS]).await;
     rig
 }
