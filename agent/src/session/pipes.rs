@@ -81,12 +81,22 @@ async fn serve(worker: Arc<Shared>, channel: Channel, asked: OpenPipe, place: Op
         let end = match (place, asked.kind) {
             (None, _) => end(
                 Reason::Busy,
-                format!("the agent of node {} has too many logs open; end one, or try again later", worker.node),
+                format!(
+                    "the agent of node {} has too many logs open; end one, or try again later",
+                    worker.node
+                ),
             ),
             (Some(_place), Some(Kind::Log(log))) => read_log(&worker, &log, &out).await,
-            (Some(_), None) => end(Reason::Refused, "the agent is older than what was asked of it; update it".into()),
+            (Some(_), None) => end(
+                Reason::Refused,
+                "the agent is older than what was asked of it; update it".into(),
+            ),
         };
-        let _ = out.send(Chunk { message: Some(Message::End(end)) }).await;
+        let _ = out
+            .send(Chunk {
+                message: Some(Message::End(end)),
+            })
+            .await;
     };
     tokio::select! {
         // The coordinator has nothing to say on a log's pipe but that its reader is gone.

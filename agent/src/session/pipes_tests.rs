@@ -64,19 +64,34 @@ async fn a_log_comes_as_it_was_asked_for() {
     let (text, ended) = open(&coordinator, &line, "b", last).await.read().await;
     assert_eq!(ended, done);
     let (time, line_text) = text.split_once(' ').expect("a time");
-    assert_eq!((time.len(), line_text), ("2026-01-31T12:00:00.000000000Z".len(), "three\n"));
+    assert_eq!(
+        (time.len(), line_text),
+        ("2026-01-31T12:00:00.000000000Z".len(), "three\n")
+    );
     // Nothing was written since tomorrow.
     let later = ReadLog {
         since_ms: crate::clock::wall_ms() + 86_400_000,
         ..log.clone()
     };
-    assert_eq!(open(&coordinator, &line, "c", later).await.read().await, (String::new(), done));
+    assert_eq!(
+        open(&coordinator, &line, "c", later).await.read().await,
+        (String::new(), done)
+    );
 
     // What is not this container's of this pod is not there, whoever's it is.
     for other in [
-        ReadLog { container_id: "f00".into(), ..log.clone() },
-        ReadLog { pod_uid: "u2".into(), ..log.clone() },
-        ReadLog { container: "other".into(), ..log.clone() },
+        ReadLog {
+            container_id: "f00".into(),
+            ..log.clone()
+        },
+        ReadLog {
+            pod_uid: "u2".into(),
+            ..log.clone()
+        },
+        ReadLog {
+            container: "other".into(),
+            ..log.clone()
+        },
     ] {
         let (text, ended) = open(&coordinator, &line, "d", other).await.read().await;
         assert_eq!((text.as_str(), ended.reason()), ("", Reason::Refused));
@@ -90,7 +105,11 @@ async fn a_log_comes_as_it_was_asked_for() {
     );
     agent.engine.set_unavailable(None);
     // What a newer coordinator may ask for.
-    line.send(down::Message::OpenPipe(OpenPipe { id: "f".into(), kind: None })).await;
+    line.send(down::Message::OpenPipe(OpenPipe {
+        id: "f".into(),
+        kind: None,
+    }))
+    .await;
     let mut pipe = coordinator.pipe().await;
     assert_eq!(pipe.next().await, Some(Message::Open("f".into())));
     assert_eq!(pipe.read().await.1.reason(), Reason::Refused);
@@ -154,19 +173,38 @@ async fn no_more_than_so_many_and_the_session_goes_on() {
     // Nobody reads this one, however much there is.
     let first = open(&coordinator, &line, "a", follow.clone()).await;
     for _ in 0..64 {
-        agent.engine.write(&follow.container_id, false, &[b"x".repeat(1 << 20), b"\n".to_vec()].concat());
+        agent.engine.write(
+            &follow.container_id,
+            false,
+            &[b"x".repeat(1 << 20), b"\n".to_vec()].concat(),
+        );
     }
     let (_, ended) = open(&coordinator, &line, "b", follow.clone()).await.read().await;
     assert_eq!(ended.reason(), Reason::Busy);
     assert!(ended.message.contains("node n1"), "{}", ended.message);
     for _ in 0..20 {
-        line.find(|m| matches!(m, up::Message::Heartbeat(_)).then_some(())).await;
+        line.find(|m| matches!(m, up::Message::Heartbeat(_)).then_some(()))
+            .await;
     }
-    assert!(agent.engine.log_taken() < 16 << 20, "{} were read ahead", agent.engine.log_taken());
+    assert!(
+        agent.engine.log_taken() < 16 << 20,
+        "{} were read ahead",
+        agent.engine.log_taken()
+    );
     // Its place is free again afterwards.
     drop(first);
     until(&agent.engine, 0).await;
-    let mut next = open(&coordinator, &line, "c", ReadLog { follow: false, tail_lines: Some(1), ..follow }).await;
+    let mut next = open(
+        &coordinator,
+        &line,
+        "c",
+        ReadLog {
+            follow: false,
+            tail_lines: Some(1),
+            ..follow
+        },
+    )
+    .await;
     let mut bytes = 0;
     while let Some(Message::Data(data)) = next.next().await {
         assert!(data.data.len() <= flow::CHUNK);

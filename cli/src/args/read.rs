@@ -146,7 +146,11 @@ pub struct WaitArgs {
 )]
 pub struct LogsArgs {
     /// A pod, as NAME or pod/NAME, or all pods of a controller, as rc/NAME
-    #[arg(value_name = "POD", required_unless_present = "selector", conflicts_with = "selector")]
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "selector",
+        conflicts_with = "selector"
+    )]
     pub target: Option<String>,
     /// The pods with these labels, e.g. `app=web,tier!=test`
     #[arg(short = 'l', long, value_name = "SELECTOR")]

@@ -65,7 +65,11 @@ pub async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<(), Error
     });
     let several = sources.len() > 1;
     for Source { pod, container } in sources {
-        let prefix = if args.prefix { format!("[pod/{pod}/{container}] ") } else { String::new() };
+        let prefix = if args.prefix {
+            format!("[pod/{pod}/{container}] ")
+        } else {
+            String::new()
+        };
         readers.push(Reader {
             client: session.client.clone(),
             times: session.env.times,

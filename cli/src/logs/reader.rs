@@ -104,7 +104,11 @@ impl Reader {
             if self.whole_lines {
                 pending.append(&mut bytes);
                 let end = pending.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-                let end = if pending.len() - end > LONGEST_LINE { pending.len() } else { end };
+                let end = if pending.len() - end > LONGEST_LINE {
+                    pending.len()
+                } else {
+                    end
+                };
                 bytes = pending.drain(..end).collect();
             }
             if !bytes.is_empty() && self.events.send(Event::Bytes(bytes)).await.is_err() {

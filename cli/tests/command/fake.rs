@@ -604,7 +604,11 @@ pub enum Wrote {
 
 impl Fake {
     pub fn write(&self, log: &str, lines: &[Wrote]) {
-        self.state().logs.entry(log.to_owned()).or_default().extend(lines.iter().cloned());
+        self.state()
+            .logs
+            .entry(log.to_owned())
+            .or_default()
+            .extend(lines.iter().cloned());
         self.tick.send_modify(|t| t.0 += 1);
     }
 

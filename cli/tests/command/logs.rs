@@ -15,13 +15,19 @@ fn line(second: u32, text: &str) -> Wrote {
 fn cluster() -> Fake {
     let fake = Fake::new();
     fake.put(Kind::ReplicationController, rc("web", 2));
-    let owner = fake.object(Kind::ReplicationController, "default", "web").expect("there")["metadata"]["uid"].clone();
+    let owner = fake
+        .object(Kind::ReplicationController, "default", "web")
+        .expect("there")["metadata"]["uid"]
+        .clone();
     for name in ["web-2", "web-1"] {
         let mut one = pod("default", name, "web", "n1");
         one["metadata"]["ownerReferences"] =
             json!([{"apiVersion": "v1", "kind": "ReplicationController", "name": "web", "uid": owner}]);
         fake.put(Kind::Pod, one);
-        fake.write(&format!("{name}/c"), &[line(1, &format!("{name} one")), line(2, &format!("{name} two"))]);
+        fake.write(
+            &format!("{name}/c"),
+            &[line(1, &format!("{name} one")), line(2, &format!("{name} two"))],
+        );
     }
     let mut db = pod("default", "db", "db", "n1");
     db["spec"]["containers"] = json!([{"name": "main", "image": "i"}, {"name": "side", "image": "i"}]);
@@ -49,7 +55,11 @@ async fn which_logs_are_shown_and_how() {
         ("-l app=none", "", "No resources found in default namespace.\n"),
     ] {
         let done = wharf(&server, &format!("logs {args}")).await;
-        assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, out, err), "{args}");
+        assert_eq!(
+            (done.code, done.out.as_str(), done.err.as_str()),
+            (0, out, err),
+            "{args}"
+        );
     }
 }
 
@@ -60,10 +70,19 @@ async fn what_is_asked_for() {
     let now_ms = crate::fake::NOW as u64 * 1000;
     for (args, asked) in [
         ("web-1", "tail=None since=0 previous=false".to_owned()),
-        ("web-1 --tail 3 --since 90s -p", format!("tail=Some(3) since={} previous=true", now_ms - 90_000)),
+        (
+            "web-1 --tail 3 --since 90s -p",
+            format!("tail=Some(3) since={} previous=true", now_ms - 90_000),
+        ),
         ("web-1 --tail -1", "tail=None since=0 previous=false".to_owned()),
-        ("-l app=db --all-containers", "tail=Some(10) since=0 previous=false".to_owned()),
-        ("-l app=db --all-containers --tail=-1", "tail=None since=0 previous=false".to_owned()),
+        (
+            "-l app=db --all-containers",
+            "tail=Some(10) since=0 previous=false".to_owned(),
+        ),
+        (
+            "-l app=db --all-containers --tail=-1",
+            "tail=None since=0 previous=false".to_owned(),
+        ),
     ] {
         assert_eq!(wharf(&server, &format!("logs {args}")).await.code, 0, "{args}");
         let last = fake.state().calls.last().cloned().expect("asked");
@@ -93,7 +112,10 @@ async fn what_makes_no_sense_is_refused() {
     let done = wharf(&server, "logs rc/empty").await;
     assert_eq!(
         (done.code, done.err.as_str()),
-        (1, "error: replicationcontrollers \"empty\" has no pods; see: wharf describe replicationcontroller/empty\n")
+        (
+            1,
+            "error: replicationcontrollers \"empty\" has no pods; see: wharf describe replicationcontroller/empty\n"
+        )
     );
 }
 

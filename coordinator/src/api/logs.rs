@@ -50,7 +50,10 @@ impl logs_server::Logs for LogsService {
         let session = self.sessions.registry().get(&node).ok_or_else(|| {
             let why = self.api.hub.read(|world| away(world, &node));
             let pod = quoted(&message.pod);
-            Status::unavailable(one_line(&format!("pods {pod}: node {} is not connected{why}", quoted(&node))))
+            Status::unavailable(one_line(&format!(
+                "pods {pod}: node {} is not connected{why}",
+                quoted(&node)
+            )))
         })?;
         let first = LogsChunk {
             container_id: log.container_id.clone(),
@@ -101,7 +104,11 @@ fn away(world: &World, node: &str) -> String {
         return "; it was deleted".to_owned();
     };
     let reason = state.condition().reason;
-    let known = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let known = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
     format!("{known}; its logs can be read when it is back")
 }
 
@@ -184,7 +191,10 @@ fn container(pod: &PodState, message: &LogsRequest) -> Result<String, ApiError> 
 
 /// The engine's id of the present attempt, or of the one before.
 fn attempt(pod: &PodState, name: &str, container: &str, previous: bool) -> Result<String, ApiError> {
-    let statuses = pod.status.as_ref().map(|s| s.value.status.container_statuses.as_slice());
+    let statuses = pod
+        .status
+        .as_ref()
+        .map(|s| s.value.status.container_statuses.as_slice());
     let status = statuses.and_then(|all| all.iter().find(|s| s.name == container));
     let ended = |state: &ContainerState| match state {
         ContainerState::Terminated(t) => Some(t.container_id.clone()),

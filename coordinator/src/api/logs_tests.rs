@@ -61,7 +61,8 @@ impl Rig {
     async fn statuses(&self, statuses: &Value) {
         let record = StatusRecord {
             uid: "uid-web".into(),
-            status: serde_json::from_value(json!({"phase": "Running", "containerStatuses": statuses})).expect("a status"),
+            status: serde_json::from_value(json!({"phase": "Running", "containerStatuses": statuses}))
+                .expect("a status"),
             ..StatusRecord::default()
         };
         let change = Change::put(keys::pod_status("default", "web"), Expect::Any, encode(&record));
@@ -80,7 +81,12 @@ impl Rig {
 
     /// The node's agent is connected.
     fn session(&self) -> Arc<Handle> {
-        self.service.sessions.registry().open("n1", "u", Mode::Full).expect("room").0
+        self.service
+            .sessions
+            .registry()
+            .open("n1", "u", Mode::Full)
+            .expect("room")
+            .0
     }
 }
 
@@ -110,7 +116,10 @@ async fn placed() -> Rig {
 async fn who_may_not_read_learns_nothing() {
     let rig = Rig::on(Bench::with(Arc::new(DenyAll), Settings::default()).await);
     let (code, words) = rig.refused(of("none")).await;
-    assert_eq!((code, words.as_str()), (Code::PermissionDenied, "get pods/log default/none"));
+    assert_eq!(
+        (code, words.as_str()),
+        (Code::PermissionDenied, "get pods/log default/none")
+    );
 }
 
 #[tokio::test]
@@ -124,7 +133,10 @@ async fn what_cannot_be_read_says_why() {
     for (request, code, words) in [
         (of("none"), Code::NotFound, "pods \"none\" not found".to_owned()),
         (
-            LogsRequest { container: "x".into(), ..of("web") },
+            LogsRequest {
+                container: "x".into(),
+                ..of("web")
+            },
             Code::InvalidArgument,
             format!("pods \"web\": container \"x\" is none of its containers: {container}"),
         ),
@@ -139,7 +151,10 @@ async fn what_cannot_be_read_says_why() {
             format!("pods \"web\": container \"{container}\" waits to start"),
         ),
         (
-            LogsRequest { container_id: "../x".into(), ..of("web") },
+            LogsRequest {
+                container_id: "../x".into(),
+                ..of("web")
+            },
             Code::InvalidArgument,
             "container_id: \"../x\" is no container's id".to_owned(),
         ),
@@ -149,7 +164,10 @@ async fn what_cannot_be_read_says_why() {
     rig.statuses(&json!([running(&container, "c1")])).await;
     let (code, words) = rig.refused(of("web")).await;
     assert_eq!(code, Code::Unavailable);
-    assert!(words.starts_with("pods \"web\": node \"n1\" is not connected"), "{words}");
+    assert!(
+        words.starts_with("pods \"web\": node \"n1\" is not connected"),
+        "{words}"
+    );
     rig.facts(&["sandbox"]).await;
     let (code, words) = rig.refused(of("web")).await;
     assert_eq!(
@@ -182,7 +200,12 @@ async fn a_pod_with_two_containers_asks_which() {
         )
     );
     rig.statuses(&json!([running("a", "ca"), running("b", "cb")])).await;
-    let log = rig.resolve(&LogsRequest { container: "b".into(), ..of("web") }).expect("found");
+    let log = rig
+        .resolve(&LogsRequest {
+            container: "b".into(),
+            ..of("web")
+        })
+        .expect("found");
     assert_eq!((log.container.as_str(), log.container_id.as_str()), ("b", "cb"));
 }
 
@@ -193,26 +216,48 @@ async fn the_attempt_is_the_one_that_wrote_last_or_the_one_before() {
         let pod = &w.pods[&("default".to_owned(), "web".to_owned())];
         pod.template_record().spec.containers[0].name.clone()
     });
-    let ended = |id: &str| json!({"terminated": {"exitCode": 1, "reason": "Error", "containerID": format!("docker://{id}")}});
+    let ended =
+        |id: &str| json!({"terminated": {"exitCode": 1, "reason": "Error", "containerID": format!("docker://{id}")}});
     let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
     for (state, last, id, present, previous) in [
-        (json!({"running": {}}), Value::Null, "c1", Ok("c1"), Err("has not ended before")),
+        (
+            json!({"running": {}}),
+            Value::Null,
+            "c1",
+            Ok("c1"),
+            Err("has not ended before"),
+        ),
         (json!({"running": {}}), ended("c1"), "c2", Ok("c2"), Ok("c1")),
         // Between two attempts the one that ended last is both.
         (waits.clone(), ended("c1"), "c1", Ok("c1"), Ok("c1")),
-        (waits, Value::Null, "c1", Err("waits to start: CrashLoopBackOff"), Err("has not ended before")),
+        (
+            waits,
+            Value::Null,
+            "c1",
+            Err("waits to start: CrashLoopBackOff"),
+            Err("has not ended before"),
+        ),
         (ended("c2"), ended("c1"), "c2", Ok("c2"), Ok("c1")),
         (ended("c1"), Value::Null, "c1", Ok("c1"), Err("has not ended before")),
-        (json!({"terminated": {"exitCode": 128, "reason": "StartError"}}), Value::Null, "", Err("never started"),
-            Err("has not ended before")),
+        (
+            json!({"terminated": {"exitCode": 128, "reason": "StartError"}}),
+            Value::Null,
+            "",
+            Err("never started"),
+            Err("has not ended before"),
+        ),
     ] {
-        let mut status = json!({"name": name, "state": state, "containerID": format!("docker://{id}"), "restartCount": 1});
+        let mut status =
+            json!({"name": name, "state": state, "containerID": format!("docker://{id}"), "restartCount": 1});
         if !last.is_null() {
             status["lastState"] = last;
         }
         rig.statuses(&json!([status])).await;
         for (asked, expected) in [(false, present), (true, previous)] {
-            let found = rig.resolve(&LogsRequest { previous: asked, ..of("web") });
+            let found = rig.resolve(&LogsRequest {
+                previous: asked,
+                ..of("web")
+            });
             match expected {
                 Ok(id) => assert_eq!(found.expect("found").container_id, id, "{status} {asked}"),
                 Err(words) => {
@@ -239,7 +284,9 @@ async fn the_reader_gets_what_the_agent_sends_and_its_end() {
         session.asked.notified().await;
         let ask = session.next_ask().expect("asked");
         let (up, chunks) = mpsc::channel(8);
-        let down = pipes.claim(&ask.id, "n1", ReceiverStream::new(chunks).boxed()).expect("taken");
+        let down = pipes
+            .claim(&ask.id, "n1", ReceiverStream::new(chunks).boxed())
+            .expect("taken");
         (ask.kind, up, down)
     };
     let request = LogsRequest {
@@ -263,8 +310,14 @@ async fn the_reader_gets_what_the_agent_sends_and_its_end() {
     let mut stream = stream.expect("open");
     // No more than one of this node.
     assert_eq!(rig.refused(of("web")).await.0, Code::ResourceExhausted);
-    let data = chunk::Message::Data(PipeData { data: b"x".to_vec(), stderr: true });
-    let end = chunk::Message::End(PipeEnd { reason: pipe_end::Reason::Refused.into(), message: "it is\ngone".into() });
+    let data = chunk::Message::Data(PipeData {
+        data: b"x".to_vec(),
+        stderr: true,
+    });
+    let end = chunk::Message::End(PipeEnd {
+        reason: pipe_end::Reason::Refused.into(),
+        message: "it is\ngone".into(),
+    });
     for message in [data, end] {
         up.send(Ok(Chunk { message: Some(message) })).await.expect("it reads");
     }

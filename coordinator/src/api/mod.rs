@@ -39,8 +39,8 @@ pub use delete::ORPHAN;
 use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
-    cluster_server::ClusterServer, controllers_server::ControllersServer, logs_server::LogsServer, nodes_server::NodesServer,
-    resources_server::ResourcesServer,
+    cluster_server::ClusterServer, controllers_server::ControllersServer, logs_server::LogsServer,
+    nodes_server::NodesServer, resources_server::ResourcesServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};

@@ -148,7 +148,10 @@ async fn every_end_is_told_for_what_it_is() {
     };
     for (message, expected) in [
         (Some(ending(Reason::Done, "")), None),
-        (Some(ending(Reason::Refused, "no")), Some(PipeError::Refused("no".into()))),
+        (
+            Some(ending(Reason::Refused, "no")),
+            Some(PipeError::Refused("no".into())),
+        ),
         (Some(ending(Reason::Busy, "no")), Some(PipeError::Busy("no".into()))),
         (Some(ending(Reason::Failed, "no")), Some(PipeError::Failed("no".into()))),
         (Some(data(flow::CHUNK + 1)), Some(broke("a message too long"))),

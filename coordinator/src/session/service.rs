@@ -115,7 +115,9 @@ impl agent_server::Agent for AgentService {
     async fn pipe(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
         let peer = self.callers.peer(request.extensions())?;
         if peer.deleted {
-            return Err(Status::permission_denied("the node of this agent was deleted; nothing is read from it"));
+            return Err(Status::permission_denied(
+                "the node of this agent was deleted; nothing is read from it",
+            ));
         }
         let mut chunks = request.into_inner();
         let within = self.sessions.settings.hello_timeout;

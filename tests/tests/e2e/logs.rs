@@ -45,7 +45,10 @@ fn what_containers_wrote() {
     cluster.join(&["n1"]);
     let long = "i=0; while [ $i -lt 5000 ]; do printf 0123456789abcdef; i=$((i+1)); done; echo";
     let two = [
-        ("a", "echo one; sleep 0.2; echo oops >&2; sleep 0.2; echo three; exec sleep 1000"),
+        (
+            "a",
+            "echo one; sleep 0.2; echo oops >&2; sleep 0.2; echo three; exec sleep 1000",
+        ),
         ("b", &format!("{long}; exec sleep 1000")),
     ];
     cluster.create(&pod("two", "Always", &two)).ok();
@@ -66,24 +69,41 @@ fn what_containers_wrote() {
     });
     shows(&cluster, &["logs", "two", "-c", "a"], "one\noops\nthree\n");
     shows(&cluster, &["logs", "two", "-c", "a", "--tail", "1"], "three\n");
-    shows(&cluster, &["logs", "-l", "app=two", "-c", "a", "--tail=1", "--prefix"], "[pod/two/a] three\n");
+    shows(
+        &cluster,
+        &["logs", "-l", "app=two", "-c", "a", "--tail=1", "--prefix"],
+        "[pod/two/a] three\n",
+    );
     let line = "0123456789abcdef".repeat(5000) + "\n";
     shows(&cluster, &["logs", "two", "-c", "b"], &line);
     let timed = cluster.wharf(&["logs", "two", "-c", "b", "--timestamps"]).ok();
     let (time, text) = timed.split_once(' ').expect("a time");
-    assert!(time.starts_with("20") && time.ends_with('Z') && time.len() == 30, "{time}");
+    assert!(
+        time.starts_with("20") && time.ends_with('Z') && time.len() == 30,
+        "{time}"
+    );
     assert_eq!(text, line, "a time within a line");
     let defaulted = cluster.wharf(&["logs", "pod/two"]);
     assert!(defaulted.stderr.contains("container a of a, b"), "{defaulted:?}");
-    shows(&cluster, &["logs", "two", "-c", "a", "--since", "1h"], "one\noops\nthree\n");
+    shows(
+        &cluster,
+        &["logs", "two", "-c", "a", "--since", "1h"],
+        "one\noops\nthree\n",
+    );
 
     shows(&cluster, &["logs", "crash"], "attempt 1\n");
     shows(&cluster, &["logs", "crash", "--previous"], "attempt 0\n");
 
     for (args, words) in [
-        (&["logs", "two", "-c", "x"][..], "container \"x\" is none of its containers: a, b"),
+        (
+            &["logs", "two", "-c", "x"][..],
+            "container \"x\" is none of its containers: a, b",
+        ),
         (&["logs", "none"], "pods \"none\" not found"),
-        (&["logs", "two", "-c", "a", "-p"], "container \"a\" has not ended before"),
+        (
+            &["logs", "two", "-c", "a", "-p"],
+            "container \"a\" has not ended before",
+        ),
     ] {
         let error = cluster.wharf(args).refused(1);
         assert!(error.contains(words), "{error}");
@@ -114,11 +134,16 @@ fn stalled_readers_of_megabytes_leave_the_node_ready() {
     make_image();
     let mut cluster = Cluster::start();
     cluster.join(&["n1"]);
-    let gush = "yes 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde | head -c 20000000; exec sleep 1000";
+    let gush =
+        "yes 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde | head -c 20000000; exec sleep 1000";
     cluster.create(&pod("gush", "Always", &[("c", gush)])).ok();
     eventually("it has written all", || {
         let n = cluster.wharf(&["logs", "gush"]).stdout.len();
-        if n == 20_000_000 { Ok(()) } else { Err(format!("{n} bytes")) }
+        if n == 20_000_000 {
+            Ok(())
+        } else {
+            Err(format!("{n} bytes"))
+        }
     });
     let since = |cluster: &Cluster| {
         let node = cluster.json(&["get", "node", "n1"]);
@@ -147,7 +172,10 @@ fn stalled_readers_of_megabytes_leave_the_node_ready() {
         assert_eq!(cluster.wharf(&["logs", "gush", "--tail", "1"]).ok().len(), 64);
     }
     for mut reader in stalled {
-        assert!(reader.0.try_wait().expect("a child").is_none(), "a stalled reader ended");
+        assert!(
+            reader.0.try_wait().expect("a child").is_none(),
+            "a stalled reader ended"
+        );
     }
 }
 
@@ -160,7 +188,11 @@ fn a_followed_log_goes_on_when_coordinator_and_agent_restart() {
     cluster.create(&pod("count", "Always", &[("c", count)])).ok();
     eventually("it counts", || {
         let out = cluster.wharf(&["logs", "count"]);
-        if out.stdout.is_empty() { Err(format!("{out:?}")) } else { Ok(()) }
+        if out.stdout.is_empty() {
+            Err(format!("{out:?}"))
+        } else {
+            Ok(())
+        }
     });
     let env = [(
         "WHARF_CONFIG".to_owned(),

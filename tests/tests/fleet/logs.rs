@@ -26,9 +26,19 @@ async fn one_pod() -> (Fleet, String, String) {
     let told = move |f: &Fleet| {
         let told = f.world(|w| {
             let status = w.pods[&key].status.as_ref();
-            status.is_some_and(|s| s.value.status.container_statuses.iter().any(|c| !c.container_id.is_empty()))
+            status.is_some_and(|s| {
+                s.value
+                    .status
+                    .container_statuses
+                    .iter()
+                    .any(|c| !c.container_id.is_empty())
+            })
         });
-        if told { Ok(()) } else { Err("no container is known".into()) }
+        if told {
+            Ok(())
+        } else {
+            Err("no container is known".into())
+        }
     };
     fleet.until("its container is known", PATIENCE, told).await;
     let id = fleet.hosts[0].engine.containers()[0].id.clone();
@@ -71,13 +81,20 @@ async fn stalled_readers_hold_back_nobody() {
         assert_eq!(read, LOG, "another reader got another log");
         others += 1;
         let ready = fleet.world(|w| w.nodes["n0"].is_ready());
-        assert!(ready, "the node was lost after {:?} and {others} other readers", start.elapsed());
+        assert!(
+            ready,
+            "the node was lost after {:?} and {others} other readers",
+            start.elapsed()
+        );
     }
     assert_eq!(sessions(&fleet), before, "the session was lost meanwhile");
     // What waits on the way of a stalled reader is bounded, and not by its log.
     readers(&fleet, stalled).await;
     let ahead = fleet.hosts[0].engine.log_taken() - others * LOG as u64;
-    assert!(ahead < (stalled * LOG) as u64 / 4, "{ahead} bytes were read ahead for {stalled}");
+    assert!(
+        ahead < (stalled * LOG) as u64 / 4,
+        "{ahead} bytes were read ahead for {stalled}"
+    );
     // It has lost nothing, and goes on.
     let mut one = slow.pop().expect("a stalled one");
     assert_eq!(one.read(LOG).await.expect("all").len(), LOG);
@@ -96,7 +113,11 @@ async fn so_many_readers_of_a_node_and_no_more() {
             Err(status) => break status,
         }
     };
-    assert_eq!((all.len(), refused.code()), (32, Code::ResourceExhausted), "{refused:?}");
+    assert_eq!(
+        (all.len(), refused.code()),
+        (32, Code::ResourceExhausted),
+        "{refused:?}"
+    );
     write(&fleet, &id, 1 << 20);
     for reader in &mut all {
         assert_eq!(reader.read(1 << 20).await.expect("all").len(), 1 << 20);
@@ -118,7 +139,10 @@ async fn a_reader_learns_that_agent_or_coordinator_went() {
     let mut reader = fleet.logs(&pod, true).await.expect("a log");
     fleet.hosts[0].kill().await;
     let ended = reader.end().await.expect_err("it broke");
-    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, lost(&pod).as_str()));
+    assert_eq!(
+        (ended.code(), ended.message()),
+        (Code::Unavailable, lost(&pod).as_str())
+    );
     let away = fleet.logs(&pod, true).await.err().expect("refused");
     assert_eq!(away.code(), Code::Unavailable, "{away:?}");
     fleet.hosts[0].start();

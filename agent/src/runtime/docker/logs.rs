@@ -12,14 +12,19 @@ use crate::runtime::{LogEntry, LogQuery, LogStream, RuntimeError};
 impl DockerRuntime {
     pub(super) async fn open_log(&self, query: &LogQuery) -> Result<LogStream, RuntimeError> {
         let doing = format!("log of {}", short(&query.id));
-        let own = self.own(&query.id).await.map_err(|p| p.into_error(&self.endpoint, &doing))?;
+        let own = self
+            .own(&query.id)
+            .await
+            .map_err(|p| p.into_error(&self.endpoint, &doing))?;
         let theirs = |o: &crate::runtime::Owner| (&o.uid, &o.container) == (&query.uid, &query.container);
         if !own.is_some_and(|info| theirs(&info.owner)) {
             return Err(RuntimeError::NoSuchContainer(short(&query.id).to_owned()));
         }
         let tail = query.tail.map_or_else(|| "all".to_owned(), |n| n.to_string());
         // The engine takes whole seconds; what is before `since` within its second is left out here.
-        let since = query.since.map_or(0, |t| i32::try_from(t.as_second()).unwrap_or(i32::MAX));
+        let since = query
+            .since
+            .map_or(0, |t| i32::try_from(t.as_second()).unwrap_or(i32::MAX));
         let options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
@@ -32,7 +37,9 @@ impl DockerRuntime {
         let entries = self.client()?.logs(&query.id, Some(options)).map(move |output| {
             let output = output.map_err(|e| Problem::from(e).into_error(&endpoint, &doing))?;
             entry(&output).ok_or_else(|| {
-                RuntimeError::Unavailable(format!("{endpoint}: unreadable answer to {doing}: a line without a time"))
+                RuntimeError::Unavailable(format!(
+                    "{endpoint}: unreadable answer to {doing}: a line without a time"
+                ))
             })
         });
         let wanted = move |entry: &Result<LogEntry, RuntimeError>| {
@@ -61,7 +68,9 @@ mod tests {
 
     #[test]
     fn a_line_is_its_time_and_the_rest() {
-        let out = |message: &'static str| LogOutput::StdOut { message: message.into() };
+        let out = |message: &'static str| LogOutput::StdOut {
+            message: message.into(),
+        };
         let read = entry(&out("2026-01-31T12:00:00.000000001Z a b\n")).expect("a line");
         assert_eq!((read.text.as_slice(), read.stderr), (&b"a b\n"[..], false));
         assert_eq!(read.at.subsec_nanosecond(), 1);
