@@ -25,10 +25,9 @@ impl Writer {
         std::thread::Builder::new().name("stdout".into()).spawn(move || {
             let mut result = Ok(());
             while let Some(bytes) = waiting.blocking_recv() {
-                result =
-                    stdout
-                        .write_all(&bytes)
-                        .and_then(|()| if waiting.is_empty() { stdout.flush() } else { Ok(()) });
+                result = stdout
+                    .write_all(&bytes)
+                    .and_then(|()| if waiting.is_empty() { stdout.flush() } else { Ok(()) });
                 if result.is_err() {
                     break;
                 }

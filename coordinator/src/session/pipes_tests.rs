@@ -165,7 +165,7 @@ async fn every_end_is_told_for_what_it_is() {
             None => drop(call),
         }
         assert_eq!(text(pipe.next().await).map(|t| t.len()), Ok(flow::CHUNK));
-        assert_eq!(pipe.next().await.map(|e| e.err().expect("an end")), expected);
+        assert_eq!(pipe.next().await.map(|e| e.expect_err("an end")), expected);
         assert!(pipe.next().await.is_none(), "{expected:?} and it goes on");
     }
 }
