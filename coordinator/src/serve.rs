@@ -154,6 +154,7 @@ pub fn start_services<G: Access + Callers + Renewer>(
         .add_service(api.resources())
         .add_service(api.controllers())
         .add_service(api.nodes())
+        .add_service(api.holds())
         .add_service(api.cluster(facts));
     Ok(routes)
 }

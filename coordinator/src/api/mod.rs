@@ -1,10 +1,11 @@
 //! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`],
-//! [`Api::nodes`] and [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
+//! [`Api::nodes`], [`Api::holds`] and [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
-//! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
+//! | `controllers`, `nodes`, `holds`, `cluster` | Scale; Readmit, Forget; Cordon, Uncordon, Add, Release; Info |
+//! | `held` | the decision about a node's holds, which `holds` and `revise` share |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
@@ -21,6 +22,8 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+mod held;
+pub mod holds;
 pub mod nodes;
 mod patch;
 mod replace;
@@ -37,8 +40,8 @@ pub use delete::ORPHAN;
 use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
-    cluster_server::ClusterServer, controllers_server::ControllersServer, nodes_server::NodesServer,
-    resources_server::ResourcesServer,
+    cluster_server::ClusterServer, controllers_server::ControllersServer, holds_server::HoldsServer,
+    nodes_server::NodesServer, resources_server::ResourcesServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};
@@ -47,6 +50,7 @@ use self::{
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
+    holds::HoldService,
     nodes::NodeService,
     resources::ResourceService,
 };
@@ -111,6 +115,10 @@ impl Api {
 
     pub fn nodes(self: &Arc<Self>) -> NodesServer<NodeService> {
         NodesServer::new(NodeService(Arc::clone(self)))
+    }
+
+    pub fn holds(self: &Arc<Self>) -> HoldsServer<HoldService> {
+        HoldsServer::new(HoldService(Arc::clone(self)))
     }
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {

@@ -10,6 +10,7 @@ use proto::{
     ids,
     model::{Kind, Object, Time, labels::quoted},
 };
+use tokio::sync::RwLockWriteGuard;
 use tonic::Extensions;
 
 use super::{Api, errors::ApiError};
@@ -165,6 +166,17 @@ impl Api {
             name,
         };
         self.admit(extensions, &action)
+    }
+
+    /// Holds back placements for a write that may hold a node; see [`Hub::hold_placements`].
+    ///
+    /// [`Hub::hold_placements`]: crate::world::hub::Hub::hold_placements
+    pub(super) async fn held_back(&self, needed: bool) -> Option<RwLockWriteGuard<'_, ()>> {
+        if needed {
+            Some(self.hub.hold_placements().await)
+        } else {
+            None
+        }
     }
 
     /// See the module's head. `decide` runs under the world's lock, once an attempt.

@@ -156,6 +156,8 @@ impl Driver {
         groups: Vec<Group>,
         work: &mut Work,
     ) -> Result<Option<Deposed>, ControlError> {
+        let hub = Arc::clone(&self.hub);
+        let _placing = hub.place().await;
         let mut pass = Pass::new(Time::now(), random_seed(), self.settings.keep());
         let (mut commits, mut failed) = (Vec::new(), false);
         for group in groups {

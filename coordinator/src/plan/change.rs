@@ -5,15 +5,19 @@
 
 use std::sync::Arc;
 
-use proto::model::{Kind, Time};
+use proto::model::{Kind, Time, hold};
 
 use crate::{
+    ca::audit::AuditRecord,
     store::{self, Expect, Rv, keys},
     world::{
         Key,
-        record::{OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
+        record::{HoldsRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
     },
 };
+
+/// The caller in an audit record of what nobody asked for.
+const BY_ITSELF: &str = "coordinator";
 
 /// A pod as it was when its change was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,13 @@ pub enum Change {
         node: String,
         rv: Rv,
     },
+    /// Holds of a node whose time was over `at`; `left` are the others.
+    ReleaseHolds {
+        node: String,
+        rv: Rv,
+        at: Time,
+        left: HoldsRecord,
+    },
     /// A status that no pod has.
     RemoveStatus {
         key: Key,
@@ -101,7 +112,7 @@ impl Change {
     /// How many of the store's changes it is.
     pub fn weight(&self) -> usize {
         match self {
-            Self::RemovePod { .. } | Self::RemoveTombstone { .. } => 2,
+            Self::RemovePod { .. } | Self::RemoveTombstone { .. } | Self::ReleaseHolds { .. } => 2,
             _ => 1,
         }
     }
@@ -168,6 +179,14 @@ impl Change {
             Self::RemoveTombstone { node, rv } => {
                 out.push(store::Change::delete(keys::tombstone(node), Expect::At(*rv)));
                 out.push(store::Change::delete(keys::cert(node), Expect::Any));
+            }
+            Self::ReleaseHolds { node, rv, at, left } => {
+                let changed = store::Change::put(keys::holds(node), Expect::At(*rv), encode(left));
+                let detail = format!("their time is over; left: {}", hold::words(left.values()));
+                let ms = u64::try_from(at.0).unwrap_or_default().saturating_mul(1000);
+                let audit = AuditRecord::new(ms, BY_ITSELF, "release-holds", format!("nodes/{node}"), detail);
+                // The version is its own once: a repeat of this very change has the same.
+                out.extend([changed, audit.change_with_id(&format!("holds-{rv}"))]);
             }
             Self::RemoveStatus { key, rv } => {
                 out.push(store::Change::delete(keys::pod_status(&key.0, &key.1), Expect::At(*rv)));
