@@ -12,7 +12,7 @@
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
 //! | `get`, `watch`, `describe`, `events`, `diff`, `wait` | one command each that reads |
-//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token` | one command each that writes |
+//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `hold` (cordon, uncordon, hold), `node`, `token` | one command each that writes |
 //! | `completion`, `version` | one command each that needs no coordinator |
 //! | `follow` | changes as they come, through breaks and restarts |
 //! | `sort` | the order of `--sort-by` |
@@ -36,6 +36,7 @@ mod events;
 mod files;
 mod follow;
 mod get;
+mod hold;
 pub mod manifest;
 mod mark;
 mod node;
@@ -157,6 +158,9 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Label(args) => mark::run(Field::Labels, &args.marks, session).await,
         Command::Annotate(args) => mark::run(Field::Annotations, &args.marks, session).await,
         Command::Wait(args) => wait::run(args, session).await,
+        Command::Cordon(args) => hold::cordon(args, session).await,
+        Command::Uncordon(args) => hold::uncordon(args, session).await,
+        Command::Hold(command) => hold::run(command, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(TokenCommand::Create(args)) => token::create(args, session).await,
         Command::Token(TokenCommand::List(args)) => token::list(args, session).await,

@@ -1,9 +1,10 @@
 //! The command line: what clap parses, and the help, which ends in two examples for every command. What all
 //! commands share is here; the arguments of each are beside it, in one file for those that read, those that write,
-//! and tokens.
+//! holds and tokens.
 //!
 //! Invariant: nothing here reads the process's environment; variables come from [`Env`].
 
+mod hold;
 mod read;
 mod token;
 mod write;
@@ -16,7 +17,7 @@ use clap::{
 };
 use proto::model::Kind;
 
-pub use self::{read::*, token::*, write::*};
+pub use self::{hold::*, read::*, token::*, write::*};
 use crate::{env::Env, node::NodeCommand, status::StatusFormat};
 
 /// Operates a Wharfinger fleet.
@@ -74,6 +75,10 @@ pub enum Command {
     Label(LabelArgs),
     Annotate(AnnotateArgs),
     Wait(WaitArgs),
+    Cordon(CordonArgs),
+    Uncordon(UncordonArgs),
+    #[command(subcommand)]
+    Hold(HoldCommand),
     #[command(subcommand)]
     Node(NodeCommand),
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! The calls of the typed services: scale, tokens, the cluster itself.
+//! The calls of the typed services: scale, nodes, tokens, the cluster itself.
 //!
 //! Invariant: as of [`super`].
 

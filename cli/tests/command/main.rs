@@ -5,6 +5,7 @@ mod completion;
 mod errors;
 mod examples;
 mod fake;
+mod hold;
 mod mark;
 mod node;
 mod patch;

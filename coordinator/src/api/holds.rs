@@ -78,7 +78,8 @@ impl HoldService {
     }
 
     async fn act(&self, name: &str, asked: &Asked, ticket: &Ticket) -> Result<Response<HoldReply>, Status> {
-        let _held_back = self.0.hub.hold_placements().await;
+        let makes = matches!(asked, Asked::Hold { .. });
+        let _held_back = self.0.held_back(makes && !ticket.dry_run).await;
         let decide = |world: &World| decide(world, name, asked, &ticket.caller);
         let (changed, object) = match self.0.write(ticket, decide).await? {
             Outcome::Done(decision) => (true, Some(decision.object)),

@@ -55,7 +55,7 @@ impl Patch {
         })
     }
 
-    /// Whether it may change who holds a node.
+    /// Whether it may make a hold.
     pub fn holds(&self) -> bool {
         self.kind == Kind::Node && self.names_unschedulable()
     }

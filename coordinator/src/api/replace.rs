@@ -38,9 +38,9 @@ impl Replace {
         Ok(Self { object, without_effect })
     }
 
-    /// Whether it may change who holds a node.
+    /// Whether it may make a hold.
     pub fn holds(&self) -> bool {
-        self.object.kind() == Kind::Node
+        matches!(&self.object, Object::Node(node) if node.spec.unschedulable)
     }
 
     pub fn decide(&self, world: &World, caller: &str, now: Time) -> Result<Decision, ApiError> {

@@ -168,7 +168,7 @@ impl Api {
         self.admit(extensions, &action)
     }
 
-    /// Holds back placements for a write that may hold a node; see [`Hub::hold_placements`].
+    /// Holds back placements for a write that makes a hold; see [`Hub::hold_placements`].
     ///
     /// [`Hub::hold_placements`]: crate::world::hub::Hub::hold_placements
     pub(super) async fn held_back(&self, needed: bool) -> Option<RwLockWriteGuard<'_, ()>> {

@@ -184,7 +184,7 @@ impl Change {
                 let changed = store::Change::put(keys::holds(node), Expect::At(*rv), encode(left));
                 let detail = format!("their time is over; left: {}", hold::words(left.values()));
                 let ms = u64::try_from(at.0).unwrap_or_default().saturating_mul(1000);
-                let audit = AuditRecord::new(ms, BY_ITSELF, "release-holds", format!("nodes/{node}"), detail);
+                let audit = AuditRecord::new(ms, BY_ITSELF, "release-hold", format!("nodes/{node}"), detail);
                 // The version is its own once: a repeat of this very change has the same.
                 out.extend([changed, audit.change_with_id(&format!("holds-{rv}"))]);
             }
