@@ -200,7 +200,7 @@ async fn a_manifest_and_a_patch_say_the_caller_s_cordon() {
         patch(ANN, json!({"metadata": {"labels": {"b": "2"}}})).await,
         (2, none.clone())
     );
-    let still = "spec.unschedulable: others hold the node, it takes no new pods: cordon by bob";
+    let still = "spec.unschedulable: the node still takes no new pods: cordon by bob";
     assert_eq!(
         patch(ANN, json!({"spec": {"unschedulable": false}})).await,
         (1, still.into())

@@ -319,7 +319,7 @@ fn still_held(next: &Object, revision: Revision<'_>) -> Option<String> {
     let holds = &node.status.as_ref()?.holds;
     (!holds.is_empty()).then(|| {
         format!(
-            "spec.unschedulable: others hold the node, it takes no new pods: {}",
+            "spec.unschedulable: the node still takes no new pods: {}",
             hold::words(holds)
         )
     })
