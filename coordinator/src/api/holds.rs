@@ -16,7 +16,7 @@ use super::{
     Api, convert,
     errors::ApiError,
     held::{self, Asked},
-    write::{Decision, Outcome, Ticket},
+    write::{Decision, Outcome, Ticket, audited},
 };
 use crate::{
     ca::authorizer::Attributes,
@@ -31,7 +31,9 @@ impl Holds for HoldService {
         let r = request.get_ref();
         let caller = self.admit(request.extensions(), "cordon", &r.name)?;
         let asked = Asked::hold(HoldKind::Cordon, &r.reason, r.for_ms, Time::now())?;
-        let ticket = Ticket::new(caller, "cordon", r.dry_run, &r.request_id, r)?;
+        let ticket = Ticket::new(caller, "cordon", r.dry_run, &r.request_id, r)?
+            .because(request.metadata())?
+            .with_reason(r.reason.trim());
         self.act(&r.name, &asked, &ticket).await
     }
 
@@ -41,7 +43,7 @@ impl Holds for HoldService {
         let asked = Asked::Uncordoned {
             all_owners: r.all_owners,
         };
-        let ticket = Ticket::new(caller, "uncordon", r.dry_run, &r.request_id, r)?;
+        let ticket = Ticket::new(caller, "uncordon", r.dry_run, &r.request_id, r)?.because(request.metadata())?;
         self.act(&r.name, &asked, &ticket).await
     }
 
@@ -49,7 +51,9 @@ impl Holds for HoldService {
         let r = request.get_ref();
         let caller = self.admit(request.extensions(), "hold", &r.name)?;
         let asked = Asked::hold(HoldKind::Automation, &r.reason, r.for_ms, Time::now())?;
-        let ticket = Ticket::new(caller, "hold", r.dry_run, &r.request_id, r)?;
+        let ticket = Ticket::new(caller, "hold", r.dry_run, &r.request_id, r)?
+            .because(request.metadata())?
+            .with_reason(r.reason.trim());
         self.act(&r.name, &asked, &ticket).await
     }
 
@@ -60,7 +64,7 @@ impl Holds for HoldService {
             id: r.id.clone(),
             any_owner: r.any_owner,
         };
-        let ticket = Ticket::new(caller, "release-hold", r.dry_run, &r.request_id, r)?;
+        let ticket = Ticket::new(caller, "release-hold", r.dry_run, &r.request_id, r)?.because(request.metadata())?;
         self.act(&r.name, &asked, &ticket).await
     }
 }
@@ -104,8 +108,11 @@ fn decide(world: &World, name: &str, asked: &Asked, caller: &str) -> Result<Deci
     let detail = held::detail(&held::present(state), &next);
     let changes = held::changes(state, (*state.node).clone(), &next);
     let object = shown(world, state, &next)?;
+    let before = world.object(Kind::Node, "", name);
     Ok(Decision {
         detail,
+        before: before.as_ref().map(audited),
+        after: Some(audited(&object)),
         ..Decision::new(changes, object)
     })
 }

@@ -13,7 +13,7 @@ use super::{
     create,
     errors::ApiError,
     held::{self, Asked},
-    write::{Decision, preconditions},
+    write::{Decision, audited, preconditions},
 };
 use crate::{
     ca::tokens::HOSTNAME_LABEL,
@@ -121,6 +121,8 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
     create::read_back(&changes)?;
     Ok(Decision {
         detail,
+        before: Some(audited(old)),
+        after: Some(audited(&next)),
         warnings,
         ..Decision::new(changes, next)
     })

@@ -83,6 +83,7 @@ fn methods_of(descriptors: &[u8]) -> Vec<String> {
 /// Who may call what, by path alone.
 const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Agent/Session", "ad"),
+    ("/wharfinger.v1.Agent/Pipe", "a"),
     ("/wharfinger.v1.Agent/Renew", "a"),
     ("/wharfinger.v1.Enrol/Enrol", ""),
     ("/wharfinger.v1.Resources/Get", "voA"),
@@ -99,6 +100,12 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Holds/Uncordon", "oA"),
     ("/wharfinger.v1.Holds/Add", "oA"),
     ("/wharfinger.v1.Holds/Release", "oA"),
+    ("/wharfinger.v1.Logs/Read", "voA"),
+    ("/wharfinger.v1.Settings/Show", "voA"),
+    ("/wharfinger.v1.Settings/Set", "oA"),
+    ("/wharfinger.v1.Settings/Freeze", "oA"),
+    ("/wharfinger.v1.Settings/Unfreeze", "oA"),
+    ("/wharfinger.v1.Audit/List", "voA"),
     ("/wharfinger.v1.Tokens/CreateToken", "A"),
     ("/wharfinger.v1.Tokens/ListTokens", "A"),
     ("/wharfinger.v1.Tokens/RevokeToken", "A"),

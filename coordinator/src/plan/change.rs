@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use proto::model::{Kind, Time, hold};
+use proto::{
+    ids,
+    model::{Kind, Time},
+};
 
 use crate::{
     ca::audit::AuditRecord,
@@ -15,9 +18,6 @@ use crate::{
         record::{HoldsRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
     },
 };
-
-/// The caller in an audit record of what nobody asked for.
-const BY_ITSELF: &str = "coordinator";
 
 /// A pod as it was when its change was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,12 @@ pub enum Change {
         at: Time,
         left: HoldsRecord,
     },
+    /// Ends the cluster's freeze.
+    Unfreeze {
+        rv: Rv,
+    },
+    /// Goes with what it records; its key is the hash of its content, so writing it again changes nothing.
+    Record(AuditRecord),
     /// A status that no pod has.
     RemoveStatus {
         key: Key,
@@ -112,7 +118,7 @@ impl Change {
     /// How many of the store's changes it is.
     pub fn weight(&self) -> usize {
         match self {
-            Self::RemovePod { .. } | Self::RemoveTombstone { .. } | Self::ReleaseHolds { .. } => 2,
+            Self::RemovePod { .. } | Self::RemoveTombstone { .. } => 2,
             _ => 1,
         }
     }
@@ -180,14 +186,11 @@ impl Change {
                 out.push(store::Change::delete(keys::tombstone(node), Expect::At(*rv)));
                 out.push(store::Change::delete(keys::cert(node), Expect::Any));
             }
-            Self::ReleaseHolds { node, rv, at, left } => {
-                let changed = store::Change::put(keys::holds(node), Expect::At(*rv), encode(left));
-                let detail = format!("their time is over; left: {}", hold::words(left.values()));
-                let ms = u64::try_from(at.0).unwrap_or_default().saturating_mul(1000);
-                let audit = AuditRecord::new(ms, BY_ITSELF, "release-hold", format!("nodes/{node}"), detail);
-                // The version is its own once: a repeat of this very change has the same.
-                out.extend([changed, audit.change_with_id(&format!("holds-{rv}"))]);
+            Self::ReleaseHolds { node, rv, left, .. } => {
+                out.push(store::Change::put(keys::holds(node), Expect::At(*rv), encode(left)));
             }
+            Self::Unfreeze { rv } => out.push(store::Change::delete(keys::FREEZE, Expect::At(*rv))),
+            Self::Record(record) => out.push(record.change_with_id(&ids::content_hash(&encode(record)))),
             Self::RemoveStatus { key, rv } => {
                 out.push(store::Change::delete(keys::pod_status(&key.0, &key.1), Expect::At(*rv)));
             }

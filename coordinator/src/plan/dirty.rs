@@ -29,6 +29,7 @@ impl Dirty {
         for (name, _) in world.nodes.iter().filter(|(_, node)| holds::ends(node)) {
             groups.insert(Group::Holds(name.clone()));
         }
+        groups.extend(world.freeze.is_some().then_some(Group::Freeze));
         let mut dirty = Self { groups };
         dirty.orphans(world);
         dirty

@@ -3,9 +3,11 @@
 //! Invariant: a hold without an end, or one whose time is not over, stays as it is.
 
 use proto::model::{EventType, NodeHold, Time, hold};
+use serde_json::json;
 
 use super::{Draft, Group, change::Change};
 use crate::{
+    ca::audit::{AuditRecord, COORDINATOR},
     events::Note,
     world::{NodeState, World, record::HoldsRecord},
 };
@@ -32,8 +34,19 @@ pub(super) fn plan(world: &World, name: &str, out: &mut Draft) {
         node: name.to_owned(),
         rv: holds.rv,
         at: out.now,
-        left,
+        left: left.clone(),
     });
+    let at_ms = u64::try_from(out.now.0).unwrap_or_default().saturating_mul(1000);
+    let record = AuditRecord::new(
+        at_ms,
+        COORDINATOR,
+        "release-hold",
+        format!("nodes/{name}"),
+        hold::words(&over),
+    )
+    .because("its time is over")
+    .about(Some(json!(&*holds.value)), Some(json!(left)));
+    out.push(Change::Record(record));
     out.note(Note {
         involved: Group::Holds(name.to_owned()).reference(world),
         reason: "HoldExpired".to_owned(),

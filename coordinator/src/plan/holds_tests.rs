@@ -77,7 +77,7 @@ fn a_waiting_pod_goes_to_the_node_when_its_last_hold_ends() {
         (
             &"coordinator".into(),
             &"nodes/n1".into(),
-            &"their time is over; left: cordon by bob".into()
+            &"cordon by admin: RAM swap".into()
         )
     );
     // The record stays, so that the node's version does not go back.

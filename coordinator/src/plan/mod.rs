@@ -56,6 +56,8 @@ pub enum Group {
     Namespace(String),
     /// The holds of a node.
     Holds(String),
+    /// Whether the cluster is frozen.
+    Freeze,
     /// What is kept for a time only: unused templates, old events and results.
     Expiry,
 }
@@ -113,7 +115,7 @@ impl Group {
                 let uid = world.nodes.get(node).map(|n| n.node.metadata.uid.as_str());
                 of(Kind::Node, "", node, uid.unwrap_or_default())
             }
-            Self::Expiry => ObjectReference::default(),
+            Self::Freeze | Self::Expiry => ObjectReference::default(),
         }
     }
 }
@@ -206,6 +208,7 @@ impl Pass {
             Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
             Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
             Group::Holds(node) => holds::plan(world, node, &mut out),
+            Group::Freeze => gc::freeze(world, &mut out),
             Group::Expiry => gc::expiry(world, self.keep, &mut out),
         }
         out.finish()
