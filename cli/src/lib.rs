@@ -12,7 +12,7 @@
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
 //! | `get`, `watch`, `describe`, `events`, `logs`, `diff`, `wait` | one command each that reads |
-//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token`, `freeze` | one command each that writes |
+//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `hold` (cordon, uncordon, hold), `node`, `token`, `freeze` | one command each that writes |
 //! | `settings`, `audit`, `status_page` (status) | the cluster as a whole |
 //! | `completion`, `version` | one command each that needs no coordinator |
 //! | `follow` | changes as they come, through breaks and restarts |
@@ -39,6 +39,7 @@ mod files;
 mod follow;
 mod freeze;
 mod get;
+mod hold;
 mod logs;
 pub mod manifest;
 mod mark;
@@ -164,6 +165,9 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Label(args) => mark::run(Field::Labels, &args.marks, session).await,
         Command::Annotate(args) => mark::run(Field::Annotations, &args.marks, session).await,
         Command::Wait(args) => wait::run(args, session).await,
+        Command::Cordon(args) => hold::cordon(args, session).await,
+        Command::Uncordon(args) => hold::uncordon(args, session).await,
+        Command::Hold(command) => hold::run(command, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(TokenCommand::Create(args)) => token::create(args, session).await,
         Command::Token(TokenCommand::List(args)) => token::list(args, session).await,

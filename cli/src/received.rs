@@ -52,9 +52,11 @@ impl Received {
         }
     }
 
-    /// Whether nothing that users write differs, as after a write without effect.
+    /// Whether nothing that users write differs, as after a write without effect. They write a node's holds in
+    /// `spec.unschedulable`, which one more need not change.
     pub fn same_as(&self, before: &Self) -> bool {
-        self.written() == before.written()
+        let holds = |object: &Self| object.json.pointer("/status/holds").cloned();
+        self.written() == before.written() && holds(self) == holds(before)
     }
 
     /// The object without what the cluster writes as it goes: status, version, generation.

@@ -158,6 +158,7 @@ pub fn start_services<G: Access + Callers + Renewer>(
         .add_service(api.resources())
         .add_service(api.controllers())
         .add_service(api.nodes())
+        .add_service(api.holds())
         .add_service(api.cluster(facts))
         .add_service(api.cluster_settings(started))
         .add_service(api.audit_record())

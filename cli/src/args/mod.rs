@@ -1,10 +1,11 @@
 //! The command line: what clap parses, and the help, which ends in two examples for every command. What all
 //! commands share is here; the arguments of each are beside it, in one file for those that read, those that write,
-//! tokens, and the cluster as a whole.
+//! holds, tokens, and the cluster as a whole.
 //!
 //! Invariant: nothing here reads the process's environment; variables come from [`Env`].
 
 mod cluster;
+mod hold;
 mod read;
 mod token;
 mod write;
@@ -17,7 +18,7 @@ use clap::{
 };
 use proto::model::Kind;
 
-pub use self::{cluster::*, read::*, token::*, write::*};
+pub use self::{cluster::*, hold::*, read::*, token::*, write::*};
 use crate::{env::Env, node::NodeCommand, status::StatusFormat};
 
 /// Operates a Wharfinger fleet.
@@ -79,6 +80,10 @@ pub enum Command {
     Label(LabelArgs),
     Annotate(AnnotateArgs),
     Wait(WaitArgs),
+    Cordon(CordonArgs),
+    Uncordon(UncordonArgs),
+    #[command(subcommand)]
+    Hold(HoldCommand),
     #[command(subcommand)]
     Node(NodeCommand),
     #[command(subcommand)]

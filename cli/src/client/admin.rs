@@ -1,4 +1,4 @@
-//! The calls of the typed services: scale, tokens, settings, audit, the cluster itself.
+//! The calls of the typed services: scale, nodes, tokens, settings, audit, the cluster itself.
 //!
 //! Invariant: as of [`super`].
 

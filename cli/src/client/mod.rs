@@ -7,6 +7,7 @@
 //! Invariant: a call that is not safe to repeat is never sent a second time once it may have been received.
 
 mod admin;
+mod holds;
 mod logs;
 mod resources;
 

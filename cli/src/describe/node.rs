@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use proto::model::{Event, Node, Pod, Quantity, ResourceList, Time};
+use proto::model::{Event, Node, NodeHold, Pod, Quantity, ResourceList, Time};
 
 use super::{Doc, event_table, hardware, meta, pod::condition, when};
 use crate::{
     age,
+    hold::ends,
     output::{bytes, or_none},
     printers::{node_status, takes_room},
     table::table,
@@ -19,6 +20,7 @@ pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> Strin
     doc.field(0, "Created", when(node.metadata.creation_timestamp, now));
     doc.field(0, "Status", node_status(node));
     doc.field(0, "Unschedulable", node.spec.unschedulable.to_string());
+    holds(&mut doc, &status.holds, now);
     if !status.conditions.is_empty() {
         let rows: Vec<Vec<String>> = status
             .conditions
@@ -64,6 +66,27 @@ pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> Strin
     allocated(&mut doc, &pods, &status.allocatable);
     event_table(&mut doc, events, now);
     doc.finish()
+}
+
+/// Why it takes no new pods.
+fn holds(doc: &mut Doc, holds: &[NodeHold], now: Time) {
+    if holds.is_empty() {
+        return;
+    }
+    let rows: Vec<Vec<String>> = holds
+        .iter()
+        .map(|h| {
+            vec![
+                h.kind.as_str().to_owned(),
+                h.owner.clone(),
+                when(Some(h.since), now),
+                ends(h, now),
+                or_none(h.reason.clone()),
+            ]
+        })
+        .collect();
+    doc.heading(0, "Holds");
+    doc.block(2, &table(&["Kind", "Owner", "Since", "Expires", "Reason"], &rows));
 }
 
 fn resources(doc: &mut Doc, key: &str, list: &ResourceList) {

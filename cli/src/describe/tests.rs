@@ -68,6 +68,10 @@ fn a_node() {
         "metadata": {"name": "n1", "uid": "n", "creationTimestamp": "2026-01-28T12:00:00Z", "labels": {"zone": "north"}},
         "spec": {"unschedulable": true},
         "status": {
+            "holds": [
+                {"kind": "cordon", "owner": "user/admin", "reason": "RAM swap", "since": "2026-01-31T11:00:00Z",
+                 "expires": "2026-01-31T14:00:00Z"},
+                {"kind": "maintenance", "owner": "m-17", "since": "2026-01-31T11:59:00Z"}],
             "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"},
             "allocatable": {"cpu": "3900m", "memory": "15Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "False", "reason": "DockerUnavailable",

@@ -17,7 +17,8 @@ pub const COLUMNS: (&[&str], &[&str]) = (
 pub fn status(node: &Node) -> String {
     let ready = node.status.as_ref().is_some_and(proto::model::NodeStatus::ready);
     let mut text = if ready { "Ready" } else { "NotReady" }.to_owned();
-    if node.spec.unschedulable {
+    let held = node.status.as_ref().is_some_and(|s| !s.holds.is_empty());
+    if held || node.spec.unschedulable {
         text.push_str(",SchedulingDisabled");
     }
     text

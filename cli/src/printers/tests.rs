@@ -176,6 +176,10 @@ fn nodes() {
         node("n1", json!({})),
         node("n2", json!({"spec": {"unschedulable": true}})),
         node(
+            "n5",
+            json!({"status": {"holds": [{"kind": "automation", "owner": "user/robot", "since": "2026-01-31T11:00:00Z"}]}}),
+        ),
+        node(
             "n3",
             json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
         ),

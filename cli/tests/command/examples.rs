@@ -28,7 +28,11 @@ const FILES: [(&str, &str); 4] = [
 fn cluster() -> Fake {
     let fake = Fake::new();
     for name in ["n1", "n2", "n7", "n8"] {
-        fake.put(Kind::Node, json!({"metadata": {"name": name}, "spec": {}}));
+        fake.put(
+            Kind::Node,
+            json!({"metadata": {"name": name, "labels": {"rack": "b7"}}, "spec": {}, "status": {"holds": [
+                {"kind": "automation", "owner": "user/robot", "since": "2026-01-31T11:00:00Z"}]}}),
+        );
     }
     let mut web = pod("default", "web-x2k4p", "web", "n1");
     web["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);

@@ -2,6 +2,8 @@
 //!
 //! Invariant: tests wait for what was written or called, never for time.
 
+mod holds;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
@@ -16,6 +18,7 @@ use proto::{
         audit_server::AuditServer,
         cluster_server::{Cluster, ClusterServer},
         controllers_server::{Controllers, ControllersServer},
+        holds_server::HoldsServer,
         logs_server::{Logs, LogsServer},
         nodes_server::{Nodes, NodesServer},
         resources_server::{Resources, ResourcesServer},
@@ -115,6 +118,7 @@ impl Fake {
             .add_service(ControllersServer::new(self.clone()))
             .add_service(NodesServer::new(self.clone()))
             .add_service(LogsServer::new(self.clone()))
+            .add_service(HoldsServer::new(self.clone()))
             .add_service(TokensServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));

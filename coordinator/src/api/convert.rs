@@ -3,7 +3,7 @@
 //! Invariant: total: whatever bytes a caller sends, the result is a model value or a refusal.
 
 use proto::{
-    model::{Kind, Object},
+    model::{Kind, NodeHold, Object, Time},
     wire,
 };
 use serde::Deserialize;
@@ -57,6 +57,19 @@ pub fn gone(kind: Kind, namespace: &str, name: &str, uid: &str) -> wire::Object 
         resource_version: String::new(),
         json: json(&value),
         warnings: Vec::new(),
+    }
+}
+
+pub fn hold(hold: &NodeHold) -> wire::NodeHold {
+    // No time of ours lies before 1970.
+    let ms = |at: Time| u64::try_from(at.0).unwrap_or_default().saturating_mul(1000);
+    wire::NodeHold {
+        id: hold.id(),
+        kind: hold.kind.as_str().to_owned(),
+        owner: hold.owner.clone(),
+        reason: hold.reason.clone(),
+        since_ms: ms(hold.since),
+        expires_ms: hold.expires.map(ms).unwrap_or_default(),
     }
 }
 

@@ -208,6 +208,7 @@ impl Delete {
             Change::delete(keys::node_inventory(name), Expect::Any),
             Change::delete(keys::node_ready(name), Expect::Any),
             Change::delete(keys::holder(name), Expect::Any),
+            Change::delete(keys::holds(name), Expect::Any),
             Change::put(keys::tombstone(name), Expect::Any, encode(&tombstone)),
         ];
         let mut decision = Decision::new(changes, object);

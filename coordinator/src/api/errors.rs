@@ -34,6 +34,9 @@ pub enum ApiError {
     Mismatch { kind: Kind, name: String, what: String },
     #[error("{} {}: {what}", .kind.plural(), quoted(.name))]
     InUse { kind: Kind, name: String, what: String },
+    /// It is another's.
+    #[error("{} {}: {what}", .kind.plural(), quoted(.name))]
+    NotYours { kind: Kind, name: String, what: String },
     /// Others changed the object each time that we tried.
     #[error("{0}: others keep changing it; try again")]
     Contended(String),
@@ -105,6 +108,7 @@ impl ApiError {
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Mismatch { .. } | Self::Contended(_) => Code::Aborted,
             Self::InUse { .. } => Code::FailedPrecondition,
+            Self::NotYours { .. } => Code::PermissionDenied,
             Self::NotActive | Self::Stopping => Code::Unavailable,
             Self::TooOld { .. } | Self::Beyond { .. } => Code::OutOfRange,
             Self::FellBehind => Code::ResourceExhausted,

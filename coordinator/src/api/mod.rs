@@ -1,10 +1,12 @@
 //! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`],
-//! [`Api::nodes`], [`Api::cluster`], [`Api::cluster_settings`] and [`Api::audit_record`]; who may call is decided by the [`Access`] that it hands in.
+//! [`Api::nodes`], [`Api::holds`], [`Api::cluster`], [`Api::cluster_settings`] and [`Api::audit_record`]; who may call
+//! is decided by the [`Access`] that it hands in.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
-//! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
+//! | `controllers`, `nodes`, `holds`, `cluster` | Scale; Readmit, Forget; Cordon, Uncordon, Add, Release; Info |
+//! | `held` | the decision about a node's holds, which `holds` and `revise` share |
 //! | `settings`, `freeze` | Show, Set; Freeze, Unfreeze |
 //! | `audit` | List of audit records |
 //! | `logs` | Read |
@@ -26,6 +28,8 @@ mod delete;
 pub mod errors;
 mod filter;
 mod freeze;
+mod held;
+pub mod holds;
 pub mod logs;
 pub mod nodes;
 mod patch;
@@ -45,7 +49,7 @@ use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
     audit_server::AuditServer, cluster_server::ClusterServer, controllers_server::ControllersServer,
-    logs_server::LogsServer, nodes_server::NodesServer, resources_server::ResourcesServer,
+    holds_server::HoldsServer, logs_server::LogsServer, nodes_server::NodesServer, resources_server::ResourcesServer,
     settings_server::SettingsServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,6 +60,7 @@ use self::{
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
+    holds::HoldService,
     logs::LogsService,
     nodes::NodeService,
     resources::ResourceService,
@@ -130,6 +135,10 @@ impl Api {
             api: Arc::clone(self),
             sessions,
         })
+    }
+
+    pub fn holds(self: &Arc<Self>) -> HoldsServer<HoldService> {
+        HoldsServer::new(HoldService(Arc::clone(self)))
     }
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {

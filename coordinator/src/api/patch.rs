@@ -5,7 +5,7 @@
 //! both hold; no list of named items loses one that the patch does not name.
 
 use proto::model::{
-    FieldError, Kind,
+    FieldError, Kind, Object, Time,
     fields::{self, MergeKey, merge_key},
     json, parse, validate,
 };
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     create,
     errors::ApiError,
-    revise::{Missing, changeable, revise},
+    revise::{Missing, Revision, changeable, revise},
     write::Decision,
 };
 use crate::world::World;
@@ -55,7 +55,21 @@ impl Patch {
         })
     }
 
-    pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
+    /// Whether it may make a hold.
+    pub fn holds(&self) -> bool {
+        self.kind == Kind::Node && self.names_unschedulable()
+    }
+
+    /// It sets or removes the field, or all of the spec.
+    fn names_unschedulable(&self) -> bool {
+        match self.patch.get("spec") {
+            Some(Value::Object(spec)) => spec.contains_key("unschedulable"),
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    pub fn decide(&self, world: &World, caller: &str, now: Time) -> Result<Decision, ApiError> {
         let (kind, name) = (self.kind, &self.name);
         let old = world
             .object(kind, &self.namespace, name)
@@ -77,7 +91,16 @@ impl Patch {
             replaced_lists(kind, "", &self.patch, &before, &new.to_json(), &mut lost);
             ApiError::unless_valid(kind, name, lost)?;
         }
-        let mut decision = revise(world, &old, new, Missing::Removed)?;
+        let revision = Revision {
+            caller,
+            now,
+            missing: Missing::Removed,
+            cordon: match &new {
+                Object::Node(node) if self.names_unschedulable() => Some(node.spec.unschedulable),
+                _ => None,
+            },
+        };
+        let mut decision = revise(world, &old, new, revision)?;
         decision.warnings.extend(self.without_effect.clone());
         Ok(decision)
     }

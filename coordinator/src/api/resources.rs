@@ -25,7 +25,7 @@ use super::{
     watch::WatchStream,
     write::{Decision, Outcome, Repeat, Ticket},
 };
-use crate::store::Rv;
+use crate::{store::Rv, world::World};
 
 pub struct ResourceService(pub(super) Arc<Api>);
 
@@ -90,7 +90,9 @@ impl Resources for ResourceService {
         let ticket = Ticket::new(caller, "replace", message.dry_run, &message.request_id, message)?
             .because(request.metadata())?;
         let replace = Replace::new(kind, &names, &message.json)?;
-        let outcome = self.0.write(&ticket, |world| replace.decide(world)).await?;
+        let _held_back = self.0.held_back(replace.holds()).await;
+        let decide = |world: &World| replace.decide(world, &ticket.caller, Time::now());
+        let outcome = self.0.write(&ticket, decide).await?;
         Ok(Response::new(self.0.answer(outcome)))
     }
 
@@ -106,7 +108,9 @@ impl Resources for ResourceService {
         let ticket =
             Ticket::new(caller, "patch", message.dry_run, &message.request_id, message)?.because(request.metadata())?;
         let patch = Patch::new(kind, namespace, &message.name, &message.patch)?;
-        let outcome = self.0.write(&ticket, |world| patch.decide(world)).await?;
+        let _held_back = self.0.held_back(patch.holds()).await;
+        let decide = |world: &World| patch.decide(world, &ticket.caller, Time::now());
+        let outcome = self.0.write(&ticket, decide).await?;
         Ok(Response::new(self.0.answer(outcome)))
     }
 

@@ -1,17 +1,18 @@
 //! From an object as it is to the one that a user wants: the one decision of Replace and Patch. Called by `replace`
 //! and `patch`.
 //!
-//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, whether a node takes
-//! pods. What others write stays, and what would change it is refused with its path.
+//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, the caller's cordon of a
+//! node. What others write stays, and what would change it is refused with its path.
 
 use std::sync::Arc;
 
-use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec};
+use proto::model::{Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Time, hold};
 use serde_json::Value;
 
 use super::{
     create,
     errors::ApiError,
+    held::{self, Asked},
     write::{Decision, audited, preconditions},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     store::{Change, Expect, keys},
     world::{
         ControllerState, Key, PodState, World,
-        record::{PodRecord, differences, encode},
+        record::{HoldsRecord, PodRecord, differences, encode},
     },
 };
 
@@ -46,6 +47,16 @@ pub enum Missing {
     Removed,
 }
 
+/// Who revises, and how what he sends is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Revision<'a> {
+    pub caller: &'a str,
+    pub now: Time,
+    pub missing: Missing,
+    /// Whether the caller's cordon shall be on a node; `None`: he says nothing of it.
+    pub cordon: Option<bool>,
+}
+
 /// Refuses kinds that no user changes.
 pub fn changeable(kind: Kind) -> Result<(), ApiError> {
     if kind == Kind::Event {
@@ -57,7 +68,8 @@ pub fn changeable(kind: Kind) -> Result<(), ApiError> {
 
 /// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or
 /// version), INVALID_ARGUMENT (names every field), FAILED_PRECONDITION (being deleted).
-pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) -> Result<Decision, ApiError> {
+pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'_>) -> Result<Decision, ApiError> {
+    let missing = revision.missing;
     let (kind, meta) = (old.kind(), old.meta());
     preconditions(old, &new.meta().uid, &new.meta().resource_version)?;
     let mut errors = fixed(meta, new.meta(), missing);
@@ -73,8 +85,15 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
 
     let mut next = old.clone();
     let respecified = take(&mut next, &new);
+    let holds = match &mut next {
+        Object::Node(node) => Some(cordon(world, node, revision)?),
+        _ => None,
+    };
     if next == *old {
-        return Ok(Decision::new(Vec::new(), next));
+        return Ok(Decision {
+            warnings: still_held(&next, revision).into_iter().collect(),
+            ..Decision::new(Vec::new(), next)
+        });
     }
     let detail = changed_paths(&old.to_json(), &next.to_json(), "");
     if respecified {
@@ -93,14 +112,19 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
     if missing == Missing::Kept {
         warnings.extend(removed_labels(old, &next));
     }
-    let change = record(world, &key, &mut next).ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
-    create::read_back(std::slice::from_ref(&change))?;
+    warnings.extend(still_held(&next, revision));
+    let changes = match (&next, holds) {
+        (Object::Node(node), Some(holds)) => node_changes(world, node, &holds),
+        _ => record(world, &key, &mut next).map(|change| vec![change]),
+    };
+    let changes = changes.ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
+    create::read_back(&changes)?;
     Ok(Decision {
         detail,
         before: Some(audited(old)),
         after: Some(audited(&next)),
         warnings,
-        ..Decision::new(vec![change], next)
+        ..Decision::new(changes, next)
     })
 }
 
@@ -188,9 +212,13 @@ fn take(next: &mut Object, new: &Object) -> bool {
             next.spec.clone_from(&new.spec);
             true
         }
-        (Object::Node(next), Object::Node(new)) if next.spec != new.spec => {
-            next.spec.clone_from(&new.spec);
-            true
+        // Whether it takes pods is said by its holds.
+        (Object::Node(next), Object::Node(new)) => {
+            let mut spec = new.spec.clone();
+            spec.unschedulable = next.spec.unschedulable;
+            let respecified = spec != next.spec;
+            next.spec = spec;
+            respecified
         }
         // A namespace's spec is without effect, a pod's was found to be the same.
         _ => false,
@@ -224,22 +252,42 @@ fn record(world: &World, key: &Key, next: &mut Object) -> Option<Change> {
             rc.status = Some(world.controller_status(&after));
             change
         }
-        Object::Node(node) => {
-            let state = world.nodes.get(&key.1)?;
-            let mut stored = (*state.node).clone();
-            edit(&mut stored.metadata, &node.metadata);
-            stored.spec.clone_from(&node.spec);
-            Change::put(at, Expect::At(state.rv), encode(&stored))
-        }
         Object::Namespace(namespace) => {
             let state = world.namespaces.get(&key.1)?;
             let mut stored = (*state.value).clone();
             edit(&mut stored.metadata, &namespace.metadata);
             Change::put(at, Expect::At(state.rv), encode(&stored))
         }
-        // Not changeable.
-        Object::Event(_) => return None,
+        // See `node_changes`; not changeable.
+        Object::Node(_) | Object::Event(_) => return None,
     })
+}
+
+/// Does to the node what is asked of the caller's cordon; the holds that it then has.
+fn cordon(world: &World, node: &mut Node, revision: Revision<'_>) -> Result<HoldsRecord, ApiError> {
+    let name = &node.metadata.name;
+    let state = world
+        .nodes
+        .get(name)
+        .ok_or_else(|| ApiError::not_found(Kind::Node, name))?;
+    let asked = match revision.cordon {
+        Some(true) => Asked::Cordoned,
+        Some(false) => Asked::Uncordoned { all_owners: false },
+        None => return Ok(held::present(state)),
+    };
+    let holds = asked.decide(state, revision.caller, revision.now)?;
+    node.spec.unschedulable = holds.values().any(|h| h.kind == HoldKind::Cordon);
+    node.status.get_or_insert_default().holds = holds.values().cloned().collect();
+    Ok(holds)
+}
+
+/// The changes that store the node and its holds. `None`: it is gone.
+fn node_changes(world: &World, node: &Node, holds: &HoldsRecord) -> Option<Vec<Change>> {
+    let state = world.nodes.get(&node.metadata.name)?;
+    let mut stored = (*state.node).clone();
+    edit(&mut stored.metadata, &node.metadata);
+    stored.spec.clone_from(&node.spec);
+    Some(held::changes(state, stored, holds))
 }
 
 /// The stored metadata with what changed.
@@ -261,6 +309,20 @@ fn removed_labels(old: &Object, next: &Object) -> Option<String> {
         format!(
             "metadata.labels: {} removed; the manifest has no such label",
             gone.join(", ")
+        )
+    })
+}
+
+/// Who asks for new pods on a node must hear that others hold it still.
+fn still_held(next: &Object, revision: Revision<'_>) -> Option<String> {
+    let (Object::Node(node), Some(false)) = (next, revision.cordon) else {
+        return None;
+    };
+    let holds = &node.status.as_ref()?.holds;
+    (!holds.is_empty()).then(|| {
+        format!(
+            "spec.unschedulable: the node still takes no new pods: {}",
+            hold::words(holds)
         )
     })
 }

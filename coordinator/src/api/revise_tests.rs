@@ -168,7 +168,8 @@ fn world(case: &Case) -> World {
         metadata: meta("n1", ""),
         ..Node::default()
     };
-    node.spec.unschedulable = unschedulable;
+    // As an earlier release wrote it.
+    node.spec.unschedulable = unschedulable && hostname;
     if hostname {
         node.metadata.labels.insert(HOSTNAME_LABEL.into(), "n1".into());
     }
@@ -195,6 +196,10 @@ fn world(case: &Case) -> World {
         (keys::object(Kind::ReplicationController, "default", "web"), encode(&rc)),
         (keys::object(Kind::Pod, "default", "p"), encode(&record)),
     ];
+    if unschedulable && !hostname {
+        let hold = json!({"kind": "cordon", "owner": "user/bob", "since": "2026-01-31T12:00:00Z"});
+        entries.push((keys::holds("n1"), encode(&json!({"cordon/user/bob": hold}))));
+    }
     if reported {
         entries.push((keys::pod_status("default", "p"), encode(&status)));
         entries.push((keys::node_facts("n1"), encode(&facts)));
@@ -228,13 +233,15 @@ proptest! {
             let json = value.to_string().into_bytes();
             let names = create::subject(kind, "", &json);
             let replace = Replace::new(kind, &names, &json).expect("reads");
-            let decision = replace.decide(&world).expect("valid");
+            let decision = replace.decide(&world, "user/admin", Time(0)).expect("valid");
             prop_assert!(decision.changes.is_empty(), "{}", decision.detail);
             prop_assert_eq!(&decision.object, &shown);
             value.as_object_mut().expect("a map").shift_remove("status");
             for patch in [value, json!({})] {
                 let patch = Patch::new(kind, namespace, name, patch.to_string().as_bytes()).expect("reads");
-                let decision = patch.decide(&world).expect("valid");
+                // A patch that names the field is the caller's word; its owner's changes nothing.
+                let owner = world.nodes["n1"].held().map_or("user/admin", |h| &h.owner);
+                let decision = patch.decide(&world, owner, Time(0)).expect("valid");
                 prop_assert!(decision.changes.is_empty(), "{}", decision.detail);
             }
         }
@@ -253,7 +260,8 @@ proptest! {
                 wanted.meta_mut().labels.insert(HOSTNAME_LABEL.into(), host.clone());
             }
             validate::default(&mut wanted);
-            let decision = revise(&world, &shown, wanted.clone(), Missing::Kept).expect("valid");
+            let revision = Revision { caller: "user/admin", now: Time(0), missing: Missing::Kept, cordon: None };
+            let decision = revise(&world, &shown, wanted.clone(), revision).expect("valid");
             let mut after = world.clone();
             for change in &decision.changes {
                 let Expect::At(rv) = change.expect else { panic!("without expectation") };

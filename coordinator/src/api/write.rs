@@ -11,6 +11,7 @@ use proto::{
     model::{Kind, Object, Time, labels::quoted},
 };
 use serde_json::{Value, json};
+use tokio::sync::RwLockWriteGuard;
 use tonic::{Extensions, Status, metadata::MetadataMap};
 
 use super::{Api, errors::ApiError};
@@ -253,6 +254,17 @@ impl Api {
             name,
         };
         self.admit(extensions, &action)
+    }
+
+    /// Holds back placements for a write that makes a hold; see [`Hub::hold_placements`].
+    ///
+    /// [`Hub::hold_placements`]: crate::world::hub::Hub::hold_placements
+    pub(super) async fn held_back(&self, needed: bool) -> Option<RwLockWriteGuard<'_, ()>> {
+        if needed {
+            Some(self.hub.hold_placements().await)
+        } else {
+            None
+        }
     }
 
     /// See the module's head. `decide` runs under the world's lock, once an attempt.

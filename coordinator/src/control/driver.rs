@@ -159,6 +159,8 @@ impl Driver {
         groups: Vec<Group>,
         work: &mut Work,
     ) -> Result<Option<Deposed>, ControlError> {
+        let hub = Arc::clone(&self.hub);
+        let _placing = hub.place().await;
         let mut pass = Pass::new(
             Time::now(),
             random_seed(),

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::model::{
-    ConditionStatus, Container, Kind, Node, NodeCondition, NodeStatus, ObjectMeta, PodSpec, PodTemplate, Quantity,
-    RcSpec, ReplicationController,
+    ConditionStatus, Container, HoldKind, Kind, Node, NodeCondition, NodeHold, NodeStatus, ObjectMeta, PodSpec,
+    PodTemplate, Quantity, RcSpec, ReplicationController, Time,
 };
 use serde::Serialize;
 use tokio::{
@@ -35,7 +35,7 @@ use crate::{
     world::{
         World,
         hub::Hub,
-        record::{FactsRecord, encode},
+        record::{FactsRecord, HoldsRecord, encode},
     },
 };
 
@@ -488,6 +488,59 @@ async fn what_has_expired_goes_and_what_is_used_stays() {
             .hub
             .read(|w| w.pods.values().all(|p| w.templates.contains_key(&p.record.template)))
     );
+}
+
+/// `n1` with one cordon.
+fn cordoned(expires: Option<Time>) -> HoldsRecord {
+    let hold = NodeHold {
+        kind: HoldKind::Cordon,
+        owner: "user/admin".into(),
+        reason: String::new(),
+        since: Time::now(),
+        expires,
+    };
+    [(hold.id(), hold)].into()
+}
+
+#[tokio::test]
+async fn a_hold_ends_on_time_and_those_who_waited_are_placed() {
+    let (mut bench, fence) = Bench::new().await;
+    let soon = Time(Time::now().0 + 2);
+    bench.put(&fence, keys::holds("n1"), &cordoned(Some(soon))).await;
+    bench.put_rc(&fence, "web", 2).await;
+    // Nothing else wakes the driver within this test.
+    let _ended = bench.start(settings());
+    bench.hub.set_fence(Some(fence));
+    bench.until("two that wait", |w| w.pods.len() == 2).await;
+    assert_eq!(bench.hub.read(|w| placed(w, "web")), 0);
+    bench.until("two pods", |w| placed(w, "web") == 2).await;
+    assert!(Time::now() >= soon);
+    let told = |w: &World| {
+        w.events
+            .values()
+            .any(|e| e.value.reason == "HoldExpired" && e.value.involved_object.name == "n1")
+    };
+    bench.until("the event", told).await;
+}
+
+#[tokio::test]
+async fn placements_wait_for_a_hold_that_is_being_made() {
+    let (mut bench, fence) = Bench::new().await;
+    let _ended = bench.start(settings());
+    bench.hub.set_fence(Some(fence.clone()));
+    bench.put_rc(&fence, "web", 1).await;
+    bench.until("one pod", |w| placed(w, "web") == 1).await;
+    let hub = bench.hub.clone();
+    let alone = hub.hold_placements().await;
+    bench.put_rc(&fence, "db", 1).await;
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(hub.read(|w| w.pods.len()), 1, "it decides on the world before the hold");
+    bench.put(&fence, keys::holds("n1"), &cordoned(None)).await;
+    drop(alone);
+    bench.until("one that waits", |w| w.pods.len() == 2).await;
+    assert_eq!(hub.read(|w| placed(w, "db")), 0);
 }
 
 #[tokio::test]

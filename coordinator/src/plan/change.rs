@@ -15,7 +15,7 @@ use crate::{
     store::{self, Expect, Rv, keys},
     world::{
         Key,
-        record::{OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
+        record::{HoldsRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
     },
 };
 
@@ -93,6 +93,13 @@ pub enum Change {
     RemoveTombstone {
         node: String,
         rv: Rv,
+    },
+    /// Holds of a node whose time was over `at`; `left` are the others.
+    ReleaseHolds {
+        node: String,
+        rv: Rv,
+        at: Time,
+        left: HoldsRecord,
     },
     /// Ends the cluster's freeze.
     Unfreeze {
@@ -178,6 +185,9 @@ impl Change {
             Self::RemoveTombstone { node, rv } => {
                 out.push(store::Change::delete(keys::tombstone(node), Expect::At(*rv)));
                 out.push(store::Change::delete(keys::cert(node), Expect::Any));
+            }
+            Self::ReleaseHolds { node, rv, left, .. } => {
+                out.push(store::Change::put(keys::holds(node), Expect::At(*rv), encode(left)));
             }
             Self::Unfreeze { rv } => out.push(store::Change::delete(keys::FREEZE, Expect::At(*rv))),
             Self::Record(record) => out.push(record.change_with_id(&ids::content_hash(&encode(record)))),

@@ -205,6 +205,22 @@ impl Staged<'_> {
                 let tombstone = self.world.tombstones.get(node).ok_or("the tombstone is gone")?;
                 at(tombstone.rv, *rv)
             }
+            Change::ReleaseHolds {
+                node,
+                rv,
+                at: now,
+                left,
+            } => {
+                let state = self.world.nodes.get(node).ok_or("the node is gone")?;
+                let holds = state.holds.as_ref().ok_or("the node has no holds")?;
+                at(holds.rv, *rv)?;
+                let over = |id: &String| holds.value.get(id).is_some_and(|h| h.expired(*now));
+                let kept = left.iter().all(|(id, hold)| holds.value.get(id) == Some(hold));
+                ensure(
+                    kept && holds.value.keys().all(|id| left.contains_key(id) || over(id)),
+                    || format!("a hold of node {node} is released whose time is not over"),
+                )
+            }
             Change::Unfreeze { rv } => {
                 let freeze = self.world.freeze.as_ref().ok_or("it is not frozen")?;
                 at(freeze.rv, *rv)?;
@@ -257,7 +273,7 @@ impl Staged<'_> {
             .ok_or_else(|| format!("there is no node {name}"))?;
         let spec = &template.record.spec;
         let labels = &node.node.metadata.labels;
-        ensure(node.is_ready() && !node.node.spec.unschedulable, || {
+        ensure(node.is_ready() && node.held().is_none(), || {
             format!("node {name} takes no pods")
         })?;
         ensure(spec.node_name.is_empty() || spec.node_name == name, || {

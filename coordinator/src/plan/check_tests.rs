@@ -173,6 +173,45 @@ fn capacity_and_host_ports() {
 }
 
 #[test]
+fn holds_are_released_when_their_time_is_over() {
+    let mut sim = sim();
+    let now = sim.now;
+    sim.cordon("n1", "ann", "", Some(Time(now.0)));
+    sim.cordon("n1", "bob", "", Some(Time(now.0 + 1)));
+    sim.cordon("n1", "eve", "", None);
+    let holds = sim.world.nodes["n1"].holds.clone().expect("held");
+    let group = Group::Holds("n1".into());
+    let without = |gone: &[&str]| {
+        let mut left = (*holds.value).clone();
+        left.retain(|_, hold| !gone.contains(&hold.owner.as_str()));
+        vec![Change::ReleaseHolds {
+            node: "n1".into(),
+            rv: holds.rv,
+            at: now,
+            left,
+        }]
+    };
+    refused(
+        &sim,
+        &group,
+        without(&["user/ann", "user/bob"]),
+        "whose time is not over",
+    );
+    refused(&sim, &group, without(&["user/eve"]), "whose time is not over");
+    let mut others = without(&["user/ann"]);
+    if let Change::ReleaseHolds { left, .. } = &mut others[0] {
+        left.retain(|_, hold| {
+            hold.reason.push('x');
+            true
+        });
+    }
+    refused(&sim, &group, others, "whose time is not over");
+    assert_eq!(admit(&sim, &group, without(&["user/ann"])), Ok(()));
+    sim.cordon("n1", "ann", "", None);
+    refused(&sim, &group, without(&["user/ann"]), "it was decided on version");
+}
+
+#[test]
 fn nodes_that_take_no_pods_or_not_this_one() {
     let mut sim = sim();
     let bare = Group::Pod(key("default", "bare"));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Group, gc, replicas};
+use super::{Group, gc, holds, replicas};
 use crate::world::{Key, Touched, World};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,9 @@ impl Dirty {
         }
         for name in world.namespaces.keys().filter(|n| world.terminating(n)) {
             groups.insert(Group::Namespace(name.clone()));
+        }
+        for (name, _) in world.nodes.iter().filter(|(_, node)| holds::ends(node)) {
+            groups.insert(Group::Holds(name.clone()));
         }
         groups.extend(world.freeze.is_some().then_some(Group::Freeze));
         let mut dirty = Self { groups };
@@ -46,9 +49,15 @@ impl Dirty {
                 Touched::Pod(key) => room |= self.pod(world, key),
                 Touched::Node(name) => {
                     room = true;
-                    if !world.nodes.contains_key(name) {
-                        for (key, pod) in world.pods_on(name) {
-                            self.groups.insert(Group::of_pod(world, key, pod));
+                    match world.nodes.get(name) {
+                        Some(node) if holds::ends(node) => {
+                            self.groups.insert(Group::Holds(name.clone()));
+                        }
+                        Some(_) => {}
+                        None => {
+                            let lost = world.pods_on(name);
+                            self.groups
+                                .extend(lost.map(|(key, pod)| Group::of_pod(world, key, pod)));
                         }
                     }
                 }

@@ -5,6 +5,7 @@
 //! | [`dirty`] | which groups must be looked at after an update |
 //! | [`replicas`] | which pods a controller gains and loses |
 //! | [`scheduler`] | which node a pod runs on, or why none |
+//! | `holds` | which holds of a node are over |
 //! | [`gc`] | what is removed: stopped pods, orphans, namespaces, what has expired |
 //! | [`check`] | whether a plan keeps the invariants; nothing unchecked is committed |
 //! | [`change`] | every write there is |
@@ -15,6 +16,7 @@ pub mod change;
 pub mod check;
 pub mod dirty;
 pub mod gc;
+mod holds;
 pub mod replicas;
 pub mod scheduler;
 #[cfg(test)]
@@ -52,6 +54,8 @@ pub enum Group {
     Pod(Key),
     /// A namespace that is being emptied, with all in it.
     Namespace(String),
+    /// The holds of a node.
+    Holds(String),
     /// Whether the cluster is frozen.
     Freeze,
     /// What is kept for a time only: unused templates, old events and results.
@@ -106,6 +110,10 @@ impl Group {
             Self::Namespace(name) => {
                 let uid = world.namespaces.get(name).map(|n| n.value.metadata.uid.as_str());
                 of(Kind::Namespace, "", name, uid.unwrap_or_default())
+            }
+            Self::Holds(node) => {
+                let uid = world.nodes.get(node).map(|n| n.node.metadata.uid.as_str());
+                of(Kind::Node, "", node, uid.unwrap_or_default())
             }
             Self::Freeze | Self::Expiry => ObjectReference::default(),
         }
@@ -199,6 +207,7 @@ impl Pass {
             Group::Pod(key) => gc::bare(world, key, seed, &mut self.placed, &mut out),
             Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
             Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
+            Group::Holds(node) => holds::plan(world, node, &mut out),
             Group::Freeze => gc::freeze(world, &mut out),
             Group::Expiry => gc::expiry(world, self.keep, &mut out),
         }

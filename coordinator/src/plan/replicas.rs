@@ -189,7 +189,7 @@ pub fn retire_order(world: &World, pods: &mut [(&Key, &PodState)]) {
             !pod.record.node.is_empty(),
             pod.phase() == Phase::Running,
             node.is_some_and(NodeState::is_ready),
-            node.is_some_and(|n| !n.node.spec.unschedulable),
+            node.is_some_and(|n| n.held().is_none()),
             pod.ready(),
             Reverse(pod.record.created),
         )

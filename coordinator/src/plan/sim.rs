@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use proto::model::{
-    ConditionStatus, Container, ContainerPort, Kind, Namespace, NamespacePhase, Node, NodeCondition, NodeInfo,
-    NodeStatus, ObjectMeta, Phase, PodCondition, PodSpec, PodStatus, PodTemplate, Quantity, RcSpec,
+    ConditionStatus, Container, ContainerPort, HoldKind, Kind, Namespace, NamespacePhase, Node, NodeCondition,
+    NodeHold, NodeInfo, NodeStatus, ObjectMeta, Phase, PodCondition, PodSpec, PodStatus, PodTemplate, Quantity, RcSpec,
     ReplicationController, Time,
 };
 use serde::Serialize;
@@ -18,7 +18,9 @@ use crate::{
     store::{Change, Expect, MAX_CHANGES, Rv, Update, keys},
     world::{
         Key, PodState, World,
-        record::{FactsRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord, TombstoneRecord, encode},
+        record::{
+            FactsRecord, HoldsRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord, TombstoneRecord, encode,
+        },
     },
 };
 
@@ -31,6 +33,8 @@ pub struct Sim {
     pub entries: BTreeMap<String, (Rv, Bytes)>,
     /// Counts the pods that users make.
     made: u64,
+    /// Groups to look at again, and when.
+    wakes: BTreeMap<Group, Time>,
 }
 
 /// What a container of a test asks for.
@@ -116,6 +120,7 @@ impl Sim {
             revision: 0,
             entries: BTreeMap::new(),
             made: 0,
+            wakes: BTreeMap::new(),
         }
     }
 
@@ -159,12 +164,17 @@ impl Sim {
         assert!(self.commit(&[Change::delete(key, Expect::Any)]));
     }
 
-    pub fn put_node(&mut self, name: &str, labels: &[(&str, &str)], unschedulable: bool) {
+    /// `cordoned` says whether user/admin has a cordon on it.
+    pub fn put_node(&mut self, name: &str, labels: &[(&str, &str)], cordoned: bool) {
         let mut node = Node::default();
         node.metadata.name = name.to_owned();
         node.metadata.labels = map(labels);
-        node.spec.unschedulable = unschedulable;
         self.put(keys::object(Kind::Node, "", name), &node);
+        if cordoned {
+            self.cordon(name, "admin", "", None);
+        } else if self.world.nodes[name].cordoned() {
+            self.edit_holds(name, |holds| drop(holds.remove("cordon/user/admin")));
+        }
     }
 
     pub fn put_facts(&mut self, name: &str, cpu_milli: u64, memory: u64, pods: u64, machine: &str) {
@@ -214,6 +224,25 @@ impl Sim {
         self.put(keys::node_ready(name), &condition);
     }
 
+    /// A person's cordon of a node, as the api would write it.
+    pub fn cordon(&mut self, name: &str, by: &str, reason: &str, expires: Option<Time>) {
+        let hold = NodeHold {
+            kind: HoldKind::Cordon,
+            owner: format!("user/{by}"),
+            reason: reason.to_owned(),
+            since: self.now,
+            expires,
+        };
+        self.edit_holds(name, |holds| drop(holds.insert(hold.id(), hold)));
+    }
+
+    pub fn edit_holds(&mut self, name: &str, f: impl FnOnce(&mut HoldsRecord)) {
+        let present = self.world.nodes[name].holds.as_ref();
+        let mut holds = present.map(|h| HoldsRecord::clone(&h.value)).unwrap_or_default();
+        f(&mut holds);
+        self.put(keys::holds(name), &holds);
+    }
+
     /// A ready node of 4 CPUs, 4 GiB and 20 pods.
     pub fn add_node(&mut self, name: &str, labels: &[(&str, &str)]) {
         self.put_node(name, labels, false);
@@ -226,6 +255,7 @@ impl Sim {
             keys::object(Kind::Node, "", name),
             keys::node_facts(name),
             keys::node_ready(name),
+            keys::holds(name),
         ];
         let changes: Vec<_> = keys.into_iter().map(|k| Change::delete(k, Expect::Any)).collect();
         assert!(self.commit(&changes));
@@ -242,6 +272,7 @@ impl Sim {
             keys::object(Kind::Node, "", name),
             keys::node_facts(name),
             keys::node_ready(name),
+            keys::holds(name),
         ]
         .into_iter()
         .map(|k| Change::delete(k, Expect::Any))
@@ -366,6 +397,7 @@ impl Sim {
         let (mut number, mut failed) = (0, false);
         for commit in plans.iter().flat_map(|p| &p.commits) {
             number += 1;
+            commit.changes.iter().for_each(|c| self.assert_lawful(c));
             if lost.contains(&number) || !self.commit(&to_store(&commit.changes)) {
                 self.dirty.groups.insert(commit.group.clone());
                 failed = true;
@@ -375,19 +407,54 @@ impl Sim {
             self.dirty.room(&self.world);
         }
         for (group, plan) in groups.iter().zip(&plans) {
-            if plan.wake_at.is_some() {
-                self.now.0 += 1;
-                self.dirty.groups.insert(group.clone());
+            if let Some(at) = plan.wake_at {
+                self.wakes.insert(group.clone(), at);
             }
         }
         plans
     }
 
-    /// Passes and agents until nothing is left to do.
+    /// No pod comes to a node with a hold, no hold goes before its time; from the entries, not the world.
+    fn assert_lawful(&self, change: &super::change::Change) {
+        use super::change::Change::{Bind, CreatePod, ReleaseHolds};
+        let holds = |node: &str| -> HoldsRecord {
+            let found = self.entries.get(&keys::holds(node));
+            found.map_or_else(HoldsRecord::new, |(_, v)| serde_json::from_slice(v).expect("holds"))
+        };
+        match change {
+            Bind { node, .. } => assert_eq!(holds(node), HoldsRecord::new(), "{change:?}"),
+            CreatePod { record, .. } => assert_eq!(holds(&record.node), HoldsRecord::new(), "{change:?}"),
+            ReleaseHolds { node, left, .. } => {
+                let mut kept = holds(node);
+                kept.retain(|_, hold| hold.expires.is_none_or(|at| at > self.now));
+                assert_eq!(kept, *left, "{change:?}");
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets time pass: what was to be looked at again by then is marked.
+    pub fn pass_time(&mut self, seconds: i64) {
+        self.now.0 += seconds;
+        let now = self.now;
+        let due = self.wakes.extract_if(.., |_, at| *at <= now);
+        self.dirty.groups.extend(due.map(|(group, _)| group));
+    }
+
+    /// Lets the time pass until something is to be looked at again; false where nothing is.
+    pub fn wake(&mut self) -> bool {
+        let Some(at) = self.wakes.values().min().copied() else {
+            return false;
+        };
+        self.pass_time((at.0 - self.now.0).max(0));
+        true
+    }
+
+    /// Passes and agents until nothing is left to do, nor will be at another time.
     pub fn settle(&mut self) {
         for _ in 0..200 {
             self.agents();
-            if self.dirty.groups.is_empty() {
+            if self.dirty.groups.is_empty() && !self.wake() {
                 return;
             }
             self.pass(&HashSet::new());

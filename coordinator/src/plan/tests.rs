@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use proto::model::{Phase, Time};
+use proto::model::{Kind, Phase, Time};
 
 use super::{
     Group,
@@ -23,7 +23,9 @@ enum Op {
         machine: usize,
     },
     Ready(usize, bool),
-    Unschedulable(usize, bool),
+    /// By one of two people, for so many seconds or for good.
+    Cordon(usize, usize, Option<i64>),
+    Uncordon(usize, usize),
     Relabel(usize, usize),
     DeleteNode(usize),
     PutRc {
@@ -50,6 +52,7 @@ enum Op {
 
 const ZONES: [&str; 2] = ["north", "south"];
 const MACHINES: [&str; 3] = ["", "m1", "m2"];
+const PEOPLE: [&str; 2] = ["ann", "bob"];
 const NAMESPACES: [&str; 2] = ["default", "other"];
 
 fn ask(i: usize) -> Ask {
@@ -81,7 +84,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (500..4000_u64, 1..12_u64, 0..2_usize, 0..3_usize)
             .prop_map(|(cpu, pods, zone, machine)| Op::AddNode { cpu, pods, zone, machine }),
         2 => (i.clone(), any::<bool>()).prop_map(|(i, r)| Op::Ready(i, r)),
-        1 => (i.clone(), any::<bool>()).prop_map(|(i, r)| Op::Unschedulable(i, r)),
+        2 => (i.clone(), 0..2_usize, prop::option::of(1..20_i64)).prop_map(|(i, by, for_)| Op::Cordon(i, by, for_)),
+        1 => (i.clone(), 0..2_usize).prop_map(|(i, by)| Op::Uncordon(i, by)),
         1 => (i.clone(), 0..2_usize).prop_map(|(i, z)| Op::Relabel(i, z)),
         1 => i.clone().prop_map(Op::DeleteNode),
         4 => (0..5_usize, 0..9_i32, 0..7_usize)
@@ -134,7 +138,7 @@ impl Run {
     }
 
     fn apply(&mut self, op: Op) {
-        self.sim.now.0 += 1;
+        self.sim.pass_time(1);
         match op {
             Op::AddNode {
                 cpu,
@@ -154,15 +158,23 @@ impl Run {
                     self.sim.put_ready(&name, ready);
                 }
             }
-            Op::Unschedulable(i, unschedulable) => {
+            Op::Cordon(i, by, seconds) => {
+                let expires = seconds.map(|s| Time(self.sim.now.0 + s));
                 if let Some(name) = self.node(i) {
-                    let zone = self.sim.world.nodes[&name].node.metadata.labels["zone"].clone();
-                    self.sim.put_node(&name, &[("zone", &zone)], unschedulable);
+                    self.sim.cordon(&name, PEOPLE[by], "", expires);
+                }
+            }
+            Op::Uncordon(i, by) => {
+                if let Some(name) = self.node(i) {
+                    let id = format!("cordon/user/{}", PEOPLE[by]);
+                    self.sim.edit_holds(&name, |holds| drop(holds.remove(&id)));
                 }
             }
             Op::Relabel(i, zone) => {
                 if let Some(name) = self.node(i) {
-                    self.sim.put_node(&name, &[("zone", ZONES[zone])], false);
+                    let mut node = (*self.sim.world.nodes[&name].node).clone();
+                    node.metadata.labels.insert("zone".into(), ZONES[zone].into());
+                    self.sim.put(crate::store::keys::object(Kind::Node, "", &name), &node);
                 }
             }
             Op::DeleteNode(i) => {
@@ -269,6 +281,10 @@ impl Run {
             let live = self.sim.live(at);
             assert_eq!(live.len(), usize::try_from(rc.spec.replicas).unwrap_or(0), "{at:?}");
         }
+        for (name, node) in &world.nodes {
+            let over: Vec<_> = node.holds().filter(|h| h.expired(self.sim.now)).collect();
+            assert!(over.is_empty(), "{name} keeps {over:?}");
+        }
         for (at, pod) in &world.pods {
             if let Some(owner) = &pod.record.owner
                 && pod.live()
@@ -312,7 +328,7 @@ fn assert_no_room(world: &World, at: &Key) {
             && node.used.memory + template.request.memory <= node.allocatable.memory
             && node.used.pods < node.allocatable.pods;
         assert!(
-            !(ports_free && chosen && room && node.is_ready() && !node.node.spec.unschedulable),
+            !(ports_free && chosen && room && node.is_ready() && node.held().is_none()),
             "{at:?} waits ({}) and {name} has room",
             world.pods[at].record.waiting
         );

@@ -10,7 +10,7 @@ use std::{
 };
 
 use proto::model::{Kind, Object};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard, broadcast, watch};
 
 use super::{Touched, Unreadable, World};
 use crate::store::{Change, CommitError, Committed, Fence, ReadError, Rv, Store, Update};
@@ -57,6 +57,8 @@ pub struct Hub {
     applied: watch::Sender<Rv>,
     feed: broadcast::Sender<Arc<Batch>>,
     fence: watch::Sender<Option<Arc<Fence>>>,
+    /// Shared by who places pods, from its look at the world to the end of its commits; alone with who holds a node.
+    placements: tokio::sync::RwLock<()>,
 }
 
 impl Hub {
@@ -84,6 +86,7 @@ impl Hub {
             }),
             feed: broadcast::Sender::new(FEED),
             fence: watch::Sender::new(None),
+            placements: tokio::sync::RwLock::default(),
         }))
     }
 
@@ -192,6 +195,18 @@ impl Hub {
     /// Leadership of this process as it changes.
     pub fn fences(&self) -> watch::Receiver<Option<Arc<Fence>>> {
         self.fence.subscribe()
+    }
+
+    /// Taken by who places pods before it looks at the world, and kept until its commits have ended. Another
+    /// process that placed pods before us has lost its fence.
+    pub async fn place(&self) -> RwLockReadGuard<'_, ()> {
+        self.placements.read().await
+    }
+
+    /// Waits for the placements under way and holds back new ones: no pod that was decided on the world from before
+    /// a node's hold comes to the node after it.
+    pub async fn hold_placements(&self) -> RwLockWriteGuard<'_, ()> {
+        self.placements.write().await
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

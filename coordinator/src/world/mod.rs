@@ -335,7 +335,7 @@ impl World {
             node.hardware = self.inventories.get(name).cloned();
             node.ready = self.readies.get(name).cloned();
             node.holder = self.holders.get(name).cloned();
-            node.holds = self.holds.get(name).cloned();
+            node.holds = self.holds.get(name).cloned().or_else(|| state::cordoned_before(node));
             node.allocatable = node
                 .facts
                 .as_ref()

@@ -17,7 +17,7 @@ use proto::{
 };
 
 use super::record::{Claim, FactsRecord, HolderRecord, HoldsRecord, PodRecord, Rival, StatusRecord, TemplateRecord};
-use crate::store::Rv;
+use crate::store::{Expect, Rv};
 
 /// A value and the version of the key that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +197,15 @@ impl NodeState {
         self.holds.iter().flat_map(|h| h.value.values())
     }
 
+    /// What a write of its holds expects of their key. A hold that an earlier release left in the node's own record
+    /// has that record's version and no key.
+    pub fn holds_expected(&self) -> Expect {
+        match &self.holds {
+            Some(holds) if holds.rv != self.rv => Expect::At(holds.rv),
+            _ => Expect::Absent,
+        }
+    }
+
     /// The second holder of its identity: the node is in quarantine.
     pub fn rival(&self) -> Option<&Rival> {
         self.holder.as_ref()?.value.rival.as_ref()
@@ -237,6 +246,25 @@ impl NodeState {
             .map(|i| i.machine_id.as_str())
             .unwrap_or_default()
     }
+}
+
+/// The cordon of a node that an earlier release marked in the node's own record, when cordons had no owners. The
+/// first write of the node's holds takes the mark away.
+pub fn cordoned_before(node: &NodeState) -> Option<Versioned<HoldsRecord>> {
+    if !node.node.spec.unschedulable {
+        return None;
+    }
+    let hold = NodeHold {
+        kind: HoldKind::Cordon,
+        owner: "unknown".to_owned(),
+        reason: "made when cordons had no owners".to_owned(),
+        since: node.node.metadata.creation_timestamp.unwrap_or_default(),
+        expires: None,
+    };
+    Some(Versioned {
+        rv: node.rv,
+        value: Arc::new(HoldsRecord::from([(hold.id(), hold)])),
+    })
 }
 
 /// What is said of a node whose identity two agents hold.

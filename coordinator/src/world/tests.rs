@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use proto::model::{ConditionStatus, Event, Hardware, Kind, Object, Phase, Quantity, Time};
+use proto::model::{ConditionStatus, Event, Hardware, HoldKind, Kind, NodeHold, Object, Phase, Quantity, Time};
 
 use super::*;
 use crate::{
     plan::sim::{Ask, Sim, key, map, rc, template},
-    store::keys,
+    store::{Expect, keys},
     world::record::{OwnerRecord, StatusRecord, StopRecord},
 };
 
 #[derive(Clone, Debug)]
 enum Op {
     Node(usize),
+    /// By whom; a record of an earlier release marks the node itself.
+    Holds(usize, usize),
+    MarkedNode(usize),
     Facts(usize, u64),
     Ready(usize, bool),
     Controller(usize, i32),
@@ -45,6 +48,8 @@ fn op() -> impl Strategy<Value = Op> {
     let i = 0..3_usize;
     prop_oneof![
         2 => i.clone().prop_map(Op::Node),
+        1 => (i.clone(), 0..3_usize).prop_map(|(i, by)| Op::Holds(i, by)),
+        1 => i.clone().prop_map(Op::MarkedNode),
         1 => (i.clone(), 1..9_u64).prop_map(|(i, c)| Op::Facts(i, c)),
         1 => (i.clone(), any::<bool>()).prop_map(|(i, r)| Op::Ready(i, r)),
         2 => (i.clone(), 0..3_i32).prop_map(|(i, n)| Op::Controller(i, n)),
@@ -76,6 +81,24 @@ fn apply(sim: &mut Sim, op: &Op) {
             let mut hardware = Hardware::default();
             hardware.memory.total = cpu;
             sim.put(keys::node_inventory(&format!("n{i}")), &hardware);
+        }
+        Op::Holds(i, by) => {
+            let hold = NodeHold {
+                kind: HoldKind::Cordon,
+                owner: format!("user/{by}"),
+                reason: String::new(),
+                since: sim.now,
+                expires: None,
+            };
+            // None at all, too: what has been released.
+            let holds: HoldsRecord = (by > 0).then(|| (hold.id(), hold)).into_iter().collect();
+            sim.put(keys::holds(&format!("n{i}")), &holds);
+        }
+        Op::MarkedNode(i) => {
+            let mut node = Node::default();
+            node.metadata.name = format!("n{i}");
+            node.spec.unschedulable = true;
+            sim.put(keys::object(Kind::Node, "", &node.metadata.name), &node);
         }
         Op::Ready(i, ready) => sim.put_ready(&format!("n{i}"), ready),
         Op::Controller(i, n) => {
@@ -351,6 +374,49 @@ fn a_node_shows_what_its_host_is_made_of() {
     );
     sim.delete(keys::node_inventory("n1"));
     assert!(node(&sim)["status"].get("hardware").is_none());
+}
+
+#[test]
+fn a_node_shows_its_holds_and_is_unschedulable_by_cordons() {
+    let mut sim = Sim::new();
+    let node = |sim: &Sim| match sim.world.object(Kind::Node, "", "n1") {
+        Some(Object::Node(node)) => (node.spec.unschedulable, node.status.unwrap_or_default().holds),
+        other => panic!("{other:?}"),
+    };
+    let version = |sim: &Sim| sim.world.nodes["n1"].latest();
+    sim.put_node("n1", &[], false);
+    assert_eq!(node(&sim), (false, vec![]));
+    sim.edit_holds("n1", |holds| {
+        let hold = NodeHold {
+            kind: HoldKind::Maintenance,
+            owner: "m-17".into(),
+            reason: "DIMM".into(),
+            since: Time(1),
+            expires: None,
+        };
+        holds.insert(hold.id(), hold);
+    });
+    let held = node(&sim);
+    assert_eq!((held.0, held.1.len()), (false, 1));
+    sim.cordon("n1", "admin", "", None);
+    let before = version(&sim);
+    assert_eq!((node(&sim).0, node(&sim).1.len()), (true, 2));
+    sim.edit_holds("n1", HoldsRecord::clear);
+    assert_eq!(node(&sim), (false, vec![]));
+    assert!(version(&sim) > before, "a watch of the node sees it change");
+    // A mark of an earlier release counts until holds are written.
+    sim.delete(keys::holds("n1"));
+    let mut marked = (*sim.world.nodes["n1"].node).clone();
+    marked.spec.unschedulable = true;
+    sim.put(keys::object(Kind::Node, "", "n1"), &marked);
+    assert_eq!(
+        node(&sim).1[0].to_string(),
+        "cordon by unknown: made when cordons had no owners"
+    );
+    assert_eq!(sim.world.nodes["n1"].holds_expected(), Expect::Absent);
+    sim.put(keys::holds("n1"), &HoldsRecord::new());
+    assert_eq!(node(&sim), (false, vec![]));
+    assert!(matches!(sim.world.nodes["n1"].holds_expected(), Expect::At(_)));
 }
 
 #[test]

@@ -204,6 +204,7 @@ fn node(state: &NodeState) -> proto::model::Node {
     let mut status: NodeStatus = state.facts.as_ref().map(|f| f.value.status.clone()).unwrap_or_default();
     status.conditions = vec![state.condition()];
     status.holds = state.holds().cloned().collect();
+    node.spec.unschedulable = state.cordoned();
     status.hardware = state.hardware.as_ref().map(|h| Box::new((*h.value).clone()));
     node.status = Some(status);
     node

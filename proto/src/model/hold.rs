@@ -57,19 +57,64 @@ impl NodeHold {
     }
 }
 
-/// `cordon by admin: RAM swap`.
+/// `cordon by admin: RAM swap`, `maintenance m-17, replace DIMM B2`.
 impl fmt::Display for NodeHold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            HoldKind::Maintenance | HoldKind::Drain => write!(f, "{} {}", self.kind.as_str(), self.owner)?,
+        let kind = self.kind.as_str();
+        let between = match self.kind {
+            HoldKind::Maintenance | HoldKind::Drain => {
+                write!(f, "{kind} {}", self.owner)?;
+                ", "
+            }
             HoldKind::Cordon | HoldKind::Automation => {
                 let owner = self.owner.strip_prefix("user/").unwrap_or(&self.owner);
-                write!(f, "{} by {owner}", self.kind.as_str())?;
+                write!(f, "{kind} by {owner}")?;
+                ": "
             }
-        }
+        };
         if !self.reason.is_empty() {
-            write!(f, ": {}", self.reason)?;
+            write!(f, "{between}{}", self.reason)?;
         }
         Ok(())
+    }
+}
+
+/// All of them, as a line ends in them.
+pub fn words<'a>(holds: impl IntoIterator<Item = &'a NodeHold>) -> String {
+    let holds: Vec<String> = holds.into_iter().map(ToString::to_string).collect();
+    holds.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_in_words() {
+        let hold = |kind, owner: &str, reason: &str| NodeHold {
+            kind,
+            owner: owner.into(),
+            reason: reason.into(),
+            since: Time(0),
+            expires: None,
+        };
+        let all = [
+            hold(HoldKind::Automation, "host", "disk"),
+            hold(HoldKind::Cordon, "user/admin", "RAM swap"),
+            hold(HoldKind::Cordon, "user/bob", ""),
+            hold(HoldKind::Maintenance, "m-17", "replace DIMM B2"),
+        ];
+        assert_eq!(
+            words(&all),
+            "automation by host: disk; cordon by admin: RAM swap; cordon by bob; maintenance m-17, replace DIMM B2"
+        );
+        assert_eq!(all[1].id(), "cordon/user/admin");
+        let until = |at| NodeHold {
+            expires: at,
+            ..all[1].clone()
+        };
+        let at = |hold: NodeHold| [9, 10].map(|now| hold.expired(Time(now)));
+        assert_eq!(at(until(Some(Time(10)))), [false, true]);
+        assert_eq!(at(until(None)), [false, false]);
     }
 }

@@ -7,7 +7,7 @@
 mod event;
 pub mod fields;
 pub mod hardware;
-mod hold;
+pub mod hold;
 pub mod json;
 mod kind;
 pub mod labels;

@@ -16,7 +16,7 @@ pub struct Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NodeSpec {
-    /// No new pods while true.
+    /// No new pods while true: shown while somebody has a cordon on it, and never stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
 }

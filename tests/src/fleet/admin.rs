@@ -15,8 +15,9 @@ use agent::settings::Settings;
 use proto::{
     ids::IdGen,
     wire::{
-        CreateRequest, DeleteRequest, ListRequest, Object, PatchRequest, ScaleReply, ScaleRequest,
-        controllers_client::ControllersClient, resources_client::ResourcesClient,
+        CordonRequest, CreateRequest, DeleteRequest, HoldReply, ListRequest, Object, PatchRequest, ScaleReply,
+        ScaleRequest, UncordonRequest, controllers_client::ControllersClient, holds_client::HoldsClient,
+        resources_client::ResourcesClient,
     },
 };
 use serde_json::{Value, json};
@@ -119,6 +120,34 @@ impl Admin {
         self.repeat(|channel| {
             let request = request.clone();
             async move { ResourcesClient::new(channel).patch(request).await }
+        })
+        .await
+    }
+
+    /// Cordons a node, for good or for so long.
+    pub async fn cordon(&mut self, node: &str, life: Duration) -> Result<HoldReply, Status> {
+        let request = CordonRequest {
+            name: node.into(),
+            for_ms: u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
+            request_id: self.ids.uid(),
+            ..CordonRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { HoldsClient::new(channel).cordon(request).await }
+        })
+        .await
+    }
+
+    pub async fn uncordon(&mut self, node: &str) -> Result<HoldReply, Status> {
+        let request = UncordonRequest {
+            name: node.into(),
+            request_id: self.ids.uid(),
+            ..UncordonRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { HoldsClient::new(channel).uncordon(request).await }
         })
         .await
     }

@@ -16,7 +16,7 @@ use coordinator::{
     },
     world::{
         World,
-        record::{PodRecord, StatusRecord},
+        record::{HoldsRecord, PodRecord, StatusRecord},
     },
 };
 use proto::{
@@ -54,7 +54,7 @@ impl Fleet {
     }
 
     /// Reads every update since the beginning: phases and restarts never go back, a pod keeps its node, a stop
-    /// is never taken back, and pods go only after a stop.
+    /// is never taken back, pods go only after a stop, and none comes to a node that is held.
     async fn history(&self) -> Vec<String> {
         let mut watch = self.store.watch(Rv(0)).await.expect("the whole history is kept");
         let newest = self.store.newest();
@@ -71,6 +71,7 @@ impl Fleet {
                 match keys::parse(&update.key) {
                     Parsed::Object { kind: Kind::Pod, .. } => law.pod(&update.key, value),
                     Parsed::PodStatus { .. } => law.status(value),
+                    Parsed::Holds(node) => law.holds(node, value),
                     _ => {}
                 }
             }
@@ -156,6 +157,8 @@ struct Law {
     pods: BTreeMap<String, (String, bool)>,
     /// Uid by key.
     keys: BTreeMap<String, String>,
+    /// Nodes that have a hold.
+    held: BTreeSet<String>,
     /// By uid: phase, and restarts by container.
     statuses: BTreeMap<String, (Phase, BTreeMap<String, u32>)>,
     broken: Vec<String>,
@@ -184,8 +187,21 @@ impl Law {
         if *stopped && pod.stop.is_none() {
             self.broken.push(format!("the stop of pod {} was taken back", pod.uid));
         }
+        if node.is_empty() && self.held.contains(&pod.node) {
+            self.broken
+                .push(format!("pod {} came to {} while that was held", pod.uid, pod.node));
+        }
         node.clone_from(&pod.node);
         *stopped |= pod.stop.is_some();
+    }
+
+    fn holds(&mut self, node: &str, value: Option<&[u8]>) {
+        let holds = value.map(|v| serde_json::from_slice::<HoldsRecord>(v).expect("a node's holds"));
+        if holds.is_some_and(|holds| !holds.is_empty()) {
+            self.held.insert(node.to_owned());
+        } else {
+            self.held.remove(node);
+        }
     }
 
     fn status(&mut self, value: Option<&[u8]>) {

@@ -5,8 +5,8 @@
 //! |---|---|
 //! | `net` | connections that can be cut and silenced |
 //! | `seat`, `host` | the coordinator; one host with its agent: killed and started again |
-//! | `admin` | create, scale, patch, delete through the API, repeated until they are acknowledged |
 //! | `logs` | a reader of a log, as slow as a test wants it |
+//! | `admin` | create, scale, patch, cordon, delete through the API, repeated until they are acknowledged |
 //! | `check` | whether the fleet is what was asked for, and whether its history was lawful |
 //!
 //! Invariant: store, engines and data directories outlive every kill; a killed part runs no instruction more.

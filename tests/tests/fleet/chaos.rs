@@ -59,7 +59,8 @@ async fn run(seed: u64) -> Duration {
     let mut fleet = Fleet::of(agents).start().await;
 
     let (admin, choices) = (fleet.admin(), Random::new(seed ^ 0xadd1));
-    let asking = tokio::spawn(ask(admin, choices, steps / 3 + 3));
+    let nodes = fleet.hosts.iter().map(|host| host.name.clone()).collect();
+    let asking = tokio::spawn(ask(admin, choices, nodes, steps / 3 + 3));
     for _ in 0..steps {
         fault(&mut fleet, &mut random).await;
         tokio::time::sleep(random.millis(40)).await;
@@ -84,10 +85,13 @@ async fn run(seed: u64) -> Duration {
     start.elapsed()
 }
 
-/// Asks for this and that; returns what was acknowledged.
-async fn ask(mut admin: Admin, mut random: Random, times: usize) -> Asked {
+/// Asks for this and that; returns what was acknowledged. In the end no node is held.
+async fn ask(mut admin: Admin, mut random: Random, nodes: Vec<String>, times: usize) -> Asked {
     let mut asked = Asked::new();
     for _ in 0..times {
+        if random.once_in(3) {
+            hold(&mut admin, &mut random, &nodes).await;
+        }
         let name = format!("rc{}", random.below(4));
         let replicas = i32::try_from(random.below(7)).expect("small");
         match asked.get(&name).copied() {
@@ -125,7 +129,21 @@ async fn ask(mut admin: Admin, mut random: Random, times: usize) -> Asked {
         }
         tokio::time::sleep(random.millis(60)).await;
     }
+    for node in &nodes {
+        admin.uncordon(node).await.expect("a node that is there");
+    }
     asked
+}
+
+/// Cordons a node, for good or for a second, or lets it go; both may be so already.
+async fn hold(admin: &mut Admin, random: &mut Random, nodes: &[String]) {
+    let Some(node) = random.pick(nodes) else { return };
+    let reply = match random.below(3) {
+        0 => admin.cordon(node, Duration::ZERO).await,
+        1 => admin.cordon(node, Duration::from_secs(1)).await,
+        _ => admin.uncordon(node).await,
+    };
+    reply.expect("a node that is there");
 }
 
 /// One thing goes wrong, or is put right.

@@ -9,6 +9,9 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use super::filter::Refusal;
 use crate::world::Template;
 
+/// Most holds in other words than others that are told one by one: the text is stored with each pod that waits.
+const MAX_HELD: usize = 4;
+
 /// How many nodes refused, by reason.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -37,15 +40,23 @@ pub fn text(template: &Template, tally: &Tally) -> String {
         return "0 nodes: no node has joined".to_owned();
     }
     let mut counts: Vec<_> = tally.counts.iter().collect();
-    counts.sort_by_key(|(refusal, n)| (Reverse(**n), **refusal));
-    let reasons: Vec<String> = counts
-        .into_iter()
-        .map(|(refusal, n)| format!("{n} {}", reason(template, *refusal, *n == 1)))
-        .collect();
+    counts.sort_by_key(|(refusal, n)| (Reverse(**n), *refusal));
+    let (mut reasons, mut held, mut more) = (Vec::new(), 0, 0);
+    for (refusal, n) in counts {
+        held += usize::from(matches!(refusal, Refusal::Held(_)));
+        if matches!(refusal, Refusal::Held(_)) && held > MAX_HELD {
+            more += n;
+        } else {
+            reasons.push(format!("{n} {}", reason(template, refusal, *n == 1)));
+        }
+    }
+    if more > 0 {
+        reasons.push(format!("{more} held for other reasons"));
+    }
     format!("0/{} nodes: {}", tally.total, reasons.join(", "))
 }
 
-fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
+fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
     let spec = &template.record.spec;
     match refusal {
         Refusal::NotNode => format!("{} not node {}", if one { "is" } else { "are" }, spec.node_name),
@@ -59,7 +70,7 @@ fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
             format!("{verb} without {name}: update the agent")
         }
         Refusal::NotReady => "not Ready".to_owned(),
-        Refusal::Unschedulable => "unschedulable".to_owned(),
+        Refusal::Held(words) => format!("held ({words})"),
         Refusal::HostPort(port) => format!("host port {port} taken"),
         Refusal::Cpu => "insufficient cpu".to_owned(),
         Refusal::Memory => "insufficient memory".to_owned(),

@@ -3,6 +3,8 @@
 //! Invariant: the first filter that refuses gives the reason, so that a node is counted once: what the user
 //! chose (name, selector) and what its agent can do before the node's state, before what may pass (ports, resources).
 
+use proto::model::hold;
+
 use crate::world::{Amounts, NodeState, Template};
 
 /// A node as a filter sees it.
@@ -15,14 +17,15 @@ pub struct Candidate<'w> {
 }
 
 /// Why a node cannot take a pod, in the order of the filters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     NotNode,
     Selector,
     /// Its agent lacks this capability.
     Capability(&'static str),
     NotReady,
-    Unschedulable,
+    /// In the words of its holds.
+    Held(String),
     HostPort(u16),
     Cpu,
     Memory,
@@ -33,7 +36,7 @@ pub enum Refusal {
 type Filter = fn(&Template, &Candidate<'_>) -> Result<(), Refusal>;
 
 /// The pod's nodeName is not among them: it chooses the candidate itself.
-const FILTERS: [Filter; 5] = [selector, capable, ready, schedulable, fits];
+const FILTERS: [Filter; 5] = [selector, capable, ready, free_of_holds, fits];
 
 /// Whether the node can take one pod of the template.
 pub fn check(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
@@ -62,10 +65,11 @@ fn ready(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
     refuse_unless(candidate.node.is_ready(), Refusal::NotReady)
 }
 
-fn schedulable(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
-    let node = &candidate.node.node;
-    let deleting = node.metadata.deletion_timestamp.is_some();
-    refuse_unless(!node.spec.unschedulable && !deleting, Refusal::Unschedulable)
+fn free_of_holds(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    if candidate.node.held().is_some() {
+        return Err(Refusal::Held(hold::words(candidate.node.holds())));
+    }
+    Ok(())
 }
 
 /// Host ports and resources: what changes as pods are placed.

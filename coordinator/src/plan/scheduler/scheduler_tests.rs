@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
+use proto::model::Time;
 
 use super::*;
 use crate::{
     plan::sim::{Ask, Sim, template},
     store::Rv,
-    world::record::TemplateRecord,
+    world::record::{HoldsRecord, TemplateRecord},
 };
 
 fn of(ask: Ask) -> Template {
@@ -61,12 +62,12 @@ fn says_why_in_a_fixed_form() {
     };
     assert_eq!(
         why(&sim, huge),
-        "0/3 nodes: 1 not Ready, 1 unschedulable, 1 insufficient cpu"
+        "0/3 nodes: 1 not Ready, 1 held (cordon by admin), 1 insufficient cpu"
     );
     sim.put_facts("n1", 4000, 4 << 30, 0, "");
     assert_eq!(
         why(&sim, plain),
-        "0/3 nodes: 1 not Ready, 1 unschedulable, 1 insufficient pods"
+        "0/3 nodes: 1 not Ready, 1 held (cordon by admin), 1 insufficient pods"
     );
     let memory = Ask {
         memory: 1 << 40,
@@ -74,12 +75,46 @@ fn says_why_in_a_fixed_form() {
     };
     assert_eq!(
         why(&sim, memory),
-        "0/3 nodes: 1 not Ready, 1 unschedulable, 1 insufficient memory"
+        "0/3 nodes: 1 not Ready, 1 held (cordon by admin), 1 insufficient memory"
     );
     let far = Ask { node: "n9", ..plain };
     assert_eq!(why(&sim, far), "0/3 nodes: 3 are not node n9");
     let other = Ask { node: "n2", ..plain };
-    assert_eq!(why(&sim, other), "0/3 nodes: 2 are not node n2, 1 unschedulable");
+    assert_eq!(
+        why(&sim, other),
+        "0/3 nodes: 2 are not node n2, 1 held (cordon by admin)"
+    );
+}
+
+#[test]
+fn holds_are_counted_by_their_words() {
+    let mut sim = Sim::new();
+    for i in 0..9 {
+        sim.add_node(&format!("n{i}"), &[]);
+    }
+    for (node, by, reason) in [
+        ("n0", "admin", "RAM swap"),
+        ("n1", "admin", "RAM swap"),
+        ("n2", "bob", "RAM swap"),
+        ("n2", "admin", "disk"),
+    ] {
+        sim.cordon(node, by, reason, None);
+    }
+    for i in 3..9 {
+        sim.cordon(&format!("n{i}"), "admin", &format!("rack {i}"), None);
+    }
+    let text = why(&sim, Ask::default());
+    assert_eq!(
+        text,
+        "0/9 nodes: 2 held (cordon by admin: RAM swap), 1 held (cordon by admin: disk; cordon by bob: RAM swap), \
+         1 held (cordon by admin: rack 3), 1 held (cordon by admin: rack 4), 4 held for other reasons"
+    );
+    // An end that has passed and was not seen yet still holds.
+    sim.edit_holds("n3", HoldsRecord::clear);
+    sim.cordon("n3", "admin", "", Some(Time(sim.now.0 - 5)));
+    assert!(why(&sim, Ask::default()).contains("1 held (cordon by admin)"));
+    sim.edit_holds("n3", HoldsRecord::clear);
+    assert_eq!(place_all(&sim, Ask::default(), 1).0, ["n3"]);
 }
 
 #[test]
