@@ -5,7 +5,7 @@
 //! both hold; no list of named items loses one that the patch does not name.
 
 use proto::model::{
-    FieldError, Kind,
+    FieldError, Kind, Time,
     fields::{self, MergeKey, merge_key},
     json, parse, validate,
 };
@@ -55,7 +55,7 @@ impl Patch {
         })
     }
 
-    pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
+    pub fn decide(&self, world: &World, now: Time) -> Result<Decision, ApiError> {
         let (kind, name) = (self.kind, &self.name);
         let old = world
             .object(kind, &self.namespace, name)
@@ -77,7 +77,7 @@ impl Patch {
             replaced_lists(kind, "", &self.patch, &before, &new.to_json(), &mut lost);
             ApiError::unless_valid(kind, name, lost)?;
         }
-        let mut decision = revise(world, &old, new, Missing::Removed)?;
+        let mut decision = revise(world, &old, new, Missing::Removed, now)?;
         decision.warnings.extend(self.without_effect.clone());
         Ok(decision)
     }

@@ -3,7 +3,7 @@
 //!
 //! Invariant: what the manifest leaves out is removed, unless the coordinator or an agent writes it.
 
-use proto::model::{Kind, Object, validate};
+use proto::model::{Kind, Object, Time, validate};
 
 use super::{
     convert::Names,
@@ -38,12 +38,12 @@ impl Replace {
         Ok(Self { object, without_effect })
     }
 
-    pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
+    pub fn decide(&self, world: &World, now: Time) -> Result<Decision, ApiError> {
         let meta = self.object.meta();
         let old = world
             .object(self.object.kind(), &meta.namespace, &meta.name)
             .ok_or_else(|| ApiError::not_found(self.object.kind(), &meta.name))?;
-        let mut decision = revise(world, &old, self.object.clone(), Missing::Kept)?;
+        let mut decision = revise(world, &old, self.object.clone(), Missing::Kept, now)?;
         decision.warnings.extend(self.without_effect.clone());
         Ok(decision)
     }

@@ -88,7 +88,10 @@ impl Resources for ResourceService {
             .admit_to(request.extensions(), "update", kind, &names.namespace, &names.name)?;
         let ticket = Ticket::new(caller, "replace", message.dry_run, &message.request_id, message)?;
         let replace = Replace::new(kind, &names, &message.json)?;
-        let outcome = self.0.write(&ticket, |world| replace.decide(world)).await?;
+        let outcome = self
+            .0
+            .write(&ticket, |world| replace.decide(world, Time::now()))
+            .await?;
         Ok(Response::new(self.0.answer(outcome)))
     }
 
@@ -103,7 +106,7 @@ impl Resources for ResourceService {
         named(&message.name)?;
         let ticket = Ticket::new(caller, "patch", message.dry_run, &message.request_id, message)?;
         let patch = Patch::new(kind, namespace, &message.name, &message.patch)?;
-        let outcome = self.0.write(&ticket, |world| patch.decide(world)).await?;
+        let outcome = self.0.write(&ticket, |world| patch.decide(world, Time::now())).await?;
         Ok(Response::new(self.0.answer(outcome)))
     }
 

@@ -1,12 +1,12 @@
 //! From an object as it is to the one that a user wants: the one decision of Replace and Patch. Called by `replace`
 //! and `patch`.
 //!
-//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, whether a node takes
-//! pods. What others write stays, and what would change it is refused with its path.
+//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, which pods a node
+//! takes. What others write stays, and what would change it is refused with its path.
 
 use std::sync::Arc;
 
-use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec};
+use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time};
 use serde_json::Value;
 
 use super::{
@@ -57,12 +57,13 @@ pub fn changeable(kind: Kind) -> Result<(), ApiError> {
 
 /// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or
 /// version), INVALID_ARGUMENT (names every field), FAILED_PRECONDITION (being deleted).
-pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) -> Result<Decision, ApiError> {
+pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing, now: Time) -> Result<Decision, ApiError> {
     let (kind, meta) = (old.kind(), old.meta());
     preconditions(old, &new.meta().uid, &new.meta().resource_version)?;
     let mut errors = fixed(meta, new.meta(), missing);
     if let (Object::Node(old), Object::Node(new)) = (old, &mut new) {
         errors.extend(reserved(old, new, missing));
+        Taint::stamp(&mut new.spec.taints, &old.spec.taints, now);
     }
     let key = (meta.namespace.clone(), meta.name.clone());
     if let (Object::Pod(old), Object::Pod(new)) = (old, &new) {

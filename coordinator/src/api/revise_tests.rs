@@ -228,13 +228,13 @@ proptest! {
             let json = value.to_string().into_bytes();
             let names = create::subject(kind, "", &json);
             let replace = Replace::new(kind, &names, &json).expect("reads");
-            let decision = replace.decide(&world).expect("valid");
+            let decision = replace.decide(&world, Time(7)).expect("valid");
             prop_assert!(decision.changes.is_empty(), "{}", decision.detail);
             prop_assert_eq!(&decision.object, &shown);
             value.as_object_mut().expect("a map").shift_remove("status");
             for patch in [value, json!({})] {
                 let patch = Patch::new(kind, namespace, name, patch.to_string().as_bytes()).expect("reads");
-                let decision = patch.decide(&world).expect("valid");
+                let decision = patch.decide(&world, Time(7)).expect("valid");
                 prop_assert!(decision.changes.is_empty(), "{}", decision.detail);
             }
         }
@@ -253,7 +253,7 @@ proptest! {
                 wanted.meta_mut().labels.insert(HOSTNAME_LABEL.into(), host.clone());
             }
             validate::default(&mut wanted);
-            let decision = revise(&world, &shown, wanted.clone(), Missing::Kept).expect("valid");
+            let decision = revise(&world, &shown, wanted.clone(), Missing::Kept, Time(7)).expect("valid");
             let mut after = world.clone();
             for change in &decision.changes {
                 let Expect::At(rv) = change.expect else { panic!("without expectation") };

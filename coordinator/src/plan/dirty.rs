@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Group, gc, replicas};
+use proto::model::TopologySpreadConstraint;
+
+use super::{Group, evict, gc, replicas};
 use crate::world::{Key, Touched, World};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl Dirty {
 
     /// Marks what an update calls for; `world` includes the update.
     pub fn touch(&mut self, world: &World, touched: &[Touched]) {
-        let mut room = false;
+        let (mut room, mut spread) = (false, BTreeSet::new());
         for touched in touched {
             match touched {
                 Touched::Controller(key) => {
@@ -45,8 +47,9 @@ impl Dirty {
                 Touched::Pod(key) => room |= self.pod(world, key),
                 Touched::Node(name) => {
                     room = true;
-                    if !world.nodes.contains_key(name) {
-                        for (key, pod) in world.pods_on(name) {
+                    let node = world.nodes.get(name);
+                    for (key, pod) in world.pods_on(name) {
+                        if node.is_none_or(|node| evict::due(node, pod).is_some()) {
                             self.groups.insert(Group::of_pod(world, key, pod));
                         }
                     }
@@ -54,6 +57,9 @@ impl Dirty {
                 Touched::Namespace(name) => self.namespace(world, name),
                 Touched::Event(key) if world.terminating(&key.0) => {
                     self.groups.insert(Group::Namespace(key.0.clone()));
+                }
+                Touched::Spread(namespace) => {
+                    spread.insert(namespace);
                 }
                 // A pod whose template was late can be placed now.
                 Touched::Template(_) => room = true,
@@ -64,6 +70,19 @@ impl Dirty {
         }
         if room {
             self.room(world);
+        }
+        for namespace in spread {
+            self.spread(world, namespace);
+        }
+    }
+
+    /// Marks whoever waits for pods to be spread otherwise.
+    fn spread(&mut self, world: &World, namespace: &str) {
+        for (key, pod) in world.unplaced_in(namespace) {
+            let constraints = &pod.template_record().spec.topology_spread_constraints;
+            if constraints.iter().any(TopologySpreadConstraint::is_hard) {
+                self.groups.insert(Group::of_pod(world, key, pod));
+            }
         }
     }
 

@@ -206,7 +206,9 @@ impl TopologySpreadConstraint {
 
     /// Whether a pod with these labels counts.
     pub fn selects(&self, labels: &Labels) -> bool {
-        self.label_selector.as_ref().is_some_and(|s| s.matches(labels))
+        self.label_selector
+            .as_ref()
+            .is_some_and(|s| s.matches(|k| labels.get(k).map(String::as_str)))
     }
 }
 
@@ -262,11 +264,12 @@ pub enum PodOperator {
 }
 
 impl PodSelector {
-    pub fn matches(&self, labels: &Labels) -> bool {
-        self.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
+    /// `label`: the value of a pod's label.
+    pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.match_labels.iter().all(|(k, v)| label(k) == Some(v))
             && self.match_expressions.iter().all(|r| {
-                let value = labels.get(&r.key);
-                let listed = value.is_some_and(|v| r.values.contains(v));
+                let value = label(&r.key);
+                let listed = value.is_some_and(|v| r.values.iter().any(|w| w == v));
                 match r.operator {
                     PodOperator::In => listed,
                     PodOperator::NotIn => !listed,
@@ -412,7 +415,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                read::<PodSelector>(selector.clone()).matches(&l),
+                read::<PodSelector>(selector.clone()).matches(|k| l.get(k).map(String::as_str)),
                 expected,
                 "{selector}"
             );

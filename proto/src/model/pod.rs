@@ -59,6 +59,17 @@ pub struct PodSpec {
 impl PodSpec {
     pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 
+    /// What the agent of its node gets: without what only placing it needs, so that an agent need not know of that.
+    pub fn placed_on(&self, node: &str) -> Self {
+        Self {
+            node_name: node.to_owned(),
+            affinity: Affinity::default(),
+            topology_spread_constraints: Vec::new(),
+            tolerations: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     pub fn grace_seconds(&self) -> i64 {
         self.termination_grace_period_seconds
             .unwrap_or(Self::DEFAULT_GRACE_SECONDS)

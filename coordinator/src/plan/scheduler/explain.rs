@@ -37,15 +37,15 @@ pub fn text(template: &Template, tally: &Tally) -> String {
         return "0 nodes: no node has joined".to_owned();
     }
     let mut counts: Vec<_> = tally.counts.iter().collect();
-    counts.sort_by_key(|(refusal, n)| (Reverse(**n), **refusal));
+    counts.sort_by_key(|(refusal, n)| (Reverse(**n), *refusal));
     let reasons: Vec<String> = counts
         .into_iter()
-        .map(|(refusal, n)| format!("{n} {}", reason(template, *refusal, *n == 1)))
+        .map(|(refusal, n)| format!("{n} {}", reason(template, refusal, *n == 1)))
         .collect();
     format!("0/{} nodes: {}", tally.total, reasons.join(", "))
 }
 
-fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
+fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
     let spec = &template.record.spec;
     match refusal {
         Refusal::NotNode => format!("{} not node {}", if one { "is" } else { "are" }, spec.node_name),
@@ -54,6 +54,24 @@ fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
             let verb = if one { "does" } else { "do" };
             format!("{verb} not match nodeSelector {}", pairs.join(","))
         }
+        Refusal::Affinity => {
+            let verb = if one { "does" } else { "do" };
+            let required = spec.affinity.node_affinity.required.as_ref();
+            let terms = required.map(ToString::to_string).unwrap_or_default();
+            format!("{verb} not match nodeAffinity {terms}")
+        }
+        Refusal::NoTopology(key) => {
+            let verb = if one { "has" } else { "have" };
+            format!("{verb} no label {key} to spread pods over")
+        }
+        Refusal::Taint(taint) => {
+            let verb = if one { "has" } else { "have" };
+            format!("{verb} taint {taint} that the pod does not tolerate")
+        }
+        Refusal::Spread(rule) => match spec.topology_spread_constraints.get(*rule) {
+            Some(c) => format!("would exceed maxSkew {} over {}", c.max_skew, c.topology_key),
+            None => "would spread the pods too unevenly".to_owned(),
+        },
         Refusal::Capability(name) => {
             let verb = if one { "has an agent" } else { "have agents" };
             format!("{verb} without {name}: update the agent")

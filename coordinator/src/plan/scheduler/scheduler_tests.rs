@@ -19,7 +19,7 @@ fn of(ask: Ask) -> Template {
 fn place_all(sim: &Sim, ask: Ask, n: usize) -> (Vec<String>, Option<String>) {
     let template = of(ask);
     let mut placed = Placed::default();
-    let mut batch = Batch::new(&sim.world, &template, &Counts::new(), &placed, 7);
+    let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
     let mut nodes = Vec::new();
     for _ in 0..n {
         match batch.place(&mut placed) {
@@ -107,7 +107,7 @@ fn a_pod_goes_only_where_the_agent_can_do_what_it_needs() {
     let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
     let place = |sim: &Sim| {
         let mut placed = Placed::default();
-        let mut batch = Batch::new(&sim.world, &template, &Counts::new(), &placed, 7);
+        let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
         let node = batch.place(&mut placed).map(str::to_owned);
         node.ok_or_else(|| batch.explain())
     };
@@ -163,19 +163,19 @@ fn what_a_pass_placed_counts_for_the_next_batch() {
         ..Ask::default()
     });
     let mut placed = Placed::default();
-    let first = Batch::new(&sim.world, &template, &Counts::new(), &placed, 1).place(&mut placed);
+    let first = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 1).place(&mut placed);
     assert_eq!(first, Some("n1"));
     let small = of(Ask {
         cpu_milli: 1500,
         ..Ask::default()
     });
-    let mut second = Batch::new(&sim.world, &small, &Counts::new(), &placed, 1);
+    let mut second = Batch::new(&sim.world, Pods::new("default", &small), &Counts::new(), &placed, 1);
     assert_eq!(second.place(&mut placed), None);
     let port = of(Ask {
         host_port: 80,
         ..Ask::default()
     });
-    let mut third = Batch::new(&sim.world, &port, &Counts::new(), &placed, 1);
+    let mut third = Batch::new(&sim.world, Pods::new("default", &port), &Counts::new(), &placed, 1);
     assert_eq!(third.place(&mut placed), None);
     assert_eq!(third.explain(), "0/1 nodes: 1 host port 80 taken");
 }
@@ -193,7 +193,7 @@ fn spread_goes_before_load_and_load_before_chance() {
     });
     let mut placed = Placed::default();
     let counts: Counts<'_> = HashMap::from([("n1", 1), ("n2", 1)]);
-    let mut batch = Batch::new(&sim.world, &template, &counts, &placed, 3);
+    let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &counts, &placed, 3);
     assert_eq!(
         batch.place(&mut placed),
         Some("n3"),
