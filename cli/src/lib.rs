@@ -12,7 +12,7 @@
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
 //! | `get`, `watch`, `describe`, `events`, `diff`, `wait` | one command each that reads |
-//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token` | one command each that writes |
+//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `taint`, `node`, `token` | one command each that writes |
 //! | `completion`, `version` | one command each that needs no coordinator |
 //! | `follow` | changes as they come, through breaks and restarts |
 //! | `sort` | the order of `--sort-by` |
@@ -51,6 +51,7 @@ mod session;
 mod sort;
 pub mod status;
 mod table;
+mod taint;
 mod target;
 mod token;
 mod version;
@@ -155,6 +156,7 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Delete(args) => delete::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Label(args) => mark::run(Field::Labels, &args.marks, session).await,
+        Command::Taint(args) => taint::run(args, session).await,
         Command::Annotate(args) => mark::run(Field::Annotations, &args.marks, session).await,
         Command::Wait(args) => wait::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,

@@ -73,6 +73,7 @@ pub enum Command {
     Scale(ScaleArgs),
     Label(LabelArgs),
     Annotate(AnnotateArgs),
+    Taint(TaintArgs),
     Wait(WaitArgs),
     #[command(subcommand)]
     Node(NodeCommand),

@@ -66,7 +66,8 @@ fn a_pod() {
 fn a_node() {
     let node: Node = typed(json!({
         "metadata": {"name": "n1", "uid": "n", "creationTimestamp": "2026-01-28T12:00:00Z", "labels": {"zone": "north"}},
-        "spec": {"unschedulable": true},
+        "spec": {"unschedulable": true, "taints": [{"key": "dedicated", "value": "db", "effect": "NoSchedule"},
+            {"key": "flaky", "effect": "PreferNoSchedule"}]},
         "status": {
             "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"},
             "allocatable": {"cpu": "3900m", "memory": "15Gi", "pods": "110"},

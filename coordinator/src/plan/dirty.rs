@@ -48,9 +48,12 @@ impl Dirty {
                 Touched::Node(name) => {
                     room = true;
                     let node = world.nodes.get(name);
-                    for (key, pod) in world.pods_on(name) {
-                        if node.is_none_or(|node| evict::due(node, pod).is_some()) {
-                            self.groups.insert(Group::of_pod(world, key, pod));
+                    // A node that keeps its pods costs no look at them.
+                    if node.is_none_or(evict::expels) {
+                        for (key, pod) in world.pods_on(name) {
+                            if node.is_none_or(|node| evict::due(node, pod).is_some()) {
+                                self.groups.insert(Group::of_pod(world, key, pod));
+                            }
                         }
                     }
                 }

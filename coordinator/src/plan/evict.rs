@@ -9,18 +9,24 @@ use proto::model::{EventType, Stay, Taint, TaintEffect, Time, Toleration};
 use super::{Draft, gc, pod_note};
 use crate::world::{Key, NodeState, PodState, World};
 
+fn expelling(node: &NodeState) -> impl Iterator<Item = &Taint> {
+    let taints = node.node.spec.taints.iter();
+    taints.filter(|t| t.effect == TaintEffect::NoExecute)
+}
+
+/// Whether the node has a taint that takes pods from it.
+pub(super) fn expels(node: &NodeState) -> bool {
+    expelling(node).next().is_some()
+}
+
 /// When the pod has to leave its node, and for which taint. None: it stays, as things are.
 pub(super) fn due<'w>(node: &'w NodeState, pod: &PodState) -> Option<(Time, &'w Taint)> {
-    // Most nodes have no taint: then this costs nothing.
-    let taints = node.node.spec.taints.iter();
-    let mut taints = taints.filter(|t| t.effect == TaintEffect::NoExecute).peekable();
-    taints.peek()?;
-    if !pod.live() {
+    if !expels(node) || !pod.live() {
         return None;
     }
     let tolerations = &pod.template.as_ref()?.record.spec.tolerations;
     let started = pod.status.as_ref().and_then(|s| s.value.status.start_time);
-    taints
+    expelling(node)
         .filter_map(|taint| {
             let added = taint.time_added.unwrap_or_default();
             let at = match Toleration::stay(tolerations, taint) {
@@ -68,3 +74,7 @@ pub(super) fn evict(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
     out.note(note);
     true
 }
+
+#[cfg(test)]
+#[path = "evict_tests.rs"]
+mod tests;

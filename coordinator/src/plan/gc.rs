@@ -93,10 +93,12 @@ pub(super) fn bare(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
         remove(world, key, pod, out);
     } else if world.deserted(pod) && !pod.stopping() {
         stop(key, pod, NODE_DELETED, out);
-    } else if evict::evict(world, key, pod, out) {
-        // Nothing replaces it.
-    } else if pod.record.node.is_empty() && replicas::adopter(world, key, pod).is_none() {
+    } else if replicas::adopter(world, key, pod).is_some() {
+        // The rest is for its next owner.
+    } else if pod.record.node.is_empty() {
         scheduler::place(world, &[(key, pod)], &mut HashMap::new(), seed, placed, out);
+    } else {
+        evict::evict(world, key, pod, out);
     }
 }
 

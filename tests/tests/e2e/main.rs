@@ -10,6 +10,7 @@ mod history;
 mod join;
 mod kills;
 mod overload;
+mod placement;
 mod pod_spec;
 mod quarantine;
 mod refusals;

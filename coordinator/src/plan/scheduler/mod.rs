@@ -313,5 +313,7 @@ fn wait(key: &Key, pod: &PodState, why: &str, out: &mut Draft) {
 }
 
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 #[path = "scheduler_tests.rs"]
 mod tests;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::{
-    plan::sim::{Ask, Sim, template},
+    plan::sim::{Ask, Sim, set_field, template},
     store::Rv,
     world::record::TemplateRecord,
 };
@@ -80,6 +81,54 @@ fn says_why_in_a_fixed_form() {
     assert_eq!(why(&sim, far), "0/3 nodes: 3 are not node n9");
     let other = Ask { node: "n2", ..plain };
     assert_eq!(why(&sim, other), "0/3 nodes: 2 are not node n2, 1 unschedulable");
+}
+
+#[test]
+fn says_which_affinity_taint_or_spread_keeps_it_waiting() {
+    let mut sim = Sim::new();
+    for (name, zone) in [("n1", "north"), ("n2", "south"), ("n3", "")] {
+        let labels = [("zone", zone)];
+        sim.add_node(name, if zone.is_empty() { &[] } else { &labels });
+    }
+    sim.taint("n1", &["f:PreferNoSchedule", "dedicated=db:NoSchedule"]);
+    let mut pod = template("app", Ask::default());
+    for (field, value) in [
+        (
+            "affinity",
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["south"]}]}]}}}),
+        ),
+        (
+            "topologySpreadConstraints",
+            json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2,
+                "labelSelector": {"matchLabels": {"app": "app"}}}]),
+        ),
+    ] {
+        set_field(&mut pod.spec, field, value);
+    }
+    let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
+    let place = |sim: &Sim, n: usize| {
+        let mut placed = Placed::default();
+        let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
+        let nodes: Vec<_> = (0..n).filter_map(|_| batch.place(&mut placed)).collect();
+        (nodes.join(","), batch.explain())
+    };
+    assert_eq!(
+        place(&sim, 1).1,
+        "0/3 nodes: 1 does not match nodeAffinity zone notin (south), 1 has no label zone to spread pods over, \
+         1 has taint dedicated=db:NoSchedule that the pod does not tolerate"
+    );
+    sim.taint("n1", &[]);
+    // With one domain of two the least is none.
+    assert_eq!(
+        place(&sim, 3),
+        (
+            "n1".to_owned(),
+            "0/3 nodes: 1 does not match nodeAffinity zone notin (south), 1 has no label zone to spread pods over, \
+             1 would exceed maxSkew 1 over zone"
+                .to_owned()
+        )
+    );
 }
 
 #[test]
