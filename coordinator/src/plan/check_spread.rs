@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use proto::model::{NodeTaintsPolicy, Taint, TaintEffect, Toleration, TopologySpreadConstraint};
+use proto::model::{NodeTaintsPolicy, Taint, TaintEffect, TopologySpreadConstraint};
 
 use super::scheduler::spread::Landed;
 use crate::world::{NodeState, Template, World, record::TemplateRecord};
@@ -30,21 +30,18 @@ struct Seen<'w> {
     counts: HashMap<&'w str, u32>,
 }
 
-/// Whether the pod tolerates all taints that keep new pods away.
+/// Whether the pod tolerates, for good, all taints that keep new pods away.
 pub fn tolerated<'n>(template: &TemplateRecord, node: &'n NodeState) -> Result<(), &'n Taint> {
-    let borne = |taint: &Taint| {
-        template
-            .spec
-            .tolerations
-            .iter()
-            .any(|t: &Toleration| t.tolerates(taint))
-    };
-    for taint in &node.node.spec.taints {
-        if matches!(taint.effect, TaintEffect::NoSchedule | TaintEffect::NoExecute) && !borne(taint) {
-            return Err(taint);
-        }
-    }
-    Ok(())
+    let mut borne = node.node.spec.taints.iter().map(|taint| {
+        let first = template.spec.tolerations.iter().find(|t| t.tolerates(taint));
+        let holds = match taint.effect {
+            TaintEffect::PreferNoSchedule => true,
+            TaintEffect::NoSchedule => first.is_some(),
+            TaintEffect::NoExecute => first.is_some_and(|t| t.toleration_seconds.is_none()),
+        };
+        if holds { Ok(()) } else { Err(taint) }
+    });
+    borne.find(Result::is_err).unwrap_or(Ok(()))
 }
 
 impl<'w> Spreads<'w> {

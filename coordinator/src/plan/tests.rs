@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use proto::model::{Phase, Taint, TaintEffect, Time};
+use proto::model::{Phase, TaintEffect, Time};
 
 use super::{
     Group,
@@ -337,17 +337,13 @@ fn driven_out(world: &World, at: &Key) -> bool {
     let pod = &world.pods[at];
     let node = world.nodes.get(&pod.record.node).filter(|_| pod.live());
     let mut taints = node.iter().flat_map(|n| &n.node.spec.taints);
-    taints.any(|t| t.effect == TaintEffect::NoExecute && !bears(pod, t, true))
+    taints.any(|t| t.effect == TaintEffect::NoExecute && !bears(pod))
 }
 
-/// What [`Rule`] bears of a taint: to come to its node, or, `for_good`, to stay there.
-fn bears(pod: &PodState, taint: &Taint, for_good: bool) -> bool {
-    match pod.template_record().spec.tolerations.as_slice() {
-        [] => false,
-        [all] if all.effect.is_none() => true,
-        [_] => taint.effect == TaintEffect::NoExecute && !for_good,
-        more => panic!("{more:?}"),
-    }
+/// Whether the pod bears taints for good; none of [`Rule`] bears some and not others.
+fn bears(pod: &PodState) -> bool {
+    let tolerations = &pod.template_record().spec.tolerations;
+    tolerations.iter().any(|t| t.toleration_seconds.is_none())
 }
 
 /// Whether one more pod of its kind in the zone is too many, for a pod of [`Rule::Spread`].
@@ -403,7 +399,7 @@ fn assert_no_room(world: &World, at: &Key) {
                 .spec
                 .taints
                 .iter()
-                .all(|t| t.effect == TaintEffect::PreferNoSchedule || bears(&world.pods[at], t, false))
+                .all(|t| t.effect == TaintEffect::PreferNoSchedule || bears(&world.pods[at]))
             && !too_many(world, at, zone);
         let room = node.used.cpu_milli + template.request.cpu_milli <= node.allocatable.cpu_milli
             && node.used.memory + template.request.memory <= node.allocatable.memory

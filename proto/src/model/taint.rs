@@ -153,6 +153,16 @@ impl Toleration {
         })
     }
 
+    /// Whether pods with these tolerations may come to a node with the taint, to stay.
+    pub fn admit(tolerations: &[Self], taint: &Taint) -> bool {
+        match taint.effect {
+            TaintEffect::NoSchedule => Self::stay(tolerations, taint).is_some(),
+            TaintEffect::PreferNoSchedule => true,
+            // One that would have to leave again does not come: else it would be replaced there over and over.
+            TaintEffect::NoExecute => Self::stay(tolerations, taint) == Some(Stay::Forever),
+        }
+    }
+
     /// As [`Toleration::stay`], for a NoExecute taint of this key without a value, such as [`UNREACHABLE`].
     pub fn toleration_seconds(tolerations: &[Self], key: &str) -> Option<Stay> {
         let taint = Taint {
@@ -244,6 +254,31 @@ mod tests {
         assert_eq!(stay("a"), Some(Stay::Forever));
         assert_eq!(stay("b"), None);
         assert!(Stay::Seconds(u64::MAX) < Stay::Forever);
+    }
+
+    #[test]
+    fn who_may_come() {
+        let a_while =
+            toleration(json!({"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}));
+        for (tolerations, expected) in [
+            (vec![], [false, true, false]),
+            (
+                vec![toleration(json!({"key": "a", "operator": "Exists"}))],
+                [true, true, true],
+            ),
+            (vec![a_while.clone()], [false, true, false]),
+            (
+                vec![
+                    toleration(json!({"operator": "Exists", "effect": "NoExecute"})),
+                    a_while,
+                ],
+                [false, true, true],
+            ),
+        ] {
+            let taints = TaintEffect::ALL.map(|effect| taint(&format!("a=1:{effect}")));
+            let found = taints.each_ref().map(|t| Toleration::admit(&tolerations, t));
+            assert_eq!(found, expected, "{tolerations:?}");
+        }
     }
 
     #[test]

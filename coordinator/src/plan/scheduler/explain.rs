@@ -66,7 +66,7 @@ fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
         }
         Refusal::Taint(taint) => {
             let verb = if one { "has" } else { "have" };
-            format!("{verb} taint {taint} that the pod does not tolerate")
+            format!("{verb} taint {taint}")
         }
         Refusal::Spread(rule) => match spec.topology_spread_constraints.get(*rule) {
             Some(c) => format!("would exceed maxSkew {} over {}", c.max_skew, c.topology_key),

@@ -3,7 +3,7 @@
 //! Invariant: the first filter that refuses gives the reason, so that a node is counted once: what the user
 //! chose (name, selector, affinity, taints) and what its agent can do before the node's state, before what may pass (ports, resources).
 
-use proto::model::{Taint, TaintEffect, Toleration, TopologySpreadConstraint};
+use proto::model::{Taint, Toleration, TopologySpreadConstraint};
 
 use crate::world::{Amounts, NodeState, Template};
 
@@ -35,7 +35,7 @@ pub enum Refusal {
     Affinity,
     /// It has no such label, over which the pod must be spread.
     NoTopology(String),
-    /// The first that the pod does not tolerate.
+    /// The first that keeps the pod away, and how.
     Taint(String),
     /// Its agent lacks this capability.
     Capability(&'static str),
@@ -101,7 +101,15 @@ fn missing_topology<'t>(template: &'t Template, node: &NodeState) -> Option<&'t 
 
 fn tolerated(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
     match untolerated(template, candidate.node) {
-        Some(taint) => Err(Refusal::Taint(taint.to_string())),
+        Some(taint) => {
+            let a_while = Toleration::stay(&template.record.spec.tolerations, taint).is_some();
+            let verb = if a_while {
+                "tolerates for a time only"
+            } else {
+                "does not tolerate"
+            };
+            Err(Refusal::Taint(format!("{taint} that the pod {verb}")))
+        }
         None => Ok(()),
     }
 }
@@ -109,7 +117,7 @@ fn tolerated(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refus
 fn untolerated<'n>(template: &Template, node: &'n NodeState) -> Option<&'n Taint> {
     let tolerations = &template.record.spec.tolerations;
     let mut taints = node.node.spec.taints.iter();
-    taints.find(|t| t.effect != TaintEffect::PreferNoSchedule && Toleration::stay(tolerations, t).is_none())
+    taints.find(|t| !Toleration::admit(tolerations, t))
 }
 
 /// Whether the node is part of a domain over which the pod is spread.

@@ -3,9 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use proptest::prelude::*;
-use proto::model::{
-    NodeSelectorTerm, NodeTaintsPolicy, Phase, Stay, TaintEffect, Toleration, TopologySpreadConstraint,
-};
+use proto::model::{NodeSelectorTerm, NodeTaintsPolicy, Phase, TaintEffect, TopologySpreadConstraint};
 use serde_json::{Value, json};
 
 use super::*;
@@ -253,8 +251,12 @@ impl Reference<'_> {
     fn takes(&self, name: &str) -> bool {
         let node = &self.world.nodes[name];
         let bad = node.node.spec.taints.iter().filter(|t| {
-            t.effect != TaintEffect::PreferNoSchedule
-                && !self.template.record.spec.tolerations.iter().any(|x| x.tolerates(t))
+            let first = self.template.record.spec.tolerations.iter().find(|x| x.tolerates(t));
+            match t.effect {
+                TaintEffect::PreferNoSchedule => false,
+                TaintEffect::NoSchedule => first.is_none(),
+                TaintEffect::NoExecute => first.is_none_or(|x| x.toleration_seconds.is_some()),
+            }
         });
         node.is_ready() && !node.node.spec.unschedulable && bad.count() == 0
     }
@@ -329,11 +331,10 @@ impl Reference<'_> {
 
     fn score(&self, name: &str) -> impl Ord + use<> {
         let spec = &self.template.record.spec;
-        let avoid = self.world.nodes[name].node.spec.taints.iter().filter(|t| {
-            let stay = Toleration::stay(&spec.tolerations, t);
-            (t.effect == TaintEffect::PreferNoSchedule && stay.is_none())
-                || (t.effect == TaintEffect::NoExecute && matches!(stay, Some(Stay::Seconds(_))))
-        });
+        let avoid =
+            self.world.nodes[name].node.spec.taints.iter().filter(|t| {
+                t.effect == TaintEffect::PreferNoSchedule && !spec.tolerations.iter().any(|x| x.tolerates(t))
+            });
         let soft = spec.topology_spread_constraints.iter().filter(|c| !c.is_hard());
         let fullness = soft.fold(0_u32, |sum, c| {
             let domain = self.label(name, &c.topology_key).filter(|_| self.part_of(name, c));

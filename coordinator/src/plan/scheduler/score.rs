@@ -3,7 +3,7 @@
 //! Invariant: a total order that depends on the world and the seed alone; the least is the best. What users ask for
 //! goes before what we would do by ourselves.
 
-use proto::model::{Stay, TaintEffect, Toleration};
+use proto::model::{TaintEffect, Toleration};
 
 use crate::world::{Amounts, NodeState, Template};
 
@@ -30,13 +30,7 @@ impl Liking {
     pub fn new(template: &Template, node: &NodeState) -> Self {
         let (spec, meta) = (&template.record.spec, &node.node.metadata);
         let unwelcome = node.node.spec.taints.iter().filter(|taint| {
-            let stay = Toleration::stay(&spec.tolerations, taint);
-            match taint.effect {
-                TaintEffect::PreferNoSchedule => stay.is_none(),
-                // It would have to leave again.
-                TaintEffect::NoExecute => stay.is_some_and(|s| s != Stay::Forever),
-                TaintEffect::NoSchedule => false,
-            }
+            taint.effect == TaintEffect::PreferNoSchedule && Toleration::stay(&spec.tolerations, taint).is_none()
         });
         let matched = spec.affinity.node_affinity.weight(&meta.name, &meta.labels);
         Self {
