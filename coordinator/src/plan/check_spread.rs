@@ -28,6 +28,8 @@ struct Seen<'w> {
     /// Domain of each node that is in one.
     domains: HashMap<&'w str, &'w str>,
     counts: HashMap<&'w str, u32>,
+    /// The least count, and how many domains have it.
+    least: (u32, usize),
 }
 
 /// Whether the pod tolerates, for good, all taints that keep new pods away.
@@ -72,7 +74,7 @@ impl<'w> Spreads<'w> {
         }
         for seen in self.seen.iter_mut().filter(|s| s.namespace == namespace) {
             if seen.constraint.selects(labels) {
-                seen.count(node, 1);
+                seen.count(node);
             }
         }
         self.landed.add(namespace, labels, node);
@@ -110,23 +112,42 @@ impl<'w> Seen<'w> {
             constraint: constraint.clone(),
             counts: domains.values().map(|d| (*d, 0)).collect(),
             domains,
+            least: (0, 0),
         };
         if let Some(selector) = &constraint.label_selector {
             for pod in world.selected(namespace, selector) {
                 if !pod.record.node.is_empty() && pod.live() {
-                    seen.count(&pod.record.node, 1);
+                    seen.raise(&pod.record.node, 1);
                 }
             }
         }
         for (node, n) in landed.into_iter().flat_map(|l| l.counted(namespace, constraint)) {
-            seen.count(node, n);
+            seen.raise(node, n);
         }
+        seen.find_least();
         seen
     }
 
-    fn count(&mut self, node: &str, n: u32) {
-        if let Some(count) = self.domains.get(node).and_then(|d| self.counts.get_mut(d)) {
-            *count += n;
+    /// The count of the node's domain before.
+    fn raise(&mut self, node: &str, n: u32) -> Option<u32> {
+        let count = self.counts.get_mut(self.domains.get(node)?)?;
+        let before = *count;
+        *count += n;
+        Some(before)
+    }
+
+    fn find_least(&mut self) {
+        let least = self.counts.values().min().copied().unwrap_or(0);
+        self.least = (least, self.counts.values().filter(|c| **c == least).count());
+    }
+
+    /// One more pod. All domains are looked at only when the last that had the least has more.
+    fn count(&mut self, node: &str) {
+        if self.raise(node, 1) == Some(self.least.0) {
+            self.least.1 -= 1;
+            if self.least.1 == 0 {
+                self.find_least();
+            }
         }
     }
 
@@ -139,11 +160,7 @@ impl<'w> Seen<'w> {
         };
         let few =
             i64::try_from(self.counts.len()).unwrap_or(i64::MAX) < i64::from(self.constraint.min_domains.unwrap_or(0));
-        let least = if few {
-            0
-        } else {
-            self.counts.values().min().copied().unwrap_or(0)
-        };
+        let least = if few { 0 } else { self.least.0 };
         let then = self.counts.get(domain).copied().unwrap_or(0) + u32::from(counts_itself);
         let skew = i64::from(then) - i64::from(least);
         if skew > i64::from(*max_skew) {
