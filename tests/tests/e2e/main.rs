@@ -13,5 +13,6 @@ mod overload;
 mod placement;
 mod pod_spec;
 mod quarantine;
+mod record;
 mod refusals;
 mod secrets;
