@@ -118,7 +118,7 @@ impl<'w, 't> Batch<'w, 't> {
         let mut batch = Self {
             pods,
             slots: Vec::new(),
-            queue: Queue::new(spread.len()),
+            queue: Queue::new(spread.constraints()),
             spread,
             used_domains: HashSet::new(),
             tally: Tally::new(world.nodes.len()),

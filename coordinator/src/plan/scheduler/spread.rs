@@ -128,12 +128,9 @@ impl<'w, 't> Spread<'w, 't> {
             .unwrap_or_else(|| vec![None; self.rules.len()])
     }
 
-    pub fn len(&self) -> usize {
+    /// How many constraints there are.
+    pub fn constraints(&self) -> usize {
         self.rules.len()
-    }
-
-    pub fn constraint(&self, rule: usize) -> &'t TopologySpreadConstraint {
-        self.rules[rule].constraint
     }
 
     /// The first hard constraint that one more pod there would break, and what the least must be for it to hold.
