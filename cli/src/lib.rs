@@ -12,7 +12,7 @@
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
 //! | `get`, `watch`, `describe`, `events`, `logs`, `diff`, `wait` | one command each that reads |
-//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `hold` (cordon, uncordon, hold), `node`, `token`, `freeze` | one command each that writes |
+//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `hold` (cordon, uncordon, hold), `taint`, `node`, `token`, `freeze` | one command each that writes |
 //! | `settings`, `audit`, `status_page` (status) | the cluster as a whole |
 //! | `completion`, `version` | one command each that needs no coordinator |
 //! | `follow` | changes as they come, through breaks and restarts |
@@ -58,6 +58,7 @@ mod sort;
 pub mod status;
 mod status_page;
 mod table;
+mod taint;
 mod target;
 mod token;
 mod version;
@@ -163,6 +164,7 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Delete(args) => delete::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Label(args) => mark::run(Field::Labels, &args.marks, session).await,
+        Command::Taint(args) => taint::run(args, session).await,
         Command::Annotate(args) => mark::run(Field::Annotations, &args.marks, session).await,
         Command::Wait(args) => wait::run(args, session).await,
         Command::Cordon(args) => hold::cordon(args, session).await,

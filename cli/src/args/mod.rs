@@ -79,6 +79,7 @@ pub enum Command {
     Scale(ScaleArgs),
     Label(LabelArgs),
     Annotate(AnnotateArgs),
+    Taint(TaintArgs),
     Wait(WaitArgs),
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),

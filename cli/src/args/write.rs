@@ -194,6 +194,31 @@ pub struct AnnotateArgs {
     pub marks: MarkArgs,
 }
 
+/// Set or remove taints of nodes
+///
+/// A node's taint keeps pods away that do not tolerate it: NoSchedule takes no new ones, PreferNoSchedule only where no
+/// other node does, NoExecute also sends away those that run there. All taints of one node change together or none does.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  wharf taint node n1 dedicated=db:NoSchedule\n  wharf taint nodes --all dedicated:NoSchedule- flaky-"
+)]
+pub struct TaintArgs {
+    /// node NAME... or node/NAME..., or nodes with -l or --all; then KEY=VALUE:EFFECT to set, KEY:EFFECT- or KEY- to
+    /// remove
+    #[arg(required = true, value_name = "KIND", value_parser = KindOrName, hide_possible_values = true)]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub which: Which,
+    /// Also where the taint has another value
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+    /// Show the nodes as they then are
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    pub output: Option<ObjectFormat>,
+}
+
 /// What label and annotate share.
 #[derive(Debug, Args)]
 pub struct MarkArgs {

@@ -21,6 +21,10 @@ pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> Strin
     doc.field(0, "Status", node_status(node));
     doc.field(0, "Unschedulable", node.spec.unschedulable.to_string());
     holds(&mut doc, &status.holds, now);
+    if !node.spec.taints.is_empty() {
+        let taints = node.spec.taints.iter().map(ToString::to_string);
+        doc.field(0, "Taints", taints.collect::<Vec<_>>().join(", "));
+    }
     if !status.conditions.is_empty() {
         let rows: Vec<Vec<String>> = status
             .conditions

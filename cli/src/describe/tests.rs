@@ -66,7 +66,8 @@ fn a_pod() {
 fn a_node() {
     let node: Node = typed(json!({
         "metadata": {"name": "n1", "uid": "n", "creationTimestamp": "2026-01-28T12:00:00Z", "labels": {"zone": "north"}},
-        "spec": {"unschedulable": true},
+        "spec": {"unschedulable": true, "taints": [{"key": "dedicated", "value": "db", "effect": "NoSchedule"},
+            {"key": "flaky", "effect": "PreferNoSchedule"}]},
         "status": {
             "holds": [
                 {"kind": "cordon", "owner": "user/admin", "reason": "RAM swap", "since": "2026-01-31T11:00:00Z",

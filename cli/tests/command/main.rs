@@ -15,6 +15,7 @@ mod patch;
 mod read;
 mod running;
 mod status;
+mod taint;
 mod wait;
 mod watch;
 mod write;

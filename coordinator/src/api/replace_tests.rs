@@ -341,6 +341,46 @@ async fn a_node_keeps_its_own_label_and_says_which_ones_went() {
 }
 
 #[tokio::test]
+async fn taints_get_their_time_from_the_coordinator_and_keep_it() {
+    let bench = Bench::new().await;
+    node(&bench, "n1", &json!({})).await;
+    let taints = |value: Value| json!({"metadata": {"name": "n1"}, "spec": {"taints": value}});
+    let shown = |object: &proto::wire::Object| value(object)["spec"]["taints"].clone();
+    let one = json!([{"key": "a", "value": "1", "effect": "NoExecute", "timeAdded": "2020-01-01T00:00:00Z"}]);
+    let first = bench
+        .replace(replacing("node", &taints(one.clone())))
+        .await
+        .expect("replaced");
+    assert_eq!(first.warnings, ["no effect here, left out: spec.taints[0].timeAdded"]);
+    let added = shown(&first)[0]["timeAdded"].clone();
+    assert!(added.as_str().is_some_and(|t| t > "2026"), "{added}");
+    // Written again, and beside another one, it is the same taint.
+    let again = bench
+        .replace(replacing("node", &taints(one)))
+        .await
+        .expect("nothing to do");
+    assert_eq!(again.resource_version, first.resource_version);
+    let two = json!({"spec": {"taints": [{"key": "b", "effect": "NoSchedule"}, {"key": "a", "value": "1", "effect": "NoExecute"}]}});
+    let both = shown(&bench.patch(patching("node", "n1", &two)).await.expect("patched"));
+    assert_eq!(both[1]["timeAdded"], added);
+    let left = bench
+        .patch(patching("node", "n1", &json!({"metadata": {"labels": {"x": "y"}}})))
+        .await;
+    assert_eq!(shown(&left.expect("patched")), both, "another patch leaves them alone");
+    let own = json!([{"key": "node.kubernetes.io/x", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]);
+    let (code, said) = refused(bench.replace(replacing("node", &taints(own))).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(
+        said.starts_with("node \"n1\" is invalid: spec.taints[0].key: "),
+        "{said}"
+    );
+    let none = bench
+        .replace(replacing("node", &json!({"metadata": {"name": "n1"}})))
+        .await;
+    assert_eq!(shown(&none.expect("replaced")), Value::Null);
+}
+
+#[tokio::test]
 async fn a_namespace_has_labels_and_annotations() {
     let bench = Bench::new().await;
     bench

@@ -1,12 +1,12 @@
 //! From an object as it is to the one that a user wants: the one decision of Replace and Patch. Called by `replace`
 //! and `patch`.
 //!
-//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, the caller's cordon of a
-//! node. What others write stays, and what would change it is refused with its path.
+//! Invariant: pure; only what users write changes: labels, annotations, a controller's spec, a node's taints and
+//! the caller's cordon of it. What others write stays, and what would change it is refused with its path.
 
 use std::sync::Arc;
 
-use proto::model::{Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Time, hold};
+use proto::model::{Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time, hold};
 use serde_json::Value;
 
 use super::{
@@ -75,6 +75,7 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
     let mut errors = fixed(meta, new.meta(), missing);
     if let (Object::Node(old), Object::Node(new)) = (old, &mut new) {
         errors.extend(reserved(old, new, missing));
+        Taint::stamp(&mut new.spec.taints, &old.spec.taints, revision.now);
     }
     let key = (meta.namespace.clone(), meta.name.clone());
     if let (Object::Pod(old), Object::Pod(new)) = (old, &new) {

@@ -3,15 +3,25 @@
 //!
 //! Invariant: a plan that breaks a rule is refused whole; what other groups planned is not affected.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use proto::model::Protocol;
+use proto::model::{Protocol, Stay, TaintEffect, Time, Toleration};
 
-use super::{Group, Plan, change::Before, change::Change, change::to_store, scheduler::port_domain};
+use super::{
+    Group, Plan,
+    change::Before,
+    change::Change,
+    change::to_store,
+    check_spread::{Spreads, tolerated},
+    scheduler::{port_domain, spread::Landed},
+};
 use crate::{
     ca::audit::COORDINATOR,
     store::{MAX_CHANGES, Rv},
-    world::{Amounts, Key, PodState, Template, World, record::PodRecord},
+    world::{
+        Amounts, Key, PodState, Template, World,
+        record::{PodRecord, overlaid},
+    },
 };
 
 /// A broken rule: a fault of a planner, not of a user.
@@ -29,6 +39,7 @@ type Ports = HashMap<String, HashSet<(u16, Protocol)>>;
 pub struct Checker {
     added: HashMap<String, Amounts>,
     ports: Ports,
+    landed: Landed,
     /// Pods that a plan of the pass creates or changes.
     pods: HashSet<Key>,
     /// Version of the world that the pass began with.
@@ -46,21 +57,30 @@ impl Checker {
             added: HashMap::new(),
             ports: HashMap::new(),
             taken: None,
+            spreads: Spreads::default(),
             pods: HashSet::new(),
             same_world,
         };
         let result = staged.plan(plan);
-        let Staged { added, ports, pods, .. } = staged;
+        let Staged {
+            added,
+            ports,
+            pods,
+            spreads,
+            ..
+        } = staged;
         result.map_err(|what| Violation {
             group: group.clone(),
             what,
         })?;
+        let landed = spreads.landed;
         for (node, amounts) in added {
             self.added.entry(node).or_default().add(amounts);
         }
         for (domain, taken) in ports {
             self.ports.entry(domain).or_default().extend(taken);
         }
+        self.landed.extend(landed);
         self.pods.extend(pods);
         Ok(())
     }
@@ -74,6 +94,7 @@ struct Staged<'a> {
     ports: Ports,
     /// Host ports that the world's pods take, built when first asked for.
     taken: Option<Ports>,
+    spreads: Spreads<'a>,
     pods: HashSet<Key>,
     /// The world is the one that the pass began with.
     same_world: bool,
@@ -142,17 +163,17 @@ impl Staged<'_> {
                 })?;
                 ensure(!state.stopping(), || format!("{:?} is being stopped", pod.key))?;
                 let template = state.template.clone().ok_or("its template is not known")?;
-                self.land(node, &template)
+                self.land(node, &template, &pod.key.0, &World::labels_of(state))
             }
             Change::Explain { pod, waiting } => {
                 let state = self.current(pod)?;
                 ensure(state.record.node.is_empty(), || format!("{:?} has a node", pod.key))?;
                 ensure(state.record.waiting != *waiting, || "nothing new is explained".into())
             }
-            Change::Stop { pod, .. } => {
+            Change::Stop { pod, at, .. } => {
                 let state = self.current(pod)?;
-                let deserted = self.world.deserted(state);
-                ensure(deserted || !matches!(self.group, Group::Pod(_)), || {
+                let away = self.world.deserted(state) || self.driven_out(state, *at);
+                ensure(away || !matches!(self.group, Group::Pod(_)), || {
                     "nobody asked to stop it".into()
                 })?;
                 ensure(!state.stopping(), || format!("{:?} is being stopped already", pod.key))
@@ -170,10 +191,22 @@ impl Staged<'_> {
                 })
             }
             Change::Release { pod } => {
-                self.current(pod)?;
-                ensure(matches!(self.group, Group::Controller(_)), || {
-                    "only a controller's pods are released".into()
-                })
+                let state = self.current(pod)?;
+                let Group::Controller(key) = self.group else {
+                    return Err("only a controller's pods are released".into());
+                };
+                let rc = self.world.controllers.get(key).map(|c| &c.rc);
+                ensure(
+                    rc.is_none_or(|rc| {
+                        let selector = match &rc.spec.selector {
+                            none if none.is_empty() => &rc.spec.template.metadata.labels,
+                            given => given,
+                        };
+                        rc.metadata.deletion_timestamp.is_some()
+                            || selector.iter().any(|(k, v)| state.label(k) != Some(v))
+                    }),
+                    || format!("{:?} is one of the controller's", pod.key),
+                )
             }
             Change::Adopt { pod, owner } => {
                 let state = self.state(pod)?;
@@ -260,12 +293,32 @@ impl Staged<'_> {
                 format!("{key:?} waits and does not say why")
             })
         } else {
-            self.land(&record.node, &template)
+            let labels = overlaid(&template.record.labels, &record.labels);
+            self.land(&record.node, &template, &key.0, &labels)
         }
     }
 
+    /// A taint of its node asks it to leave, and nothing is frozen.
+    fn driven_out(&self, pod: &PodState, at: Time) -> bool {
+        let frozen = self.world.freeze.as_ref();
+        let spec = &pod.template_record().spec;
+        let started = pod.status.as_ref().and_then(|s| s.value.status.start_time);
+        let node = self.world.nodes.get(&pod.record.node);
+        !frozen.is_some_and(|f| f.value.until.is_none_or(|until| at < until))
+            && node.iter().flat_map(|n| &n.node.spec.taints).any(|taint| {
+                taint.effect == TaintEffect::NoExecute
+                    && match (Toleration::stay(&spec.tolerations, taint), started) {
+                        (None, _) => true,
+                        (Some(Stay::Seconds(seconds)), Some(started)) => {
+                            at.since(started.max(taint.time_added.unwrap_or_default())) >= seconds
+                        }
+                        _ => false,
+                    }
+            })
+    }
+
     /// A pod of the template comes to the node.
-    fn land(&mut self, name: &str, template: &Template) -> Checked {
+    fn land(&mut self, name: &str, template: &Template, namespace: &str, pod: &BTreeMap<String, String>) -> Checked {
         let node = self
             .world
             .nodes
@@ -282,6 +335,13 @@ impl Staged<'_> {
         ensure(spec.node_selector.iter().all(|(k, v)| labels.get(k) == Some(v)), || {
             format!("node {name} does not match the pod's nodeSelector")
         })?;
+        ensure(spec.affinity.node_affinity.admits(name, labels), || {
+            format!("node {name} does not match the pod's node affinity")
+        })?;
+        tolerated(&template.record, node)
+            .map_err(|taint| format!("the pod does not tolerate taint {taint} of {name}"))?;
+        self.spreads
+            .land(self.world, &self.admitted.landed, (namespace, pod), template, name)?;
         self.added.entry(name.to_owned()).or_default().add(template.request);
         if template.host_ports.is_empty() {
             return Ok(());

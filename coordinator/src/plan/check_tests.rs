@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use proto::model::Time;
+use serde_json::json;
 
 use super::*;
 use crate::{
     plan::{
         Commit, before,
-        sim::{Ask, Sim, key, rc, template},
+        sim::{Ask, Rule, Sim, key, rc, set_field, template},
     },
     world::record::{OwnerRecord, TemplateRecord},
 };
@@ -19,7 +20,16 @@ const ASK: Ask = Ask {
     host_port: 80,
     zone: Some("north"),
     node: "",
+    rule: Rule::Nothing,
 };
+
+fn labelled(name: &str, app: &str) -> Change {
+    let Change::CreatePod { key, mut record } = create(name, "n2") else {
+        panic!("it creates a pod");
+    };
+    record.labels.insert("app".into(), Some(app.into()));
+    Change::CreatePod { key, record }
+}
 
 /// Two nodes of 4 CPUs on one machine; a controller with one pod on `n1`, a waiting pod of a user, and one
 /// of another controller.
@@ -224,6 +234,176 @@ fn nodes_that_take_no_pods_or_not_this_one() {
     refused(&sim, &bare, to("n2", &sim), "takes no pods");
     sim.put_node("n2", &[("zone", "south")], false);
     refused(&sim, &bare, to("n2", &sim), "nodeSelector");
+}
+
+/// Gives the waiting pod of the user a template with this field.
+fn respecify(sim: &mut Sim, field: &str, value: serde_json::Value) {
+    let mut pod = template("other", Ask { host_port: 0, ..ASK });
+    set_field(&mut pod.spec, field, value);
+    let record = TemplateRecord::new(&pod);
+    let hash = record.encode().0;
+    sim.put(crate::store::keys::template(&hash), &record);
+    sim.edit_pod(&key("default", "bare"), |r| r.template = hash);
+}
+
+#[test]
+fn affinity_and_taints() {
+    let mut sim = sim();
+    let bare = Group::Pod(key("default", "bare"));
+    let to = |node: &str, sim: &Sim| vec![bind(of(sim, "bare"), node)];
+    let required = json!({"nodeSelectorTerms": [{"matchFields":
+        [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]});
+    respecify(
+        &mut sim,
+        "affinity",
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}),
+    );
+    refused(&sim, &bare, to("n2", &sim), "node affinity");
+    assert_eq!(admit(&sim, &bare, to("n1", &sim)), Ok(()));
+    sim.taint("n1", &["a=1:PreferNoSchedule"]);
+    assert_eq!(admit(&sim, &bare, to("n1", &sim)), Ok(()));
+    for taint in ["a=1:NoSchedule", "a=1:NoExecute"] {
+        sim.taint("n1", &[taint]);
+        refused(&sim, &bare, to("n1", &sim), &format!("taint {taint} of n1"));
+    }
+    respecify(&mut sim, "tolerations", json!([{"key": "a", "operator": "Exists"}]));
+    assert_eq!(admit(&sim, &bare, to("n1", &sim)), Ok(()));
+}
+
+#[test]
+fn spread_counts_the_world_the_pass_and_the_plan() {
+    let mut sim = sim();
+    sim.put_facts("n2", 8000, 4 << 30, 20, "m2");
+    sim.put_node("n2", &[("zone", "north"), ("rack", "b")], false);
+    sim.put_node("n1", &[("zone", "north"), ("rack", "a")], false);
+    let bare = Group::Pod(key("default", "bare"));
+    let constraint = |selector: serde_json::Value| json!([{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector}]);
+    let to = |node: &str, sim: &Sim| vec![bind(of(sim, "bare"), node)];
+    // web-1 is on n1, rack a.
+    respecify(
+        &mut sim,
+        "topologySpreadConstraints",
+        constraint(json!({"matchExpressions":
+        [{"key": "app", "operator": "In", "values": ["web", "other"]}]})),
+    );
+    refused(&sim, &bare, to("n1", &sim), "rack a would have 2 more");
+    assert_eq!(admit(&sim, &bare, to("n2", &sim)), Ok(()));
+    sim.put_node("n2", &[("zone", "north")], false);
+    refused(&sim, &bare, to("n2", &sim), "in no domain");
+    sim.put_node("n2", &[("zone", "north"), ("rack", "b")], false);
+    // A pod that is being stopped counts no longer.
+    sim.stop(&key("default", "web-1"));
+    assert_eq!(admit(&sim, &bare, to("n1", &sim)), Ok(()));
+    // What an admitted plan placed counts for the next one.
+    let plan = |group: &Group, changes: Vec<Change>| Plan {
+        commits: vec![Commit {
+            group: group.clone(),
+            changes,
+            notes: Vec::new(),
+        }],
+        wake_at: None,
+    };
+    let mut checker = Checker::default();
+    assert_eq!(
+        checker.admit(&sim.world, &web(), &plan(&web(), vec![create("web-2", "n2")])),
+        Ok(())
+    );
+    let second = checker.admit(&sim.world, &bare, &plan(&bare, to("n2", &sim)));
+    assert!(second.expect_err("uneven").what.contains("rack b would have 2 more"));
+    assert_eq!(checker.admit(&sim.world, &bare, &plan(&bare, to("n1", &sim))), Ok(()));
+    // A pod that the selector does not choose counts for nobody.
+    let mut checker = Checker::default();
+    let foreign = vec![labelled("web-2", "mine")];
+    assert_eq!(checker.admit(&sim.world, &web(), &plan(&web(), foreign)), Ok(()));
+    assert_eq!(checker.admit(&sim.world, &bare, &plan(&bare, to("n2", &sim))), Ok(()));
+}
+
+#[test]
+fn a_plan_is_spread_in_its_own_order() {
+    let mut sim = sim();
+    for (name, rack) in [("n1", "a"), ("n2", "b")] {
+        sim.put_node(name, &[("zone", "north"), ("rack", rack)], false);
+        sim.put_facts(name, 8000, 4 << 30, 20, name);
+    }
+    let mut db = template("db", Ask { host_port: 0, ..ASK });
+    let value = json!([{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "db"}}}]);
+    set_field(&mut db.spec, "topologySpreadConstraints", value);
+    let record = TemplateRecord::new(&db);
+    let hash = record.encode().0;
+    sim.put(crate::store::keys::template(&hash), &record);
+    let group = Group::Controller(key("default", "db"));
+    let plan = |nodes: &[&str]| {
+        let pods = nodes.iter().enumerate();
+        pods.map(|(i, node)| Change::CreatePod {
+            key: key("default", &format!("db-x{i}")),
+            record: PodRecord {
+                uid: format!("uid-x{i}"),
+                template: hash.clone(),
+                ..pod("", "u2", node)
+            },
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(admit(&sim, &group, plan(&["n1", "n2", "n1", "n2"])), Ok(()));
+    refused(
+        &sim,
+        &group,
+        plan(&["n1", "n1", "n2", "n2"]),
+        "rack a would have 2 more",
+    );
+}
+
+#[test]
+fn a_pod_is_released_only_when_its_labels_are_others() {
+    let mut sim = sim();
+    let at = key("default", "web-1");
+    let release = |sim: &Sim| vec![Change::Release { pod: of(sim, "web-1") }];
+    refused(&sim, &web(), release(&sim), "is one of the controller's");
+    sim.edit_pod(&at, |r| {
+        r.labels.insert("app".into(), None);
+    });
+    assert_eq!(admit(&sim, &web(), release(&sim)), Ok(()));
+    sim.edit_pod(&at, |r| r.labels.clear());
+    sim.edit_rc(&key("default", "web"), |rc| {
+        rc.metadata.deletion_timestamp = Some(Time(1))
+    });
+    assert_eq!(admit(&sim, &web(), release(&sim)), Ok(()), "an orphan");
+}
+
+#[test]
+fn a_pod_of_a_user_is_stopped_by_a_taint_that_it_does_not_bear() {
+    let mut sim = sim();
+    let at = key("default", "bare");
+    sim.edit_pod(&at, |r| r.node = "n2".into());
+    let group = Group::Pod(at.clone());
+    let stop_at = |sim: &Sim, seconds: i64| Change::Stop {
+        pod: of(sim, "bare"),
+        at: Time(seconds),
+        grace: 1,
+        reason: "x".into(),
+    };
+    let now = sim.now.0;
+    sim.taint("n2", &["a=1:NoSchedule"]);
+    refused(&sim, &group, vec![stop_at(&sim, now)], "nobody asked");
+    sim.taint("n2", &["a=1:NoExecute"]);
+    assert_eq!(admit(&sim, &group, vec![stop_at(&sim, now)]), Ok(()));
+    sim.put(
+        crate::store::keys::FREEZE.into(),
+        &json!({"by": "x", "reason": "y", "since": Time(1), "until": Time(now + 5)}),
+    );
+    refused(&sim, &group, vec![stop_at(&sim, now)], "nobody asked");
+    assert_eq!(admit(&sim, &group, vec![stop_at(&sim, now + 5)]), Ok(()));
+    sim.delete(crate::store::keys::FREEZE.into());
+    respecify(
+        &mut sim,
+        "tolerations",
+        json!([{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 10}]),
+    );
+    refused(&sim, &group, vec![stop_at(&sim, now + 99)], "nobody asked");
+    sim.report(&at, proto::model::Phase::Running, true, false);
+    refused(&sim, &group, vec![stop_at(&sim, now + 9)], "nobody asked");
+    assert_eq!(admit(&sim, &group, vec![stop_at(&sim, now + 10)]), Ok(()));
 }
 
 #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Group, gc, holds, replicas};
+use proto::model::TopologySpreadConstraint;
+
+use super::{Group, evict, gc, holds, replicas};
 use crate::world::{Key, Touched, World};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl Dirty {
 
     /// Marks what an update calls for; `world` includes the update.
     pub fn touch(&mut self, world: &World, touched: &[Touched]) {
-        let mut room = false;
+        let (mut room, mut spread) = (false, BTreeSet::new());
         for touched in touched {
             match touched {
                 Touched::Controller(key) => {
@@ -49,21 +51,25 @@ impl Dirty {
                 Touched::Pod(key) => room |= self.pod(world, key),
                 Touched::Node(name) => {
                     room = true;
-                    match world.nodes.get(name) {
-                        Some(node) if holds::ends(node) => {
-                            self.groups.insert(Group::Holds(name.clone()));
-                        }
-                        Some(_) => {}
-                        None => {
-                            let lost = world.pods_on(name);
-                            self.groups
-                                .extend(lost.map(|(key, pod)| Group::of_pod(world, key, pod)));
+                    let node = world.nodes.get(name);
+                    if node.is_some_and(holds::ends) {
+                        self.groups.insert(Group::Holds(name.clone()));
+                    }
+                    // A node that keeps its pods costs no look at them.
+                    if node.is_none_or(evict::expels) {
+                        for (key, pod) in world.pods_on(name) {
+                            if node.is_none_or(|node| evict::due(node, pod).is_some()) {
+                                self.groups.insert(Group::of_pod(world, key, pod));
+                            }
                         }
                     }
                 }
                 Touched::Namespace(name) => self.namespace(world, name),
                 Touched::Event(key) if world.terminating(&key.0) => {
                     self.groups.insert(Group::Namespace(key.0.clone()));
+                }
+                Touched::Spread(namespace) => {
+                    spread.insert(namespace);
                 }
                 // A pod whose template was late can be placed now.
                 Touched::Template(_) => room = true,
@@ -74,6 +80,19 @@ impl Dirty {
         }
         if room {
             self.room(world);
+        }
+        for namespace in spread {
+            self.spread(world, namespace);
+        }
+    }
+
+    /// Marks whoever waits for pods to be spread otherwise.
+    fn spread(&mut self, world: &World, namespace: &str) {
+        for (key, pod) in world.unplaced_in(namespace) {
+            let constraints = &pod.template_record().spec.topology_spread_constraints;
+            if constraints.iter().any(TopologySpreadConstraint::is_hard) {
+                self.groups.insert(Group::of_pod(world, key, pod));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use proto::model::{EventType, ObjectReference, PodSpec, Time};
 use super::{
     Draft, Group, Keep, before,
     change::Change,
-    pod_note, replicas,
+    evict, pod_note, replicas,
     scheduler::{self, Placed},
 };
 use crate::{
@@ -98,8 +98,12 @@ pub(super) fn bare(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
         remove(world, key, pod, out);
     } else if world.deserted(pod) && !pod.stopping() {
         stop(key, pod, NODE_DELETED, out);
-    } else if pod.record.node.is_empty() && replicas::adopter(world, key, pod).is_none() {
+    } else if replicas::adopter(world, key, pod).is_some() {
+        // The rest is for its next owner.
+    } else if pod.record.node.is_empty() {
         scheduler::place(world, &[(key, pod)], &mut HashMap::new(), seed, placed, out);
+    } else {
+        evict::evict(world, key, pod, out);
     }
 }
 

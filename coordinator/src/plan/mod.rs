@@ -6,6 +6,7 @@
 //! | [`replicas`] | which pods a controller gains and loses |
 //! | [`scheduler`] | which node a pod runs on, or why none |
 //! | `holds` | which holds of a node are over |
+//! | [`evict`] | which pods leave their node for a taint |
 //! | [`gc`] | what is removed: stopped pods, orphans, namespaces, what has expired |
 //! | [`check`] | whether a plan keeps the invariants; nothing unchecked is committed |
 //! | [`change`] | every write there is |
@@ -14,7 +15,9 @@
 
 pub mod change;
 pub mod check;
+mod check_spread;
 pub mod dirty;
+pub mod evict;
 pub mod gc;
 mod holds;
 pub mod replicas;
@@ -272,11 +275,12 @@ impl Draft {
     /// One note a commit about a controller's pods, so that a large step does not flood the events.
     fn count_pods(&mut self) {
         let Some(owner) = &self.owner else { return };
-        let (mut created, mut stopped) = (Vec::new(), Vec::new());
+        let (mut created, mut stopped, mut released) = (Vec::new(), Vec::new(), Vec::new());
         for change in &self.changes {
             match change {
                 Change::CreatePod { key, .. } => created.push(key.1.as_str()),
                 Change::Stop { pod, .. } => stopped.push(pod.key.1.as_str()),
+                Change::Release { pod } => released.push(pod.key.1.as_str()),
                 Change::RemovePod { pod } if pod.record.stop.is_none() => stopped.push(pod.key.1.as_str()),
                 _ => {}
             }
@@ -284,6 +288,7 @@ impl Draft {
         for (reason, verb, names) in [
             ("SuccessfulCreate", "created", created),
             ("SuccessfulDelete", "deleted", stopped),
+            ("Released", "released", released),
         ] {
             let message = match names.as_slice() {
                 [] => continue,

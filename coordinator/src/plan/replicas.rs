@@ -1,6 +1,7 @@
 //! Which pods a controller gains and loses. Called by `plan` for each controller that was touched.
 //!
-//! Invariant: pods belong to a controller by its uid (a selector only adopts ownerless pods); what is
+//! Invariant: pods belong to a controller by its uid (a selector only adopts ownerless pods, and lets go of pods whose
+//! labels became others); what is
 //! retired goes in the fixed order of [`retire_order`]; a new pod is born with its node in one write.
 
 use std::{
@@ -11,14 +12,15 @@ use std::{
 
 use proto::{
     ids::IdGen,
-    model::{Phase, ReplicationController},
+    model::{EventType, Phase, ReplicationController},
 };
 
 use super::{
     Draft, before,
     change::Change,
-    gc,
-    scheduler::{self, Batch, Counts, Placed},
+    evict::evict,
+    gc, pod_note,
+    scheduler::{self, Batch, Counts, Placed, Pods},
 };
 use crate::{
     store::{MAX_CHANGES, Rv},
@@ -53,6 +55,13 @@ impl<'w> ReplicaGroup<'w> {
             selector: selector_of(rc),
             desired: usize::try_from(rc.spec.replicas).unwrap_or(0),
         }
+    }
+}
+
+impl ReplicaGroup<'_> {
+    fn selector_text(&self) -> String {
+        let pairs = self.selector.iter().map(|(k, v)| format!("{k}={v}"));
+        pairs.collect::<Vec<_>>().join(",")
     }
 }
 
@@ -116,6 +125,24 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
             if !pod.stopping() {
                 gc::stop(key, pod, gc::NODE_DELETED, out);
             }
+        } else if evict(world, key, pod, out) {
+            // It counts no longer, so that its place is filled at once.
+        } else if pod.live() && !group.selector.is_empty() && !selects(rc, pod) {
+            // Whoever made its labels others wants it out of here, to look at it or to give it to another controller.
+            out.push(Change::Release { pod: before(key, pod) });
+            let message = format!(
+                "its labels do not match {}, the selector of replicationcontroller {}: released from it",
+                group.selector_text(),
+                group.owner.name
+            );
+            out.note(pod_note(
+                key,
+                &pod.record.uid,
+                "Released",
+                message,
+                EventType::Normal,
+                out.now,
+            ));
         } else if pod.live() {
             // A pod on a node that is not heard still counts: the node may come back.
             live.push((key, pod));
@@ -239,7 +266,8 @@ fn create(
         (&fresh, MAX_CHANGES - 1)
     };
     let mut ids = IdGen::new(seed);
-    let mut batch = Batch::new(world, template, counts, placed, seed);
+    let pods = Pods::new(group.namespace, template);
+    let mut batch = Batch::new(world, pods, counts, placed, seed);
     let mut why = None;
     for _ in 0..missing.min(most) {
         let node = if why.is_none() { batch.place(placed) } else { None };

@@ -338,17 +338,65 @@ fn a_node_that_gets_the_label_takes_who_waits_and_one_that_loses_it_keeps_who_ru
 }
 
 #[test]
-fn a_pod_whose_labels_leave_its_selector_keeps_its_one_owner() {
+fn a_pod_whose_labels_leave_its_selector_is_released_and_replaced() {
     let mut sim = running(2);
     sim.put_rc(&rc("default", "other", "o", 1, template("other", Ask::default())));
     sim.settle();
     let moved = pods(&sim)[0].clone();
-    // As a patch would have it: it matches the other one's selector, and belongs to the first.
+    sim.edit_pod(&moved, |r| {
+        r.labels.insert("app".into(), Some("mine".into()));
+    });
+    let node = sim.world.pods[&moved].record.node.clone();
+    let plan = sim.pass(&HashSet::new()).remove(0);
+    assert!(matches!(
+        plan.commits[0].changes.as_slice(),
+        [Change::Release { .. }, Change::CreatePod { .. }]
+    ));
+    let notes: Vec<_> = plan.commits[0]
+        .notes
+        .iter()
+        .map(|n| (n.reason.as_str(), n.message.as_str()))
+        .collect();
+    let text = "its labels do not match app=web, the selector of replicationcontroller web: released from it";
+    assert!(notes.contains(&("Released", text)), "{notes:?}");
+    assert!(
+        notes.contains(&("Released", &format!("released pod {}", moved.1))),
+        "{notes:?}"
+    );
+    sim.settle();
+    let pod = &sim.world.pods[&moved];
+    assert_eq!(
+        (pod.record.owner.as_ref(), pod.live(), &pod.record.node),
+        (None, true, &node),
+        "it runs on"
+    );
+    assert_eq!(pods(&sim).len(), 2);
+    // Another controller that selects it takes it, and has one too many then.
     sim.edit_pod(&moved, |r| {
         r.labels.insert("app".into(), Some("other".into()));
     });
+    sim.pass(&HashSet::new());
+    assert_eq!(
+        sim.world.pods[&moved].record.owner.as_ref().map(|o| o.uid.as_str()),
+        Some("o")
+    );
     sim.settle();
-    let owner = sim.world.pods[&moved].record.owner.as_ref().expect("an owner");
-    assert_eq!(owner.uid, "u");
     assert_eq!((pods(&sim).len(), sim.live(&key("default", "other")).len()), (2, 1));
+}
+
+#[test]
+fn a_pod_that_leaves_and_comes_back_belongs_to_its_controller_again() {
+    let mut sim = running(2);
+    let moved = pods(&sim)[0].clone();
+    let relabel = |sim: &mut Sim, app: &str| {
+        sim.edit_pod(&moved, |r| {
+            r.labels.insert("app".into(), Some(app.into()));
+        });
+    };
+    relabel(&mut sim, "mine");
+    sim.settle();
+    relabel(&mut sim, "web");
+    sim.settle();
+    assert_eq!(pods(&sim).len(), 2, "one of three goes");
+    assert!(sim.world.bare_pods("default").next().is_none());
 }

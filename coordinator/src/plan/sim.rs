@@ -12,6 +12,7 @@ use proto::model::{
     ReplicationController, Time,
 };
 use serde::Serialize;
+use serde_json::json;
 
 use super::{Group, Keep, Pass, Plan, change::to_store, dirty::Dirty};
 use crate::{
@@ -45,6 +46,61 @@ pub struct Ask {
     pub host_port: u16,
     pub zone: Option<&'static str>,
     pub node: &'static str,
+    pub rule: Rule,
+}
+
+/// What else it asks of its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    #[default]
+    Nothing,
+    /// By affinity, any zone but the south.
+    NotSouth,
+    /// Rather the north.
+    RatherNorth,
+    /// Not two more of its app in one zone than in another.
+    Spread,
+    /// Bears every taint.
+    Bears,
+    /// Bears every NoExecute taint for three seconds.
+    BearsAWhile,
+}
+
+impl Rule {
+    fn apply(self, app: &str, spec: &mut PodSpec) {
+        let zone = |operator: &str, value: &str| json!({"matchExpressions": [{"key": "zone", "operator": operator, "values": [value]}]});
+        let (field, value) = match self {
+            Self::Nothing => return,
+            Self::NotSouth => (
+                "affinity",
+                json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                    {"nodeSelectorTerms": [zone("NotIn", "south")]}}}),
+            ),
+            Self::RatherNorth => (
+                "affinity",
+                json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+                    [{"weight": 10, "preference": zone("In", "north")}]}}),
+            ),
+            Self::Spread => (
+                "topologySpreadConstraints",
+                json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": {"matchLabels": {"app": app}}}]),
+            ),
+            Self::Bears => ("tolerations", json!([{"operator": "Exists"}])),
+            Self::BearsAWhile => (
+                "tolerations",
+                json!([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}]),
+            ),
+        };
+        set_field(spec, field, value);
+    }
+}
+
+/// Sets a field of a spec, written as in a manifest.
+pub fn set_field(spec: &mut PodSpec, field: &str, value: serde_json::Value) {
+    let mut whole = serde_json::to_value(&*spec).unwrap();
+    whole[field] = value;
+    *spec = serde_json::from_value(whole).unwrap();
 }
 
 pub fn key(namespace: &str, name: &str) -> Key {
@@ -77,7 +133,7 @@ pub fn template(app: &str, ask: Ask) -> PodTemplate {
             ..ContainerPort::default()
         });
     }
-    PodTemplate {
+    let mut template = PodTemplate {
         metadata: ObjectMeta {
             labels: map(&[("app", app)]),
             ..ObjectMeta::default()
@@ -88,7 +144,9 @@ pub fn template(app: &str, ask: Ask) -> PodTemplate {
             node_name: ask.node.to_owned(),
             ..PodSpec::default()
         },
-    }
+    };
+    ask.rule.apply(app, &mut template.spec);
+    template
 }
 
 pub fn rc(namespace: &str, name: &str, uid: &str, replicas: i32, template: PodTemplate) -> ReplicationController {
@@ -175,6 +233,18 @@ impl Sim {
         } else if self.world.nodes[name].cordoned() {
             self.edit_holds(name, |holds| drop(holds.remove("cordon/user/admin")));
         }
+    }
+
+    /// Puts taints on a node, written as `KEY[=VALUE]:EFFECT`, in the place of those that it has.
+    pub fn taint(&mut self, name: &str, taints: &[&str]) {
+        let mut node = (*self.world.nodes[name].node).clone();
+        let taints = taints.iter().map(|text| {
+            let (left, effect) = text.rsplit_once(':').unwrap();
+            let (key, value) = left.split_once('=').unwrap_or((left, ""));
+            json!({"key": key, "value": value, "effect": effect, "timeAdded": self.now})
+        });
+        node.spec.taints = taints.map(|t| serde_json::from_value(t).unwrap()).collect();
+        self.put(keys::object(Kind::Node, "", name), &node);
     }
 
     pub fn put_facts(&mut self, name: &str, cpu_milli: u64, memory: u64, pods: u64, machine: &str) {
@@ -342,12 +412,14 @@ impl Sim {
     /// What the agent says of a pod.
     pub fn report(&mut self, at: &Key, phase: Phase, ready: bool, stopped: bool) {
         let pod = &self.world.pods[at];
+        let known = pod.status.as_ref().and_then(|s| s.value.status.start_time);
         let status = StatusRecord {
             uid: pod.record.uid.clone(),
             epoch: 1,
             seq: self.revision,
             status: PodStatus {
                 phase,
+                start_time: Some(known.unwrap_or(self.now)),
                 conditions: vec![PodCondition {
                     kind: "Ready".into(),
                     status: if ready {

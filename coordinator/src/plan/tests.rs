@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use proto::model::{Kind, Phase, Time};
+use proto::model::{Kind, Phase, TaintEffect, Time};
 
 use super::{
     Group,
     change::Change,
     dirty::Dirty,
     replicas,
-    sim::{Ask, Sim, key, rc, template},
+    sim::{Ask, Rule, Sim, key, rc, template},
 };
-use crate::world::{Key, World};
+use crate::world::{Key, PodState, World};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -27,6 +27,7 @@ enum Op {
     Cordon(usize, usize, Option<i64>),
     Uncordon(usize, usize),
     Relabel(usize, usize),
+    Taint(usize, usize),
     DeleteNode(usize),
     PutRc {
         name: usize,
@@ -51,6 +52,22 @@ enum Op {
 }
 
 const ZONES: [&str; 2] = ["north", "south"];
+const TAINTS: [&[&str]; 5] = [
+    &[],
+    &["a=1:NoSchedule"],
+    &["a=1:NoExecute"],
+    &["a:PreferNoSchedule"],
+    &["a:PreferNoSchedule", "b:NoExecute"],
+];
+const RULES: [Rule; 5] = [
+    Rule::NotSouth,
+    Rule::RatherNorth,
+    Rule::Spread,
+    Rule::Bears,
+    Rule::BearsAWhile,
+];
+/// How many kinds of [`ask`] there are.
+const ASKS: usize = 7 + RULES.len();
 const MACHINES: [&str; 3] = ["", "m1", "m2"];
 const PEOPLE: [&str; 2] = ["ann", "bob"];
 const NAMESPACES: [&str; 2] = ["default", "other"];
@@ -74,7 +91,11 @@ fn ask(i: usize) -> Ask {
             zone: Some("south"),
             ..Ask::default()
         },
-        _ => Ask { node: "n1", ..ask },
+        6 => Ask { node: "n1", ..ask },
+        _ => Ask {
+            rule: RULES[i - 7],
+            ..ask
+        },
     }
 }
 
@@ -87,13 +108,14 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (i.clone(), 0..2_usize, prop::option::of(1..20_i64)).prop_map(|(i, by, for_)| Op::Cordon(i, by, for_)),
         1 => (i.clone(), 0..2_usize).prop_map(|(i, by)| Op::Uncordon(i, by)),
         1 => (i.clone(), 0..2_usize).prop_map(|(i, z)| Op::Relabel(i, z)),
+        2 => (i.clone(), 0..TAINTS.len()).prop_map(|(i, t)| Op::Taint(i, t)),
         1 => i.clone().prop_map(Op::DeleteNode),
-        4 => (0..5_usize, 0..9_i32, 0..7_usize)
+        4 => (0..5_usize, 0..9_i32, 0..ASKS)
             .prop_map(|(name, replicas, ask)| Op::PutRc { name, replicas, ask }),
         3 => (i.clone(), -1..12_i32).prop_map(|(i, n)| Op::Scale(i, n)),
         1 => i.clone().prop_map(Op::DeleteRc),
         1 => i.clone().prop_map(Op::OrphanRc),
-        1 => (0..6_usize, 0..4_usize, 0..7_usize).prop_map(|(name, app, ask)| Op::Bare { name, app, ask }),
+        1 => (0..6_usize, 0..4_usize, 0..ASKS).prop_map(|(name, app, ask)| Op::Bare { name, app, ask }),
         2 => i.clone().prop_map(Op::Fail),
         1 => i.clone().prop_map(Op::StopPod),
         1 => (i, 0..4_usize).prop_map(|(i, app)| Op::Relabelled(i, app)),
@@ -175,6 +197,11 @@ impl Run {
                     let mut node = (*self.sim.world.nodes[&name].node).clone();
                     node.metadata.labels.insert("zone".into(), ZONES[zone].into());
                     self.sim.put(crate::store::keys::object(Kind::Node, "", &name), &node);
+                }
+            }
+            Op::Taint(i, taints) => {
+                if let Some(name) = self.node(i) {
+                    self.sim.taint(&name, TAINTS[taints]);
                 }
             }
             Op::DeleteNode(i) => {
@@ -297,6 +324,19 @@ impl Run {
             let lost = world.nodes.get(&pod.record.node).is_some_and(|n| !n.is_ready());
             assert!(!pod.stopping() || lost, "{at:?} is still being stopped");
             assert!(
+                !driven_out(world, at),
+                "{at:?} is still on a node whose taint it does not bear"
+            );
+            if let Some(owner) = pod.record.owner.as_ref().filter(|_| pod.live())
+                && let Some((_, controller)) = world.controller_by_uid(&owner.uid)
+            {
+                let mut selector = controller.rc.spec.selector.iter();
+                assert!(
+                    selector.all(|(k, v)| pod.label(k) == Some(v)),
+                    "{at:?} is not one of its own"
+                );
+            }
+            assert!(
                 pod.record.node.is_empty() || world.nodes.contains_key(&pod.record.node),
                 "{at:?} is on a node that is gone"
             );
@@ -306,6 +346,49 @@ impl Run {
             }
         }
     }
+}
+
+/// Whether a taint of its node takes the live pod from it at once, or did by now.
+fn driven_out(world: &World, at: &Key) -> bool {
+    let pod = &world.pods[at];
+    let node = world.nodes.get(&pod.record.node).filter(|_| pod.live());
+    let mut taints = node.iter().flat_map(|n| &n.node.spec.taints);
+    taints.any(|t| t.effect == TaintEffect::NoExecute && !bears(pod))
+}
+
+/// Whether the pod bears taints for good; none of [`Rule`] bears some and not others.
+fn bears(pod: &PodState) -> bool {
+    let tolerations = &pod.template_record().spec.tolerations;
+    tolerations.iter().any(|t| t.toleration_seconds.is_none())
+}
+
+/// Whether one more pod of its kind in the zone is too many, for a pod of [`Rule::Spread`].
+fn too_many(world: &World, at: &Key, zone: &str) -> bool {
+    let pod = &world.pods[at];
+    let spec = &pod.template_record().spec;
+    let [constraint] = spec.topology_spread_constraints.as_slice() else {
+        return false;
+    };
+    let app = &constraint.label_selector.as_ref().expect("a selector").match_labels["app"];
+    let zones: HashSet<&str> = world
+        .nodes
+        .values()
+        .map(|n| n.node.metadata.labels["zone"].as_str())
+        .collect();
+    let count = |zone: &str| {
+        let there = world.pods.iter().filter(|((namespace, _), p)| {
+            *namespace == at.0
+                && p.live()
+                && p.label("app") == Some(app)
+                && world
+                    .nodes
+                    .get(&p.record.node)
+                    .is_some_and(|n| n.node.metadata.labels["zone"] == zone)
+        });
+        there.count()
+    };
+    let least = zones.into_iter().map(count).min().unwrap_or(0);
+    count(zone) + usize::from(pod.label("app") == Some(app)) > least + 1
 }
 
 /// No node could take the pod; written apart from the scheduler's filters.
@@ -324,6 +407,16 @@ fn assert_no_room(world: &World, at: &Key) {
                 .node_selector
                 .iter()
                 .all(|(k, v)| node.node.metadata.labels.get(k) == Some(v));
+        let zone = &node.node.metadata.labels["zone"];
+        let chosen = chosen
+            && (spec.affinity.node_affinity.required.is_none() || zone != "south")
+            && node
+                .node
+                .spec
+                .taints
+                .iter()
+                .all(|t| t.effect == TaintEffect::PreferNoSchedule || bears(&world.pods[at]))
+            && !too_many(world, at, zone);
         let room = node.used.cpu_milli + template.request.cpu_milli <= node.allocatable.cpu_milli
             && node.used.memory + template.request.memory <= node.allocatable.memory
             && node.used.pods < node.allocatable.pods;

@@ -77,8 +77,7 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
         // The spec of a uid never changes; only its labels and annotations do.
         return Some(Wanted::Run(run.clone()));
     }
-    let mut spec = template.record.spec.clone();
-    spec.node_name.clone_from(&pod.record.node);
+    let spec = template.record.spec.placed_on(&pod.record.node);
     let spec_json = crate::world::record::encode(&spec);
     Some(Wanted::Run(Arc::new(Run {
         uid: pod.record.uid.clone(),

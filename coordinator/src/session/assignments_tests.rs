@@ -7,6 +7,7 @@ use proto::{
     model::{Kind, Time},
     wire::{Assignments, assignments::Kind as Which},
 };
+use serde_json::json;
 
 use super::*;
 use crate::{
@@ -14,6 +15,29 @@ use crate::{
     store::{Rv, Update, keys},
     world::record::{self, PodRecord, StopRecord},
 };
+
+/// An agent of an earlier release would refuse a field that it does not know.
+#[test]
+fn an_agent_does_not_get_what_only_placing_needs() {
+    let mut moving = Moving::new();
+    let record = json!({"labels": {"app": "x"}, "spec": {"containers": [{"name": "c", "image": "i"}], "nodeSelector": {"a": "b"},
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {}}]}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "tolerations": [{"operator": "Exists"}]}});
+    moving.apply(keys::template("t"), Some(record::encode(&record)));
+    let mut pod = pod_record("p", "n1");
+    pod.template = "t".into();
+    moving.apply(keys::object(Kind::Pod, "default", "p"), Some(record::encode(&pod)));
+    let (wanted, missing) = desired(&moving.world, "n1", &Desired::new());
+    assert!(!missing);
+    let Some(Wanted::Run(run)) = wanted.get(&pod.uid) else {
+        panic!("{wanted:?}")
+    };
+    let spec: serde_json::Value = serde_json::from_slice(&run.spec_json).expect("JSON");
+    let fields: Vec<_> = spec.as_object().expect("a map").keys().collect();
+    assert_eq!(fields, ["containers", "restartPolicy", "nodeName", "nodeSelector"]);
+    assert_eq!(spec["nodeName"], "n1");
+}
 
 /// A world that only ever moves on, as the store's updates move it.
 struct Moving {

@@ -6,6 +6,7 @@
 
 pub mod hub;
 pub mod record;
+mod select;
 pub mod settings;
 mod state;
 #[cfg(test)]
@@ -47,6 +48,8 @@ pub enum Touched {
     Pod(Key),
     Event(Key),
     Template(String),
+    /// Where pods of this namespace are, or what labels they have.
+    Spread(String),
     /// The cluster's settings, or whether it is frozen.
     Settings,
     /// Terms, tokens, certificates, …: nothing of the world.
@@ -92,6 +95,7 @@ pub struct World {
     pods_by_template: HashMap<String, BTreeSet<Key>>,
     /// Pods without an owner.
     bare: BTreeSet<Key>,
+    selection: select::Index,
     /// Pods that wait for a node.
     unplaced: BTreeSet<Key>,
     /// Statuses and facts whose object has not come yet (or is of another uid), by their key.
@@ -170,14 +174,11 @@ impl World {
             }
             Parsed::Tombstone(name) => set(&mut self.tombstones, name.to_owned(), read(update)?, update.rv),
             Parsed::Template(hash) => {
-                match read::<TemplateRecord>(update)? {
-                    Some(record) => {
-                        self.templates
-                            .insert(hash.to_owned(), Arc::new(Template::new(update.rv, record)));
-                    }
-                    None => {
-                        self.templates.remove(hash);
-                    }
+                let new = read::<TemplateRecord>(update)?.map(|record| Arc::new(Template::new(update.rv, record)));
+                let old = self.templates.remove(hash);
+                self.selection.template(hash, old.as_deref(), new.as_deref());
+                if let Some(new) = new {
+                    self.templates.insert(hash.to_owned(), new);
                 }
                 self.refresh_pods_of_template(hash);
                 touched.push(Touched::Template(hash.to_owned()));
@@ -261,6 +262,13 @@ impl World {
     /// Pods that have no node and are not being stopped, sorted by key.
     pub fn unplaced_pods(&self) -> impl Iterator<Item = (&Key, &PodState)> {
         self.unplaced.iter().filter_map(|k| self.pods.get_key_value(k))
+    }
+
+    /// As [`World::unplaced_pods`], of one namespace.
+    pub fn unplaced_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
+        let keys = self.unplaced.range((namespace.to_owned(), String::new())..);
+        keys.take_while(move |k| k.0 == namespace)
+            .filter_map(|k| self.pods.get_key_value(k))
     }
 
     /// Statuses without a pod of their uid, with their versions.
@@ -370,9 +378,13 @@ impl World {
     }
 
     fn apply_pod(&mut self, key: Key, record: Option<PodRecord>, rv: Rv, touched: &mut Vec<Touched>) {
-        if let Some(old) = self.pods.remove(&key) {
-            self.unindex(&key, &old);
-            self.touch_owner(&old, rv, touched);
+        let old = self.pods.remove(&key);
+        if let Some(old) = &old {
+            self.unindex(&key, old);
+            self.touch_owner(old, rv, touched);
+        }
+        if select::moved(old.as_ref().map(|p| &*p.record), record.as_ref()) {
+            touched.push(Touched::Spread(key.0.clone()));
         }
         if let Some(record) = record {
             let status = self.statuses.get(&key).filter(|s| s.value.uid == record.uid).cloned();
@@ -448,6 +460,7 @@ impl World {
         if record.owner.is_none() {
             self.bare.insert(key.clone());
         }
+        self.selection.pod(key, record, true);
         if record.node.is_empty() {
             if !pod.stopping() {
                 self.unplaced.insert(key.clone());
@@ -470,6 +483,7 @@ impl World {
         }
         drop_from(&mut self.pods_by_node, &record.node, key);
         self.bare.remove(key);
+        self.selection.pod(key, record, false);
         self.unplaced.remove(key);
         self.count_pod(pod, false);
     }

@@ -126,6 +126,11 @@ fn apply(sim: &mut Sim, op: &Op) {
                     name: format!("rc{owner}"),
                     uid: format!("u{owner}"),
                 }),
+                labels: if uid == 1 {
+                    [("app".into(), Some("app0".into())), ("x".into(), None)].into()
+                } else {
+                    Default::default()
+                },
                 stop: stop.then(|| StopRecord {
                     at: Time(1),
                     grace: 1,
@@ -186,6 +191,28 @@ proptest! {
             let (used, ports) = sim.world.usage_of(name);
             prop_assert_eq!(node.used, used);
             prop_assert_eq!(&node.ports, &ports);
+        }
+        let world = &sim.world;
+        for selector in [
+            serde_json::json!({}),
+            serde_json::json!({"matchLabels": {"app": "app0"}}),
+            serde_json::json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["app1", "app2", "app1"]}]}),
+            serde_json::json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["app1"]}]}),
+            serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Exists"}]}),
+        ] {
+            let selector: proto::model::PodSelector = serde_json::from_value(selector).expect("a selector");
+            for namespace in ["default", "other"] {
+                let mut found: Vec<_> = world.selected(namespace, &selector).map(|p| &p.record.uid).collect();
+                found.sort_unstable();
+                // A pod whose labels are not known yet, because its template has not come, is in no selection.
+                let of = world.pods.iter().filter(|(at, p)| {
+                    let known = p.template.is_some() || !p.record.labels.is_empty();
+                    at.0 == namespace && known && selector.matches(|k| p.label(k))
+                });
+                let mut all: Vec<_> = of.map(|(_, p)| &p.record.uid).collect();
+                all.sort_unstable();
+                prop_assert_eq!(found, all, "{:?}", selector);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectMeta, Quantity, Time};
+use super::{Affinity, ObjectMeta, Quantity, Time, Toleration, TopologySpreadConstraint};
 
 /// Resource name (`cpu`, `memory`, `ephemeral-storage`, `pids`, `pods`) → amount.
 pub type ResourceList = BTreeMap<String, Quantity>;
@@ -47,10 +47,28 @@ pub struct PodSpec {
     /// What each container's own settings replace field by field.
     #[serde(skip_serializing_if = "PodSecurityContext::is_empty")]
     pub security_context: PodSecurityContext,
+    #[serde(skip_serializing_if = "Affinity::is_empty")]
+    pub affinity: Affinity,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Taints of nodes that it bears.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
 }
 
 impl PodSpec {
     pub const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+    /// What the agent of its node gets: without what only placing it needs, so that an agent need not know of that.
+    pub fn placed_on(&self, node: &str) -> Self {
+        Self {
+            node_name: node.to_owned(),
+            affinity: Affinity::default(),
+            topology_spread_constraints: Vec::new(),
+            tolerations: Vec::new(),
+            ..self.clone()
+        }
+    }
 
     pub fn grace_seconds(&self) -> i64 {
         self.termination_grace_period_seconds

@@ -12,6 +12,7 @@ mod join;
 mod kills;
 mod logs;
 mod overload;
+mod placement;
 mod pod_spec;
 mod quarantine;
 mod record;

@@ -65,6 +65,24 @@ fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
             let verb = if one { "does" } else { "do" };
             format!("{verb} not match nodeSelector {}", pairs.join(","))
         }
+        Refusal::Affinity => {
+            let verb = if one { "does" } else { "do" };
+            let required = spec.affinity.node_affinity.required.as_ref();
+            let terms = required.map(ToString::to_string).unwrap_or_default();
+            format!("{verb} not match nodeAffinity {terms}")
+        }
+        Refusal::NoTopology(key) => {
+            let verb = if one { "has" } else { "have" };
+            format!("{verb} no label {key} to spread pods over")
+        }
+        Refusal::Taint(taint) => {
+            let verb = if one { "has" } else { "have" };
+            format!("{verb} taint {taint}")
+        }
+        Refusal::Spread(rule) => match spec.topology_spread_constraints.get(*rule) {
+            Some(c) => format!("would exceed maxSkew {} over {}", c.max_skew, c.topology_key),
+            None => "would spread the pods too unevenly".to_owned(),
+        },
         Refusal::Capability(name) => {
             let verb = if one { "has an agent" } else { "have agents" };
             format!("{verb} without {name}: update the agent")

@@ -1,9 +1,9 @@
 //! Which nodes can take a pod. Each filter refuses with a [`Refusal`], which `explain` turns into words.
 //!
 //! Invariant: the first filter that refuses gives the reason, so that a node is counted once: what the user
-//! chose (name, selector) and what its agent can do before the node's state, before what may pass (ports, resources).
+//! chose (name, selector, affinity, taints) and what its agent can do before the node's state, before what may pass (ports, resources).
 
-use proto::model::hold;
+use proto::model::{Taint, Toleration, TopologySpreadConstraint, hold};
 
 use crate::world::{Amounts, NodeState, Template};
 
@@ -16,16 +16,34 @@ pub struct Candidate<'w> {
     pub port_taken: Option<u16>,
 }
 
+impl<'w> Candidate<'w> {
+    /// For what does not ask for room.
+    fn bare(node: &'w NodeState) -> Self {
+        Self {
+            node,
+            free: Amounts::default(),
+            port_taken: None,
+        }
+    }
+}
+
 /// Why a node cannot take a pod, in the order of the filters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     NotNode,
     Selector,
+    Affinity,
+    /// It has no such label, over which the pod must be spread.
+    NoTopology(String),
+    /// The first that keeps the pod away, and how.
+    Taint(String),
     /// Its agent lacks this capability.
     Capability(&'static str),
     NotReady,
     /// In the words of its holds.
     Held(String),
+    /// The pod's constraint of this number would be broken.
+    Spread(usize),
     HostPort(u16),
     Cpu,
     Memory,
@@ -36,7 +54,16 @@ pub enum Refusal {
 type Filter = fn(&Template, &Candidate<'_>) -> Result<(), Refusal>;
 
 /// The pod's nodeName is not among them: it chooses the candidate itself.
-const FILTERS: [Filter; 5] = [selector, capable, ready, free_of_holds, fits];
+const FILTERS: [Filter; 8] = [
+    selector,
+    affinity,
+    topology,
+    tolerated,
+    capable,
+    ready,
+    free_of_holds,
+    fits,
+];
 
 /// Whether the node can take one pod of the template.
 pub fn check(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
@@ -47,6 +74,65 @@ fn selector(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusa
     let labels = &candidate.node.node.metadata.labels;
     let mut wanted = template.record.spec.node_selector.iter();
     refuse_unless(wanted.all(|(k, v)| labels.get(k) == Some(v)), Refusal::Selector)
+}
+
+fn affinity(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    let meta = &candidate.node.node.metadata;
+    let affinity = &template.record.spec.affinity.node_affinity;
+    refuse_unless(affinity.admits(&meta.name, &meta.labels), Refusal::Affinity)
+}
+
+fn topology(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    match missing_topology(template, candidate.node) {
+        Some(constraint) => Err(Refusal::NoTopology(constraint.topology_key.clone())),
+        None => Ok(()),
+    }
+}
+
+fn missing_topology<'t>(template: &'t Template, node: &NodeState) -> Option<&'t TopologySpreadConstraint> {
+    let labels = &node.node.metadata.labels;
+    let mut hard = template
+        .record
+        .spec
+        .topology_spread_constraints
+        .iter()
+        .filter(|c| c.is_hard());
+    hard.find(|c| !labels.contains_key(&c.topology_key))
+}
+
+fn tolerated(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    match untolerated(template, candidate.node) {
+        Some(taint) => {
+            let a_while = Toleration::stay(&template.record.spec.tolerations, taint).is_some();
+            let verb = if a_while {
+                "tolerates for a time only"
+            } else {
+                "does not tolerate"
+            };
+            Err(Refusal::Taint(format!("{taint} that the pod {verb}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn untolerated<'n>(template: &Template, node: &'n NodeState) -> Option<&'n Taint> {
+    let tolerations = &template.record.spec.tolerations;
+    let mut taints = node.node.spec.taints.iter();
+    taints.find(|t| !Toleration::admit(tolerations, t))
+}
+
+/// Whether the node is part of a domain over which the pod is spread.
+pub fn eligible(template: &Template, node: &NodeState) -> bool {
+    let candidate = Candidate::bare(node);
+    let filters: [Filter; 3] = [selector, affinity, topology];
+    filters.iter().all(|filter| filter(template, &candidate).is_ok())
+}
+
+/// Whether the node takes pods at all, and with these tolerations.
+pub fn takes(template: &Template, node: &NodeState) -> bool {
+    let candidate = Candidate::bare(node);
+    let filters: [Filter; 3] = [tolerated, ready, free_of_holds];
+    filters.iter().all(|filter| filter(template, &candidate).is_ok())
 }
 
 /// An agent that lacks a capability would refuse the pod, or leave out what it does not know.

@@ -2,34 +2,45 @@
 //! (one equivalence class): the feasible set is found once, then kept in a heap as pods are placed.
 //!
 //! Invariant: a node is chosen only if every filter holds with all that this pass has placed already. The
-//! cost of a batch is one look at each node and O(log nodes) a placed pod.
+//! cost of a batch is one look at each node and O(log nodes) a placed pod; a spread constraint adds one look at each
+//! pod that it counts.
 
 pub mod explain;
 pub mod filter;
+mod queue;
 pub mod score;
+pub mod spread;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
 use proto::model::{EventType, Protocol};
 
 use super::{Draft, before, change::Change, mix, pod_note};
-use crate::world::{Amounts, Key, NodeState, PodState, Template, World};
+use crate::world::{
+    Amounts, Key, NodeState, PodState, Template, World,
+    record::{Differences, overlaid},
+};
 use explain::Tally;
 use filter::{Candidate, Refusal};
-use score::Score;
+use queue::Queue;
+use score::{Liking, Score};
+use spread::{Landed, Spread};
 
 /// What a pass has placed that the world does not show yet.
 #[derive(Clone, Debug, Default)]
 pub struct Placed {
     nodes: HashMap<String, Amounts>,
     ports: HashMap<String, HashSet<(u16, Protocol)>>,
+    landed: Landed,
 }
 
 impl Placed {
-    pub fn add(&mut self, name: &str, node: &NodeState, template: &Template) {
+    fn add(&mut self, name: &str, node: &NodeState, pods: &Pods<'_>) {
+        let template = pods.template;
+        self.landed.add(pods.namespace, &pods.labels, name);
         self.nodes.entry(name.to_owned()).or_default().add(template.request);
         if !template.host_ports.is_empty() {
             let ports = self.ports.entry(port_domain(name, node)).or_default();
@@ -53,9 +64,37 @@ pub fn port_domain(name: &str, node: &NodeState) -> String {
 /// How many pods of a group each node has.
 pub type Counts<'w> = HashMap<&'w str, u32>;
 
+/// Identical pods: of one template and namespace, with the same labels.
+#[derive(Clone, Debug)]
+pub struct Pods<'t> {
+    pub namespace: &'t str,
+    pub template: &'t Template,
+    pub labels: Cow<'t, BTreeMap<String, String>>,
+}
+
+impl<'t> Pods<'t> {
+    /// With the template's labels.
+    pub fn new(namespace: &'t str, template: &'t Template) -> Self {
+        Self {
+            namespace,
+            template,
+            labels: Cow::Borrowed(&template.record.labels),
+        }
+    }
+
+    fn relabelled(namespace: &'t str, template: &'t Template, differences: &Differences) -> Self {
+        let mut pods = Self::new(namespace, template);
+        if !differences.is_empty() {
+            pods.labels = Cow::Owned(overlaid(&template.record.labels, differences));
+        }
+        pods
+    }
+}
+
 struct Slot<'w> {
     name: &'w str,
     node: &'w NodeState,
+    liking: Liking,
     free: Amounts,
     count: u32,
     tie: u64,
@@ -63,20 +102,24 @@ struct Slot<'w> {
 
 /// Places pods of one template, one after the other.
 pub struct Batch<'w, 't> {
-    template: &'t Template,
+    pods: Pods<'t>,
     slots: Vec<Slot<'w>>,
-    heap: BinaryHeap<Reverse<(Score, usize)>>,
+    queue: Queue,
+    spread: Spread<'w, 't>,
     /// Host port domains that this batch has used; empty where the template has no host port.
     used_domains: HashSet<String>,
     tally: Tally,
 }
 
 impl<'w, 't> Batch<'w, 't> {
-    pub fn new(world: &'w World, template: &'t Template, counts: &Counts<'_>, placed: &Placed, seed: u64) -> Self {
+    pub fn new(world: &'w World, pods: Pods<'t>, counts: &Counts<'_>, placed: &Placed, seed: u64) -> Self {
+        let template = pods.template;
+        let spread = Spread::new(world, &pods, &placed.landed);
         let mut batch = Self {
-            template,
+            pods,
             slots: Vec::new(),
-            heap: BinaryHeap::new(),
+            queue: Queue::new(spread.constraints()),
+            spread,
             used_domains: HashSet::new(),
             tally: Tally::new(world.nodes.len()),
         };
@@ -95,6 +138,7 @@ impl<'w, 't> Batch<'w, 't> {
                 batch.offer(name, node, counts, placed, &taken, seed);
             }
         }
+        batch.queue.open_all(&batch.spread);
         batch
     }
 
@@ -116,56 +160,58 @@ impl<'w, 't> Batch<'w, 't> {
             taken.get(&port_domain(name, node)).copied()
         };
         let candidate = Candidate { node, free, port_taken };
-        match filter::check(self.template, &candidate) {
+        let template = self.pods.template;
+        match filter::check(template, &candidate) {
             Err(refusal) => self.tally.add(refusal, 1),
             Ok(()) => {
                 self.slots.push(Slot {
                     name,
                     node,
+                    liking: Liking::new(template, node),
                     free,
                     count: counts.get(name).copied().unwrap_or_default(),
                     tie: mix(seed, name),
                 });
-                self.enter(self.slots.len() - 1);
+                let class = self.queue.class(self.spread.place(name));
+                self.enter(class, self.slots.len() - 1);
             }
         }
     }
 
-    fn enter(&mut self, index: usize) {
+    fn enter(&mut self, class: usize, index: usize) {
         let slot = &self.slots[index];
-        let score = Score::new(
-            slot.count,
-            slot.node.allocatable,
-            slot.free,
-            self.template.request,
-            slot.tie,
-        );
-        self.heap.push(Reverse((score, index)));
+        let (room, request) = (slot.node.allocatable, self.pods.template.request);
+        let score = Score::new(slot.liking, slot.count, room, slot.free, request, slot.tie);
+        self.queue.put(class, score, index);
     }
 
     /// The best node for one more pod; it is taken. `None`: no node fits, [`Batch::explain`] says why.
     pub fn place(&mut self, placed: &mut Placed) -> Option<&'w str> {
-        while let Some(Reverse((_, index))) = self.heap.pop() {
+        let template = self.pods.template;
+        while let Some((class, index)) = self.queue.take(&self.spread) {
             let slot = &mut self.slots[index];
-            if let Some((port, _)) = self.template.host_ports.first()
+            if let Some((port, _)) = template.host_ports.first()
                 && !self.used_domains.insert(port_domain(slot.name, slot.node))
             {
                 self.tally.add(Refusal::HostPort(*port), 1);
+                self.queue.open(class, &self.spread);
                 continue;
             }
-            placed.add(slot.name, slot.node, self.template);
-            slot.free.sub(self.template.request);
+            placed.add(slot.name, slot.node, &self.pods);
+            slot.free.sub(template.request);
             slot.count += 1;
             let name = slot.name;
             let next = Candidate {
                 node: slot.node,
                 free: slot.free,
-                port_taken: self.template.host_ports.first().map(|(port, _)| *port),
+                port_taken: template.host_ports.first().map(|(port, _)| *port),
             };
-            match filter::fits(self.template, &next) {
-                Ok(()) => self.enter(index),
+            match filter::fits(template, &next) {
+                Ok(()) => self.enter(class, index),
                 Err(refusal) => self.tally.add(refusal, 1),
             }
+            self.queue.landed(class, &mut self.spread);
+            self.queue.open(class, &self.spread);
             return Some(name);
         }
         None
@@ -173,7 +219,11 @@ impl<'w, 't> Batch<'w, 't> {
 
     /// Why no node took the last pod.
     pub fn explain(&self) -> String {
-        explain::text(self.template, &self.tally)
+        let mut tally = self.tally.clone();
+        for (rule, nodes) in self.queue.waiting() {
+            tally.add(Refusal::Spread(rule), nodes);
+        }
+        explain::text(self.pods.template, &tally)
     }
 }
 
@@ -200,18 +250,20 @@ pub(super) fn place<'w>(
     placed: &mut Placed,
     out: &mut Draft,
 ) {
-    let mut classes: BTreeMap<&str, Vec<(&Key, &PodState)>> = BTreeMap::new();
+    let mut classes: BTreeMap<_, Vec<(&Key, &PodState)>> = BTreeMap::new();
     for (key, pod) in pods {
-        classes.entry(&pod.record.template).or_default().push((key, pod));
+        let class = (&key.0, &pod.record.template, &pod.record.labels);
+        classes.entry(class).or_default().push((key, pod));
     }
-    for (hash, pods) in classes {
+    for ((namespace, hash, labels), pods) in classes {
         let Some(template) = world.templates.get(hash) else {
             for (key, pod) in pods {
                 wait(key, pod, &format!("template {hash} is missing; delete the pod"), out);
             }
             continue;
         };
-        let mut batch = Batch::new(world, template, counts, placed, seed);
+        let class = Pods::relabelled(namespace, template, labels);
+        let mut batch = Batch::new(world, class, counts, placed, seed);
         let mut why = None;
         for (key, pod) in pods {
             let node = if why.is_none() { batch.place(placed) } else { None };
@@ -260,6 +312,8 @@ fn wait(key: &Key, pod: &PodState, why: &str, out: &mut Draft) {
     }
 }
 
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 #[path = "scheduler_tests.rs"]
 mod tests;

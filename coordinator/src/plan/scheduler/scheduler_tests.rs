@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 use proto::model::Time;
+use serde_json::json;
 
 use super::*;
 use crate::{
-    plan::sim::{Ask, Sim, template},
+    plan::sim::{Ask, Sim, set_field, template},
     store::Rv,
     world::record::{HoldsRecord, TemplateRecord},
 };
@@ -20,7 +21,7 @@ fn of(ask: Ask) -> Template {
 fn place_all(sim: &Sim, ask: Ask, n: usize) -> (Vec<String>, Option<String>) {
     let template = of(ask);
     let mut placed = Placed::default();
-    let mut batch = Batch::new(&sim.world, &template, &Counts::new(), &placed, 7);
+    let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
     let mut nodes = Vec::new();
     for _ in 0..n {
         match batch.place(&mut placed) {
@@ -118,6 +119,54 @@ fn holds_are_counted_by_their_words() {
 }
 
 #[test]
+fn says_which_affinity_taint_or_spread_keeps_it_waiting() {
+    let mut sim = Sim::new();
+    for (name, zone) in [("n1", "north"), ("n2", "south"), ("n3", "")] {
+        let labels = [("zone", zone)];
+        sim.add_node(name, if zone.is_empty() { &[] } else { &labels });
+    }
+    sim.taint("n1", &["f:PreferNoSchedule", "dedicated=db:NoSchedule"]);
+    let mut pod = template("app", Ask::default());
+    for (field, value) in [
+        (
+            "affinity",
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["south"]}]}]}}}),
+        ),
+        (
+            "topologySpreadConstraints",
+            json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2,
+                "labelSelector": {"matchLabels": {"app": "app"}}}]),
+        ),
+    ] {
+        set_field(&mut pod.spec, field, value);
+    }
+    let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
+    let place = |sim: &Sim, n: usize| {
+        let mut placed = Placed::default();
+        let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
+        let nodes: Vec<_> = (0..n).filter_map(|_| batch.place(&mut placed)).collect();
+        (nodes.join(","), batch.explain())
+    };
+    assert_eq!(
+        place(&sim, 1).1,
+        "0/3 nodes: 1 does not match nodeAffinity zone notin (south), 1 has no label zone to spread pods over, \
+         1 has taint dedicated=db:NoSchedule that the pod does not tolerate"
+    );
+    sim.taint("n1", &[]);
+    // With one domain of two the least is none.
+    assert_eq!(
+        place(&sim, 3),
+        (
+            "n1".to_owned(),
+            "0/3 nodes: 1 does not match nodeAffinity zone notin (south), 1 has no label zone to spread pods over, \
+             1 would exceed maxSkew 1 over zone"
+                .to_owned()
+        )
+    );
+}
+
+#[test]
 fn a_full_fleet_explains_what_ran_out() {
     let mut sim = Sim::new();
     sim.add_node("n1", &[]);
@@ -142,7 +191,7 @@ fn a_pod_goes_only_where_the_agent_can_do_what_it_needs() {
     let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
     let place = |sim: &Sim| {
         let mut placed = Placed::default();
-        let mut batch = Batch::new(&sim.world, &template, &Counts::new(), &placed, 7);
+        let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
         let node = batch.place(&mut placed).map(str::to_owned);
         node.ok_or_else(|| batch.explain())
     };
@@ -198,19 +247,19 @@ fn what_a_pass_placed_counts_for_the_next_batch() {
         ..Ask::default()
     });
     let mut placed = Placed::default();
-    let first = Batch::new(&sim.world, &template, &Counts::new(), &placed, 1).place(&mut placed);
+    let first = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 1).place(&mut placed);
     assert_eq!(first, Some("n1"));
     let small = of(Ask {
         cpu_milli: 1500,
         ..Ask::default()
     });
-    let mut second = Batch::new(&sim.world, &small, &Counts::new(), &placed, 1);
+    let mut second = Batch::new(&sim.world, Pods::new("default", &small), &Counts::new(), &placed, 1);
     assert_eq!(second.place(&mut placed), None);
     let port = of(Ask {
         host_port: 80,
         ..Ask::default()
     });
-    let mut third = Batch::new(&sim.world, &port, &Counts::new(), &placed, 1);
+    let mut third = Batch::new(&sim.world, Pods::new("default", &port), &Counts::new(), &placed, 1);
     assert_eq!(third.place(&mut placed), None);
     assert_eq!(third.explain(), "0/1 nodes: 1 host port 80 taken");
 }
@@ -228,7 +277,7 @@ fn spread_goes_before_load_and_load_before_chance() {
     });
     let mut placed = Placed::default();
     let counts: Counts<'_> = HashMap::from([("n1", 1), ("n2", 1)]);
-    let mut batch = Batch::new(&sim.world, &template, &counts, &placed, 3);
+    let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &counts, &placed, 3);
     assert_eq!(
         batch.place(&mut placed),
         Some("n3"),

@@ -1,27 +1,63 @@
-//! Which of the nodes that can take a pod is the best. Called by `scheduler` for its heap.
+//! Which of the nodes that can take a pod is the best. Called by `scheduler` for its queue.
 //!
-//! Invariant: a total order that depends on the world and the seed alone; the least is the best.
+//! Invariant: a total order that depends on the world and the seed alone; the least is the best. What users ask for
+//! goes before what we would do by ourselves.
 
-use crate::world::Amounts;
+use proto::model::{TaintEffect, Toleration};
 
-/// Fewest pods of the group first, then the least allocated, then by chance.
+use crate::world::{Amounts, NodeState, Template};
+
+/// In this order: fewest taints that ask pods to stay away, the least full domains, the most preferred by node
+/// affinity, fewest pods of the group, the least allocated, by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Score {
+    avoid: u32,
+    fullness: u32,
+    missed: u32,
     count: u32,
     load: u32,
     tie: u64,
 }
 
+/// What a node is to pods of a template, whatever is placed on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liking {
+    avoid: u32,
+    missed: u32,
+}
+
+impl Liking {
+    pub fn new(template: &Template, node: &NodeState) -> Self {
+        let (spec, meta) = (&template.record.spec, &node.node.metadata);
+        let unwelcome = node.node.spec.taints.iter().filter(|taint| {
+            taint.effect == TaintEffect::PreferNoSchedule && Toleration::stay(&spec.tolerations, taint).is_none()
+        });
+        let matched = spec.affinity.node_affinity.weight(&meta.name, &meta.labels);
+        Self {
+            avoid: u32::try_from(unwelcome.count()).unwrap_or(u32::MAX),
+            missed: u32::MAX - matched,
+        }
+    }
+}
+
 impl Score {
     /// `free` is before the pod with this `request` is placed.
-    pub fn new(count: u32, allocatable: Amounts, free: Amounts, request: Amounts, tie: u64) -> Self {
+    pub fn new(liking: Liking, count: u32, allocatable: Amounts, free: Amounts, request: Amounts, tie: u64) -> Self {
         let cpu = share(allocatable.cpu_milli, free.cpu_milli, request.cpu_milli);
         let memory = share(allocatable.memory, free.memory, request.memory);
         Self {
+            avoid: liking.avoid,
+            fullness: 0,
+            missed: liking.missed,
             count,
             load: cpu.midpoint(memory),
             tie,
         }
+    }
+
+    /// With what the node's domains have.
+    pub fn with_fullness(self, fullness: u32) -> Self {
+        Self { fullness, ..self }
     }
 }
 
