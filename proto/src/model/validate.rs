@@ -4,6 +4,7 @@
 //! Invariant: an object that passed [`object`] can be stored, planned and run without a further check of form.
 
 mod containers;
+mod probes;
 mod security;
 mod volumes;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use super::{
     Kind, Object, ObjectMeta, PodSpec, ReplicationController, RestartPolicy,
     labels::{check_dns_label, check_dns_subdomain, check_label_key, check_label_value},
+    lifecycle::{ENDPOINT_DRAIN, check_drain},
 };
 
 /// Fields of a pod that an environment variable may refer to.
@@ -191,6 +193,9 @@ impl Check {
         let mut total = 0;
         for (key, value) in annotations {
             self.need(path, check_label_key(key));
+            if key == ENDPOINT_DRAIN {
+                self.need(format!("{path}.{key}"), check_drain(value).map(|_| ()));
+            }
             total += key.len() + value.len();
         }
         if total > MAX_OBJECT_BYTES / 2 {
