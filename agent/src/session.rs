@@ -267,8 +267,13 @@ impl<'a> Session<'a> {
                 self.send_statuses().await
             }
             down::Message::Goodbye(g) => Err(goodbye(g)),
-            // This agent has neither pipes nor settings that a coordinator gives; it says so by its capabilities.
-            down::Message::OpenPipe(_) | down::Message::Settings(_) => Ok(()),
+            down::Message::Settings(settings) if self.active => {
+                let keeper = &self.links.worker.keeper;
+                keeper.settings(settings).await.map_err(End::NotAccepted)
+            }
+            down::Message::Settings(_) => Err(End::Lost("a standby sent settings".into())),
+            // This agent has no pipes; it says so by its capabilities.
+            down::Message::OpenPipe(_) => Ok(()),
         }
     }
 

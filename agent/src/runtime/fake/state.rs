@@ -8,7 +8,9 @@ use std::{
 use proto::model::Time;
 use tokio::sync::mpsc;
 
-use super::{ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State};
+use super::{
+    Answer, ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State,
+};
 
 #[derive(Default)]
 pub struct Inner {
@@ -25,6 +27,9 @@ pub struct Inner {
     /// Volumes in memory and the uids of their pods.
     pub volumes: BTreeMap<String, String>,
     pub leave_to_stop: Option<Leave>,
+    /// By command.
+    pub answers: BTreeMap<String, Answer>,
+    pub commands: Vec<(u64, String)>,
     /// Attempts whose end was not shown to the agent yet: exited or erased, with their id.
     unseen_ends: BTreeMap<Key, String>,
     next_id: u64,
