@@ -11,6 +11,7 @@ mod join;
 mod kills;
 mod overload;
 mod pod_spec;
+mod probes;
 mod quarantine;
 mod refusals;
 mod secrets;
