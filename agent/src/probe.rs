@@ -23,7 +23,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use proto::model::Container;
 use tokio::sync::watch as channel;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -95,7 +94,7 @@ impl Prober {
 
     fn begin(&mut self, target: Target, entry: &Arc<PodEntry>, desired: &PodDesired) {
         let found = desired.spec.containers.iter().find(|c| c.name == target.container);
-        let Some(container) = found.map(Container::clone) else {
+        let Some(container) = found.cloned() else {
             return;
         };
         let (ip, ip_seen) = channel::channel(target.ip);
