@@ -13,5 +13,6 @@ mod overload;
 mod pod_spec;
 mod probes;
 mod quarantine;
+mod record;
 mod refusals;
 mod secrets;
