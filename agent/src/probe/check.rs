@@ -44,7 +44,10 @@ pub(super) async fn check(shared: &Shared, container: &Container, id: &str, ip: 
 /// container has.
 pub(super) fn address(container: &Container, host: &str, ip: &str, port: &PortRef) -> Option<(String, u16)> {
     let host = if host.is_empty() { ip } else { host };
-    (!host.is_empty()).then(|| Some((host.to_owned(), container.port(port)?)))?
+    if host.is_empty() {
+        return None;
+    }
+    Some((host.to_owned(), container.port(port)?))
 }
 
 async fn within(limit: Duration, asked: impl Future<Output = Result<(), String>>) -> Finding {
