@@ -59,6 +59,9 @@ pub struct Ledger {
     pub epoch: u64,
     /// Session addresses of the coordinators, as last told.
     pub coordinators: Vec<String>,
+    /// The cluster's setting, as last told; `None`: the agent's own holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_after_ms: Option<u32>,
     /// By uid.
     pub pods: BTreeMap<String, Arc<PodEntry>>,
 }
@@ -90,10 +93,19 @@ pub struct PodEntry {
 
 /// A stop entry; final once accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StopIntent {
     pub reason: String,
     pub grace_seconds: u32,
     pub accepted_ms: u64,
+    /// From the acceptance to the stop signal.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub drain_ms: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl PodEntry {
@@ -116,6 +128,7 @@ impl PodEntry {
         let mode = match &self.stop {
             Some(stop) => Mode::Stop {
                 grace_ms: u64::from(stop.grace_seconds) * 1000,
+                drain_until_ms: stop.accepted_ms.saturating_add(stop.drain_ms.into()),
                 reason: stop.reason.clone(),
             },
             None if self.forgotten => Mode::Forget,
@@ -135,6 +148,15 @@ impl PodEntry {
     /// It may leave the ledger once nothing of it is left on the engine.
     pub fn leaves_when_gone(&self) -> bool {
         self.forgotten || (self.unexpected && self.stop.is_some())
+    }
+
+    /// Whether it is to be stopped sooner than by the entry before: then no hook is waited for.
+    pub fn hurries(&self, before: &Self) -> bool {
+        match (&before.stop, &self.stop) {
+            (Some(before), Some(now)) => now.grace_seconds < before.grace_seconds,
+            (None, Some(now)) => now.grace_seconds == 0,
+            (_, None) => false,
+        }
     }
 
     /// The same but for bookkeeping.

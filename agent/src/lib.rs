@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod lock;
 pub mod metrics;
 pub mod notes;
+pub mod probe;
 pub mod program;
 pub mod reporter;
 pub mod runtime;

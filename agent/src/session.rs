@@ -277,8 +277,11 @@ impl<'a> Session<'a> {
                 self.pipes.open(asked);
                 Ok(())
             }
-            // This agent has no settings that a coordinator gives; it says so by its capabilities.
-            down::Message::Settings(_) => Ok(()),
+            down::Message::Settings(settings) if self.active => {
+                let keeper = &self.links.worker.keeper;
+                keeper.settings(settings).await.map_err(End::NotAccepted)
+            }
+            down::Message::Settings(_) => Err(End::Lost("a standby sent settings".into())),
         }
     }
 

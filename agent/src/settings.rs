@@ -10,7 +10,8 @@ use crate::step::{Backoff, StepSettings};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// A container is ready when it has run this long.
+    /// A container without a readiness probe is ready when it has run this long; the cluster's setting
+    /// `ready-after`, where an operator set it, goes before.
     pub ready_after_ms: u64,
     /// Delay before the second restart in a row; doubles up to `crash_max_ms`.
     pub crash_initial_ms: u64,

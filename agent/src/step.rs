@@ -10,18 +10,22 @@
 //! ```
 //!
 //! Invariants: attempt n+1 is created only after the exit of attempt n was observed. Nothing but a stop entry,
-//! a dead sandbox or a newer attempt stops a container. An action that failed, or that had no visible effect,
+//! a failed probe, a dead sandbox or a newer attempt stops a container. An action that failed, or that had no visible effect,
 //! is not repeated before its backoff has passed.
 
 mod book;
 mod decide;
+mod health;
 mod observe;
+mod order;
 mod outcome;
 mod view;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use book::{Attempt, ContainerBook, Ended, Hold, HoldKey, HoldKind, Image, PodBook};
+pub use health::{Failed, Health, Target};
+pub use order::PreStop;
 pub use outcome::{Outcome, announce, record};
 use proto::model::{PodSpec, PodStatus, Volume};
 
@@ -47,6 +51,8 @@ pub enum Mode {
     /// A stop entry was accepted.
     Stop {
         grace_ms: u64,
+        /// The pod has left its Endpoints and serves on until then.
+        drain_until_ms: u64,
         reason: String,
     },
     /// Its end is on record: clean up what is dead, leave what runs.
@@ -63,6 +69,8 @@ pub struct PodObserved<'a> {
     pub host_ip: &'a str,
     /// How far pulls under way are, by container name.
     pub pulling: &'a BTreeMap<String, String>,
+    /// What probes found, by container name.
+    pub health: &'a BTreeMap<String, Health>,
     /// An action is under way that may still make a container exist or run.
     pub in_flight: bool,
 }
@@ -89,6 +97,13 @@ pub enum Action {
         container: String,
         id: String,
     },
+    /// Run the container's `preStop` hook, no longer than `limit_ms`. `ip` is the pod's.
+    PreStop {
+        container: String,
+        id: String,
+        ip: String,
+        limit_ms: u64,
+    },
     Stop {
         container: String,
         id: String,
@@ -106,6 +121,8 @@ pub enum Action {
 pub enum Why {
     /// A stop entry, with its reason.
     Asked(String),
+    /// Its liveness or startup probe failed.
+    Unhealthy(String),
     /// The container that held the pod's network is gone.
     SandboxGone,
     /// A later attempt of the same container exists.
@@ -122,6 +139,7 @@ impl Action {
             | Self::Pull { container, .. }
             | Self::Create { container, .. }
             | Self::Start { container, .. }
+            | Self::PreStop { container, .. }
             | Self::Stop { container, .. }
             | Self::Remove { container, .. } => container,
         }
@@ -134,6 +152,7 @@ impl Action {
             Self::Pull { .. } => "pull",
             Self::Create { .. } => "create",
             Self::Start { .. } => "start",
+            Self::PreStop { .. } => "pre-stop",
             Self::Stop { .. } => "stop",
             Self::Remove { .. } => "remove",
         }
@@ -144,6 +163,7 @@ impl Action {
             Self::CheckImage { container, .. } | Self::Pull { container, .. } => (HoldKind::Image, container.clone()),
             Self::Create { container, .. } => (HoldKind::Create, container.clone()),
             Self::Start { id, .. } => (HoldKind::Start, id.clone()),
+            Self::PreStop { id, .. } => (HoldKind::PreStop, id.clone()),
             Self::Stop { id, .. } => (HoldKind::Stop, id.clone()),
             Self::Remove { id, .. } => (HoldKind::Remove, id.clone()),
         }
@@ -172,7 +192,7 @@ impl Backoff {
 
 #[derive(Clone, Copy, Debug)]
 pub struct StepSettings {
-    /// A container is ready when it has run this long.
+    /// A container without a readiness probe is ready when it has run this long.
     pub ready_after_ms: u64,
     /// Delay of restarts after the first, and of creates that failed.
     pub crash: Backoff,
@@ -245,6 +265,8 @@ pub struct Step {
     /// When to call again at the latest, if nothing happens before.
     pub wake_at_ms: Option<u64>,
     pub view: View,
+    /// What is to be probed.
+    pub targets: Vec<Target>,
     pub notes: Vec<Note>,
 }
 
@@ -262,10 +284,13 @@ pub fn step(desired: &PodDesired, observed: PodObserved<'_>, now_ms: u64, settin
     let mut book = observed.book.clone();
     let mut notes = Vec::new();
     observe::observe(&mut book, desired, observed.containers, now_ms, settings, &mut notes);
+    health::take(&mut book, desired, observed);
     let mut decision = decide::decide(&mut book, desired, observed, now_ms);
     let view = view::view(&mut book, desired, observed, now_ms, settings, &mut decision.wake);
+    let targets = health::targets(&book, desired, observed);
     Step {
         book,
+        targets,
         actions: decision.actions,
         wake_at_ms: decision.wake.at_ms,
         view,
@@ -305,6 +330,14 @@ impl Wake {
 
 #[cfg(test)]
 mod testing;
+
+#[cfg(test)]
+#[path = "step/health_tests.rs"]
+mod health_tests;
+
+#[cfg(test)]
+#[path = "step/order_tests.rs"]
+mod order_tests;
 
 #[cfg(test)]
 #[path = "step/step_tests.rs"]

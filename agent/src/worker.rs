@@ -65,6 +65,8 @@ pub struct Shared {
     /// Assignments were accepted since the agent's start.
     pub accepted: AtomicBool,
     pub engine: watch::Sender<Engine>,
+    /// A container without a readiness probe is ready when it has run this long.
+    ready_after_ms: watch::Sender<u64>,
     listing: watch::Sender<Option<Arc<Listing>>>,
     /// The last list was answered.
     answers: watch::Sender<bool>,
@@ -104,6 +106,7 @@ impl Shared {
             files,
         } = parts;
         Arc::new(Self {
+            ready_after_ms: watch::Sender::new(settings.ready_after_ms),
             starts: Semaphore::new(settings.starts()),
             stops: Semaphore::new(settings.max_stops.max(1)),
             runtime,
@@ -123,6 +126,11 @@ impl Shared {
             relist: Notify::new(),
             ticks: AtomicU64::new(0),
         })
+    }
+
+    /// The last list was answered.
+    pub(crate) fn engine_answers(&self) -> bool {
+        *self.answers.borrow()
     }
 
     /// A number higher than all before.
@@ -247,6 +255,14 @@ impl Supervisor {
     /// Makes the tasks those of the ledger.
     fn reconcile(&mut self) {
         let ledger = self.ledger.borrow_and_update().clone();
+        let ready_after_ms = ledger
+            .ready_after_ms
+            .map_or(self.shared.settings.ready_after_ms, u64::from);
+        self.shared.ready_after_ms.send_if_modified(|known| {
+            let changed = *known != ready_after_ms;
+            *known = ready_after_ms;
+            changed
+        });
         let gone: Vec<_> = self
             .pods
             .keys()
@@ -305,6 +321,10 @@ impl Supervisor {
 #[cfg(test)]
 #[path = "worker/pod_spec_tests.rs"]
 mod pod_spec_tests;
+
+#[cfg(test)]
+#[path = "worker/probe_tests.rs"]
+mod probe_tests;
 
 #[cfg(test)]
 #[path = "worker/worker_tests.rs"]

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a pod that uses only what the first agents knew needs nothing, so its placement costs nothing.
 
-use crate::model::PodSpec;
+use crate::model::{Container, PodSpec};
 
 /// Several containers in one network.
 pub const SANDBOX: &str = "sandbox";
@@ -15,18 +15,24 @@ pub const SECURITY_CONTEXT: &str = "security-context";
 pub const HOST_NETWORK: &str = "host-network";
 /// `workingDir`, `terminationMessagePath` and its policy, `resources.limits.pids`.
 pub const CONTAINER_SETTINGS: &str = "container-settings";
+/// `startupProbe`, `readinessProbe` and `livenessProbe`.
+pub const PROBES: &str = "probes";
+/// `lifecycle.preStop`.
+pub const LIFECYCLE: &str = "lifecycle";
 
 /// Opens a pipe when it is asked to, and sends a container's log over it. No pod needs it.
 pub const LOGS: &str = "logs";
 
 /// All that an agent of this build can do.
-pub const ALL: [&str; 6] = [
+pub const ALL: [&str; 8] = [
     SANDBOX,
     VOLUMES,
     SECURITY_CONTEXT,
     HOST_NETWORK,
     CONTAINER_SETTINGS,
     LOGS,
+    PROBES,
+    LIFECYCLE,
 ];
 
 /// What the pod needs beyond what every agent can do. An agent without it would refuse the pod, or run it
@@ -45,6 +51,8 @@ pub fn needed(spec: &PodSpec) -> Vec<&'static str> {
         (security, SECURITY_CONTEXT),
         (spec.host_network, HOST_NETWORK),
         (settings, CONTAINER_SETTINGS),
+        (containers.iter().any(Container::has_probes), PROBES),
+        (containers.iter().any(|c| !c.lifecycle.is_empty()), LIFECYCLE),
     ]
     .into_iter()
     .filter_map(|(needs, name)| needs.then_some(name))
@@ -91,6 +99,15 @@ mod tests {
                 r#"{"containers":[{"name":"a","resources":{"limits":{"pids":"9"}}}]}"#,
                 vec![CONTAINER_SETTINGS],
             ),
+            (
+                r#"{"containers":[{"name":"a"},{"name":"b","startupProbe":{"tcpSocket":{"port":1}}}]}"#,
+                vec![PROBES],
+            ),
+            (
+                r#"{"containers":[{"name":"a","livenessProbe":{},"lifecycle":{"preStop":{"sleep":{"seconds":1}}}}]}"#,
+                vec![PROBES, LIFECYCLE],
+            ),
+            (r#"{"containers":[{"name":"a","lifecycle":{}}]}"#, vec![]),
         ] {
             let spec: PodSpec = serde_json::from_str(json).expect("a spec");
             assert_eq!(needed(&spec), names, "{json}");

@@ -83,6 +83,7 @@ pub fn accept_welcome(ledger: &Ledger, welcome: &wire::Welcome) -> Result<Ledger
     if !welcome.coordinators.is_empty() {
         next.coordinators.clone_from(&welcome.coordinators);
     }
+    next.ready_after_ms = welcome.settings.and_then(|s| s.ready_after_ms);
     Ok(LedgerChange {
         next,
         touched: BTreeSet::new(),
@@ -252,12 +253,16 @@ impl Change {
             pod.unexpected = false;
             pod.forgotten = false;
             match &mut pod.stop {
-                Some(intent) => intent.grace_seconds = stop.grace_seconds,
+                Some(intent) => {
+                    intent.grace_seconds = stop.grace_seconds;
+                    intent.drain_ms = intent.drain_ms.min(stop.endpoint_drain_ms);
+                }
                 None => {
                     pod.stop = Some(StopIntent {
                         reason: stop.reason.clone(),
                         grace_seconds: stop.grace_seconds,
                         accepted_ms: now_ms,
+                        drain_ms: stop.endpoint_drain_ms,
                     });
                 }
             }

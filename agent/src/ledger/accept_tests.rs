@@ -28,6 +28,7 @@ fn ledger() -> Ledger {
             reason: "deleted".into(),
             grace_seconds: 30,
             accepted_ms: 1,
+            drain_ms: 0,
         }),
         ..pod("p3")
     };
@@ -280,6 +281,7 @@ fn increments_change_only_what_they_name() {
         pods["p1"].desired().mode,
         Mode::Stop {
             grace_ms: 7000,
+            drain_until_ms: 9,
             reason: "scaled down".into()
         }
     );
@@ -321,6 +323,69 @@ fn a_stop_is_final_and_its_grace_follows_the_coordinator() {
     )
     .expect("accepted");
     assert!(third.next.pods["p1"].stop.is_some());
+}
+
+#[test]
+fn a_drain_counts_from_the_first_entry_and_only_gets_shorter() {
+    let stopped = |ledger: &Ledger, drain_ms, now_ms| {
+        let entry = wire::Stop {
+            endpoint_drain_ms: drain_ms,
+            ..stop("p1", 30)
+        };
+        let message = wire::Assignments {
+            stop: vec![entry],
+            ..message(Kind::Incremental, ledger.revision, ledger.revision + 1)
+        };
+        accept_assignments(ledger, &message, now_ms).expect("accepted").next
+    };
+    let until = |ledger: &Ledger| match ledger.pods["p1"].desired().mode {
+        Mode::Stop { drain_until_ms, .. } => drain_until_ms,
+        other => panic!("{other:?}"),
+    };
+    let first = stopped(&ledger(), 5_000, 100);
+    assert_eq!(until(&first), 5_100);
+    let longer = stopped(&first, 9_000, 200);
+    assert_eq!(until(&longer), 5_100);
+    let shorter = stopped(&longer, 1_000, 300);
+    assert_eq!(until(&shorter), 1_100);
+    assert!(!shorter.pods["p1"].hurries(&longer.pods["p1"]), "the grace is the same");
+
+    let with_grace = |grace| {
+        let message = wire::Assignments {
+            stop: vec![stop("p1", grace)],
+            ..message(Kind::Incremental, 51, 52)
+        };
+        accept_assignments(&first, &message, 400).expect("accepted").next
+    };
+    for (grace, hurries) in [(29, true), (0, true), (30, false), (31, false)] {
+        assert_eq!(
+            with_grace(grace).pods["p1"].hurries(&first.pods["p1"]),
+            hurries,
+            "{grace}"
+        );
+    }
+    let running = &ledger().pods["p1"];
+    assert!(!first.pods["p1"].hurries(running));
+    assert!(with_grace(0).pods["p1"].hurries(running));
+}
+
+#[test]
+fn a_welcome_brings_the_settings_or_their_absence() {
+    let welcome = |settings| wire::Welcome {
+        fence: Some((&fence("a", 5, "x")).into()),
+        your_term_known: true,
+        settings,
+        ..wire::Welcome::default()
+    };
+    let told = |ready_after_ms| Some(wire::AgentSettings { ready_after_ms });
+    let first = accept_welcome(&ledger(), &welcome(told(Some(0))))
+        .expect("accepted")
+        .next;
+    assert_eq!(first.ready_after_ms, Some(0));
+    for settings in [told(None), None] {
+        let next = accept_welcome(&first, &welcome(settings)).expect("accepted").next;
+        assert_eq!(next.ready_after_ms, None);
+    }
 }
 
 #[test]

@@ -159,3 +159,34 @@ async fn a_disk_that_takes_no_write_changes_nothing() {
     stop.cancel();
     task.await.expect("ended");
 }
+
+#[test]
+fn a_stop_entry_of_an_older_agent_has_no_drain() {
+    let entry: StopIntent =
+        serde_json::from_str(r#"{"reason":"deleted","grace_seconds":30,"accepted_ms":5}"#).expect("reads");
+    assert_eq!((entry.grace_seconds, entry.accepted_ms, entry.drain_ms), (30, 5, 0));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_lengthen_a_drain() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Clock::new();
+    let now_ms = clock.now_ms();
+    let mut ledger = sample();
+    for (uid, accepted_ms) in [("ahead", now_ms + 3_600_000), ("before", now_ms - 1_000)] {
+        let entry = PodEntry {
+            stop: Some(StopIntent {
+                accepted_ms,
+                drain_ms: 5_000,
+                ..StopIntent::default()
+            }),
+            ..PodEntry::default()
+        };
+        ledger.pods.insert(uid.into(), Arc::new(entry));
+    }
+    let lazy = Duration::from_secs(1);
+    let (_keeper, handle) = Keeper::open(dir.path().into(), ledger, false, lazy, clock).expect("opened");
+    let accepted = |uid: &str| handle.current().pods[uid].stop.as_ref().map(|s| s.accepted_ms);
+    assert!(accepted("ahead").is_some_and(|at| (now_ms..now_ms + 1_000).contains(&at)));
+    assert_eq!(accepted("before"), Some(now_ms - 1_000));
+}

@@ -31,6 +31,7 @@ enum Request {
     Welcome(wire::Welcome),
     Assignments(wire::Assignments),
     Coordinators(Vec<String>),
+    Settings(wire::AgentSettings),
     Book { uid: String, book: PodBook },
     Drop { uid: String },
 }
@@ -82,6 +83,11 @@ impl KeeperHandle {
         self.ask(Request::Coordinators(coordinators)).await
     }
 
+    /// Keeps the cluster's settings; durable on return.
+    pub async fn settings(&self, settings: wire::AgentSettings) -> Result<(), Saved> {
+        self.ask(Request::Settings(settings)).await
+    }
+
     /// Keeps a pod's book; durable on return.
     pub async fn save_book(&self, uid: &str, book: PodBook) -> Result<(), Saved> {
         let uid = uid.to_owned();
@@ -120,7 +126,8 @@ pub struct Keeper {
 const BATCH: usize = 256;
 
 impl Keeper {
-    /// Counts this start (`epoch`) and writes it: statuses of this run sort after all earlier ones.
+    /// Counts this start (`epoch`) and writes it: statuses of this run sort after all earlier ones. Where the clock was
+    /// set back since, what is counted from the acceptance of a stop begins now.
     pub fn open(
         dir: PathBuf,
         mut ledger: Ledger,
@@ -129,6 +136,13 @@ impl Keeper {
         clock: Clock,
     ) -> Result<(Self, KeeperHandle), LedgerError> {
         ledger.epoch = ledger.epoch.saturating_add(1);
+        let now_ms = clock.now_ms();
+        let ahead = |pod: &PodEntry| pod.stop.as_ref().is_some_and(|s| s.accepted_ms > now_ms);
+        for pod in ledger.pods.values_mut().filter(|pod| ahead(pod)) {
+            if let Some(stop) = &mut Arc::make_mut(pod).stop {
+                stop.accepted_ms = now_ms;
+            }
+        }
         save(&dir, &ledger, sync)?;
         let (sender, requests) = mpsc::channel(BATCH);
         let (state, watch) = watch::channel(Arc::new(ledger.clone()));
@@ -237,6 +251,7 @@ fn apply(ledger: &mut Ledger, request: Request, now_ms: u64) -> Result<(), Refus
             *ledger = next;
         }
         Request::Coordinators(list) => ledger.coordinators = list,
+        Request::Settings(settings) => ledger.ready_after_ms = settings.ready_after_ms,
         Request::Book { uid, book } => {
             if let Some(known) = ledger.pods.get_mut(&uid) {
                 *known = Arc::new(PodEntry {

@@ -19,15 +19,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-pub use script::{Failure, ImageScript, Op, Run};
+pub use script::{Answer, Failure, ImageScript, Op, Run};
 use state::Inner;
 #[cfg(test)]
 pub(crate) use state::Inner as FakeState;
 use tokio::sync::mpsc;
 
 use super::{
-    ContainerInfo, CreateContainer, EngineInfo, Exit, Hint, LogQuery, LogStream, MemoryVolume, Runtime, RuntimeError,
-    Source, State,
+    ContainerInfo, CreateContainer, EngineInfo, Executed, Exit, Hint, LogQuery, LogStream, MemoryVolume, Runtime,
+    RuntimeError, Source, State,
 };
 use crate::clock::Clock;
 
@@ -54,6 +54,16 @@ impl FakeEngine {
     /// What containers and pulls of this image do from now on.
     pub fn script(&self, image: &str, script: ImageScript) {
         self.lock().images.insert(image.to_owned(), script);
+    }
+
+    /// How this command ends in every container from now on; others end well at once.
+    pub fn answer(&self, command: &str, code: i64, takes: Duration) {
+        self.lock().answers.insert(command.to_owned(), Answer { code, takes });
+    }
+
+    /// Commands that were begun, and when.
+    pub fn commands(&self) -> Vec<(u64, String)> {
+        self.lock().commands.clone()
     }
 
     /// Every call fails with `reason` until it is `None` again.
@@ -322,6 +332,27 @@ impl Runtime for FakeEngine {
         let entered = self.enter(Op::Remove).await?;
         self.lock().remove(id)?;
         entered.finish(())
+    }
+
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<Executed, RuntimeError> {
+        let entered = self.enter(Op::Exec).await?;
+        let answer = {
+            let mut inner = self.lock();
+            if !inner.running().any(|running| running == id) {
+                return Err(RuntimeError::NoSuchContainer(id.to_owned()));
+            }
+            inner.commands.push((self.clock.now_ms(), command.join(" ")));
+            inner.answers.get(&command.join(" ")).copied().unwrap_or_default()
+        };
+        tokio::time::sleep(answer.takes.min(limit)).await;
+        entered.finish(if answer.takes > limit {
+            Executed::Unended(limit)
+        } else {
+            Executed::Exited {
+                code: answer.code,
+                output: String::new(),
+            }
+        })
     }
 
     async fn log_tail(&self, id: &str, _lines: u32) -> Result<String, RuntimeError> {

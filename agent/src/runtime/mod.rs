@@ -183,6 +183,20 @@ pub struct LogEntry {
 /// Read from the engine as it is polled; dropping it ends the reading.
 pub type LogStream = BoxStream<'static, Result<LogEntry, RuntimeError>>;
 
+/// What became of a command in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Executed {
+    Exited {
+        code: i64,
+        /// The beginning of what it wrote.
+        output: String,
+    },
+    /// It still ran after this time.
+    Unended(Duration),
+    /// It was not begun: an earlier run of it has not ended.
+    Earlier,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
     /// The engine does not answer (socket, timeout). Nothing is known of the call's effect.
@@ -242,6 +256,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Removes a container that does not run; one that is gone already is no error. Never forces.
     async fn remove(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Runs a command in a running container and waits at most `limit` for its end; the engine cannot end it. While a
+    /// command is not over, the same one is not begun again in that container.
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<Executed, RuntimeError>;
 
     /// The end of a container's output, at most this many lines.
     async fn log_tail(&self, id: &str, lines: u32) -> Result<String, RuntimeError>;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use proto::model::{Phase, Time};
 use serde::{Deserialize, Serialize};
 
+use super::{Health, PreStop};
+
 /// Bookkeeping of one pod. What is skipped in serde is looked up again after a restart of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -38,8 +40,14 @@ pub struct ContainerBook {
     /// Set with [`Attempt::Ended`]: the delay before the next attempt and when it is over.
     pub delay_ms: u64,
     pub restart_at_ms: u64,
-    /// The agent itself ended the attempt (its sandbox died), so it starts again even after exit code 0.
+    /// The agent itself ended the attempt (its sandbox died, a probe failed), so it starts again even after exit
+    /// code 0.
     pub must_restart: bool,
+    /// What probes found of the current attempt, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_stop: Option<PreStop>,
     #[serde(skip)]
     pub image: Image,
     /// Failed pulls in a row.
@@ -124,6 +132,7 @@ pub enum HoldKind {
     Image,
     Create,
     Start,
+    PreStop,
     Stop,
     Remove,
 }
@@ -180,6 +189,8 @@ impl PodBook {
                         c.restart_at_ms,
                         c.delay_ms,
                         c.must_restart,
+                        &c.health,
+                        &c.pre_stop,
                     ) != (
                         &s.state,
                         s.attempt,
@@ -188,6 +199,8 @@ impl PodBook {
                         s.restart_at_ms,
                         s.delay_ms,
                         s.must_restart,
+                        &s.health,
+                        &s.pre_stop,
                     )
                 })
             })

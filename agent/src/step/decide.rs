@@ -22,6 +22,7 @@ pub(super) fn decide(book: &mut PodBook, desired: &PodDesired, observed: PodObse
     let mut planner = Planner {
         book,
         desired,
+        observed,
         containers: observed.containers,
         now_ms,
         actions: Vec::new(),
@@ -30,7 +31,11 @@ pub(super) fn decide(book: &mut PodBook, desired: &PodDesired, observed: PodObse
     match &desired.mode {
         Mode::Run if desired.invalid.is_some() => {}
         Mode::Run => planner.run(),
-        Mode::Stop { grace_ms, reason } => planner.stop(*grace_ms, reason),
+        Mode::Stop {
+            grace_ms,
+            drain_until_ms,
+            reason,
+        } => planner.stop(*grace_ms, *drain_until_ms, reason),
         Mode::Forget => {
             if !planner.containers.iter().any(is_running) {
                 planner.remove_all();
@@ -51,18 +56,19 @@ fn is_sandbox(info: &ContainerInfo) -> bool {
     info.owner.container == SANDBOX
 }
 
-struct Planner<'a> {
-    book: &'a mut PodBook,
-    desired: &'a PodDesired,
+pub(super) struct Planner<'a> {
+    pub(super) book: &'a mut PodBook,
+    pub(super) desired: &'a PodDesired,
+    pub(super) observed: PodObserved<'a>,
     containers: &'a [ContainerInfo],
-    now_ms: u64,
+    pub(super) now_ms: u64,
     actions: Vec<Action>,
-    wake: Wake,
+    pub(super) wake: Wake,
 }
 
 impl Planner<'_> {
     /// Adds an action unless it is held back; then only its moment is noted.
-    fn push(&mut self, action: Action) {
+    pub(super) fn push(&mut self, action: Action) {
         if !self.held(&action.hold_key()) {
             self.actions.push(action);
         }
@@ -78,7 +84,7 @@ impl Planner<'_> {
         }
     }
 
-    fn stop_container(&mut self, info: &ContainerInfo, grace_ms: u64, why: Why) {
+    pub(super) fn stop_container(&mut self, info: &ContainerInfo, grace_ms: u64, why: Why) {
         self.push(Action::Stop {
             container: info.owner.container.clone(),
             id: info.id.clone(),
@@ -94,12 +100,12 @@ impl Planner<'_> {
         });
     }
 
-    fn stop(&mut self, grace_ms: u64, reason: &str) {
+    fn stop(&mut self, grace_ms: u64, drain_until_ms: u64, reason: &str) {
         let containers = self.containers;
         let why = || Why::Asked(reason.to_owned());
         if containers.iter().any(|i| is_running(i) && !is_sandbox(i)) {
             for info in containers.iter().filter(|i| is_running(i) && !is_sandbox(i)) {
-                self.stop_container(info, grace_ms, why());
+                self.stop_in_order(info, grace_ms, drain_until_ms, why());
             }
         } else if containers.iter().any(is_running) {
             for info in containers.iter().filter(|i| is_running(i)) {
@@ -128,6 +134,7 @@ impl Planner<'_> {
                 self.stop_container(info, self.grace_ms(), Why::OlderAttempt);
             }
         }
+        self.end_unhealthy();
         if self.all_ended() {
             for info in containers.iter().filter(|i| is_running(i) && is_sandbox(i)) {
                 self.stop_container(info, 0, Why::PodEnded);
@@ -140,6 +147,26 @@ impl Planner<'_> {
             self.advance_all(None, "");
         }
         self.remove_old();
+    }
+
+    /// Stops attempts whose startup or liveness probe failed; what follows is a restart as after any other end.
+    fn end_unhealthy(&mut self) {
+        let containers = self.containers;
+        for info in containers.iter().filter(|i| is_running(i)) {
+            let Some(entry) = self.book.containers.get_mut(&info.owner.container) else {
+                continue;
+            };
+            let health = entry.health.as_ref().filter(|h| h.id == info.id);
+            let Some(failed) = health.and_then(|h| h.failed.clone()) else {
+                continue;
+            };
+            entry.must_restart = true;
+            let grace_ms = match failed.grace_seconds {
+                Some(seconds) => u64::try_from(seconds).unwrap_or(0).saturating_mul(1000),
+                None => self.grace_ms(),
+            };
+            self.stop_in_order(info, grace_ms, 0, Why::Unhealthy(failed.probe));
+        }
     }
 
     fn grace_ms(&self) -> u64 {

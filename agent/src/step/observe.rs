@@ -282,7 +282,7 @@ fn release_holds(book: &mut PodBook, containers: &[ContainerInfo]) {
         match kind {
             HoldKind::Image | HoldKind::Create => entries.get(target).is_some_and(|e| e.state == Attempt::Absent),
             HoldKind::Start => matches!(seen(), Some(State::Created)),
-            HoldKind::Stop => matches!(seen(), Some(State::Running { .. })),
+            HoldKind::PreStop | HoldKind::Stop => matches!(seen(), Some(State::Running { .. })),
             HoldKind::Remove => seen().is_some(),
         }
     });

@@ -24,7 +24,7 @@ pub enum Outcome {
     },
     /// Of `Create`: the engine's id.
     Created(String),
-    /// Of `Start`, `Stop` and `Remove`.
+    /// Of `Start`, `PreStop`, `Stop` and `Remove`.
     Done,
     Failed(RuntimeError),
 }
@@ -61,6 +61,7 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn record(&mut self, action: &Action, outcome: &Outcome) {
         match (action, outcome) {
+            (Action::PreStop { container, id, .. }, outcome) => self.hook_over(container, id, outcome),
             (_, Outcome::Failed(error)) => self.failed(action, error),
             (Action::CheckImage { container, image }, Outcome::Image(found)) => {
                 self.image(container, image, found.clone());
@@ -141,6 +142,22 @@ impl Recorder<'_> {
                 ));
             }
             Action::Remove { .. } => self.hold(action, self.settings.retry, Some(words)),
+            // Recorded where good and bad ends of a hook are.
+            Action::PreStop { .. } => {}
+        }
+    }
+
+    /// However a hook ended, the stop goes on.
+    fn hook_over(&mut self, container: &str, id: &str, outcome: &Outcome) {
+        if let Outcome::Failed(error) = outcome {
+            self.notes.push(Note::warning(
+                "FailedPreStopHook",
+                format!("preStop of container {container} failed: {error}; its stop goes on"),
+            ));
+        }
+        let entry = self.book.containers.get_mut(container);
+        if let Some(hook) = entry.and_then(|e| e.pre_stop.as_mut()).filter(|h| h.id == id) {
+            hook.over_ms = Some(self.now_ms);
         }
     }
 
@@ -272,6 +289,7 @@ pub fn announce(action: &Action) -> Option<Note> {
             Some(match why {
                 Why::Asked(reason) if reason.is_empty() => Note::normal("Killing", format!("Stopping {name}")),
                 Why::Asked(reason) => Note::normal("Killing", format!("Stopping {name}: {reason}")),
+                Why::Unhealthy(probe) => Note::normal("Killing", format!("Stopping {name}: its {probe} probe failed")),
                 Why::SandboxGone => Note::warning(
                     "SandboxChanged",
                     format!("Stopping {name}: the pod's sandbox ended and is made anew"),
@@ -283,7 +301,11 @@ pub fn announce(action: &Action) -> Option<Note> {
                 Why::PodEnded => Note::normal("Killing", format!("Stopping {name}: all containers have ended")),
             })
         }
-        Action::CheckImage { .. } | Action::Create { .. } | Action::Start { .. } | Action::Remove { .. } => None,
+        Action::CheckImage { .. }
+        | Action::Create { .. }
+        | Action::Start { .. }
+        | Action::PreStop { .. }
+        | Action::Remove { .. } => None,
     }
 }
 

@@ -60,6 +60,7 @@ fn a_stop_ends_everything_once_and_only_stops_and_removes() {
     assert_eq!(pod.step(&all, NOW).actions, []);
     pod.desired.mode = Mode::Stop {
         grace_ms: 7_000,
+        drain_until_ms: 0,
         reason: "scaled down".into(),
     };
     let s = pod.step(&all, NOW);
@@ -86,6 +87,7 @@ fn a_stop_before_anything_was_made_is_done_at_once() {
     let mut pod = Pod::new(desired(&["c"]));
     pod.desired.mode = Mode::Stop {
         grace_ms: 0,
+        drain_until_ms: 0,
         reason: String::new(),
     };
     let s = pod.step(&[], NOW);
@@ -100,6 +102,7 @@ fn a_stop_before_anything_was_made_is_done_at_once() {
         containers: &[],
         host_ip: "",
         pulling: &BTreeMap::new(),
+        health: &BTreeMap::new(),
         in_flight: true,
     };
     let s = step(&pod.desired, observed, NOW, &pod.settings);
@@ -111,6 +114,7 @@ fn a_stop_entry_for_a_pod_without_a_known_spec() {
     let mut pod = Pod::new(desired(&[]));
     pod.desired.mode = Mode::Stop {
         grace_ms: 0,
+        drain_until_ms: 0,
         reason: "unknown to the coordinator".into(),
     };
     let s = pod.step(&[info("x", 3, running(NOW))], NOW);

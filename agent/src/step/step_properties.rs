@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
-use proto::model::RestartPolicy;
+use proto::model::{Container, Hook, Probe, RestartPolicy};
 
 use super::{testing::desired, *};
 use crate::runtime::{
@@ -27,7 +27,16 @@ enum Event {
         refused: bool,
     },
     Image(Fault),
+    /// A probe of one of the running containers says so.
+    Probe(usize, Finding),
     Stop,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Finding {
+    Started,
+    Ready(bool),
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +62,9 @@ fn event() -> impl Strategy<Value = Event> {
             Just(Fault::None), Just(Fault::Absent), Just(Fault::RefusesCreate),
             Just(Fault::RefusesStart), Just(Fault::Crashes), Just(Fault::Completes),
         ].prop_map(Event::Image),
+        6 => (0usize..4, prop_oneof![
+            Just(Finding::Started), Just(Finding::Ready(true)), Just(Finding::Ready(false)), Just(Finding::Failed),
+        ]).prop_map(|(n, finding)| Event::Probe(n, finding)),
     ]
 }
 
@@ -72,13 +84,28 @@ struct Life {
     /// Last answer.
     wake_at_ms: Option<u64>,
     view: View,
+    targets: Vec<Target>,
+    /// What probes say, and what they ever said, by engine id.
+    health: BTreeMap<String, Health>,
+    said: BTreeMap<String, Health>,
+    /// Everything is well with every container.
+    well: bool,
 }
 
+const DRAIN_MS: u64 = 3_000;
+
 impl Life {
-    fn new(containers: usize, policy: RestartPolicy) -> Self {
+    /// With `probes` every container has all three, and a hook.
+    fn new(containers: usize, policy: RestartPolicy, probes: bool) -> Self {
         let mut desired = desired(&["a", "b", "c"][..containers]);
         let mut spec = (*desired.spec).clone();
         spec.restart_policy = policy;
+        for container in spec.containers.iter_mut().filter(|_| probes) {
+            container.startup_probe = Some(Probe::default());
+            container.readiness_probe = Some(Probe::default());
+            container.liveness_probe = Some(Probe::default());
+            container.lifecycle.pre_stop = Some(Hook::default());
+        }
         desired.spec = Arc::new(spec);
         Self {
             now_ms: desired.accepted_ms,
@@ -93,6 +120,10 @@ impl Life {
             phase: proto::model::Phase::default(),
             wake_at_ms: None,
             view: View::default(),
+            targets: Vec::new(),
+            health: BTreeMap::new(),
+            said: BTreeMap::new(),
+            well: false,
         }
     }
 
@@ -136,6 +167,7 @@ impl Life {
             Event::AgentRestart => {
                 let text = serde_json::to_string(&self.saved).expect("the book is JSON");
                 self.book = serde_json::from_str(&text).expect("reads back");
+                self.health.clear();
                 // A fresh agent may repeat what the one before it just did.
                 self.failed_at.clear();
             }
@@ -147,14 +179,64 @@ impl Life {
                 self.fail.extend(vec![(*takes_effect, *refused); usize::from(*times)]);
             }
             Event::Image(fault) => self.script(*fault),
+            Event::Probe(n, finding) => self.probe(*n, *finding),
             Event::Stop => {
                 self.desired.mode = Mode::Stop {
                     grace_ms: 1_000,
+                    drain_until_ms: self.now_ms + DRAIN_MS,
                     reason: "test".into(),
                 };
             }
         }
         self.settle();
+    }
+
+    fn probe(&mut self, n: usize, finding: Finding) {
+        if self.targets.is_empty() {
+            return;
+        }
+        let target = self.targets[n % self.targets.len()].clone();
+        let known = self
+            .health
+            .get(&target.container)
+            .filter(|h| h.id == target.id)
+            .cloned();
+        let mut health = known.or(target.known).unwrap_or_else(|| Health {
+            id: target.id.clone(),
+            ..Health::default()
+        });
+        match finding {
+            Finding::Started => health.started = true,
+            Finding::Ready(ready) => health.ready = ready,
+            Finding::Failed => health.failed = Some(Failed::default()),
+        }
+        self.tell(target.container, health);
+    }
+
+    fn tell(&mut self, container: String, health: Health) {
+        self.said.insert(health.id.clone(), health.clone());
+        self.health.insert(container, health);
+    }
+
+    /// True when something new was said.
+    fn all_well(&mut self) -> bool {
+        let mut news = false;
+        let targets = if self.well { self.targets.clone() } else { Vec::new() };
+        for target in targets {
+            let failed = target.known.as_ref().is_some_and(|h| h.failed.is_some());
+            let health = Health {
+                id: target.id,
+                started: true,
+                ready: true,
+                failed: None,
+            };
+            // A failure is the last word on an attempt.
+            if !failed && self.health.get(&target.container) != Some(&health) {
+                self.tell(target.container, health);
+                news = true;
+            }
+        }
+        news
     }
 
     fn running(&self, n: usize) -> Option<String> {
@@ -193,6 +275,7 @@ impl Life {
                 containers: &containers,
                 host_ip: "",
                 pulling: &BTreeMap::new(),
+                health: &self.health,
                 in_flight: false,
             };
             step(&self.desired, observed, self.now_ms, &self.settings)
@@ -208,11 +291,12 @@ impl Life {
         self.wake_at_ms = now.wake_at_ms;
         self.check(&now.view);
         self.view = now.view;
+        self.targets = now.targets;
         if self.book.must_persist_after(&self.saved) {
             self.saved = self.book.clone();
         }
         let mut busy = std::collections::BTreeSet::new();
-        let mut acted = false;
+        let mut acted = self.all_well();
         for action in now.actions {
             if busy.insert(action.container().to_owned()) {
                 acted = true;
@@ -229,17 +313,45 @@ impl Life {
             let known = self.restarts.entry(c.name.clone()).or_default();
             assert!(c.restart_count >= *known, "restart count of {} went back", c.name);
             *known = c.restart_count;
+            let spec = self.desired.spec.containers.iter().find(|s| s.name == c.name);
+            if c.ready && spec.is_some_and(Container::has_probes) {
+                let id = c.container_id.trim_start_matches("docker://");
+                let said = self.said.get(id);
+                assert!(
+                    said.is_some_and(|h| h.started && h.ready && h.failed.is_none()),
+                    "{} is ready, and its probes said {said:?}",
+                    c.name
+                );
+            }
         }
     }
 
     fn act(&mut self, action: &Action) {
         if matches!(self.desired.mode, Mode::Stop { .. }) {
             assert!(
-                matches!(action, Action::Stop { .. } | Action::Remove { .. }),
+                matches!(
+                    action,
+                    Action::PreStop { .. } | Action::Stop { .. } | Action::Remove { .. }
+                ),
                 "{action:?} after a stop entry"
             );
-        } else if let Action::Stop { why, .. } = action {
-            assert!(!matches!(why, Why::Asked(_)), "a stop that nobody asked for");
+        }
+        match (&self.desired.mode, action) {
+            (Mode::Stop { drain_until_ms, .. }, Action::Stop { container, .. }) if container != proto::ids::SANDBOX => {
+                assert!(self.now_ms >= *drain_until_ms, "a signal before the drain is over");
+            }
+            (Mode::Run, Action::Stop { why: Why::Asked(_), .. }) => panic!("a stop that nobody asked for"),
+            (
+                Mode::Run,
+                Action::Stop {
+                    why: Why::Unhealthy(_),
+                    id,
+                    ..
+                },
+            ) => {
+                assert!(self.said[id].failed.is_some(), "a stop of what is well");
+            }
+            _ => {}
         }
         let key = format!("{:?}", action.hold_key());
         if let Some(at) = self.failed_at.get(&key) {
@@ -324,6 +436,7 @@ impl Life {
                 self.engine.exit(id, 143, self.now_ms);
                 Outcome::Done
             }
+            Action::PreStop { .. } => Outcome::Done,
             Action::Remove { id, .. } => done(self.engine.remove(id)),
         }
     }
@@ -338,8 +451,9 @@ proptest! {
         policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
         events in prop::collection::vec(event(), 0..40),
         stop in any::<bool>(),
+        probes in any::<bool>(),
     ) {
-        let mut life = Life::new(containers, policy);
+        let mut life = Life::new(containers, policy, probes);
         life.settle();
         for e in &events {
             life.apply(e);
@@ -349,6 +463,7 @@ proptest! {
         }
         // All is well again: nothing fails, and there is time.
         life.fail.clear();
+        life.well = true;
         life.apply(&Event::Image(Fault::None));
         life.pass(1_000_000);
         prop_assert_eq!(&life.engine.violations, &Vec::<String>::new());
@@ -370,7 +485,7 @@ proptest! {
 
     #[test]
     fn after_the_end_nothing_happens(events in prop::collection::vec(event(), 0..30)) {
-        let mut life = Life::new(1, RestartPolicy::Always);
+        let mut life = Life::new(1, RestartPolicy::Always, true);
         life.settle();
         life.apply(&Event::Stop);
         for e in &events {

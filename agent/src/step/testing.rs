@@ -77,6 +77,8 @@ pub(super) struct Pod {
     pub book: PodBook,
     pub settings: StepSettings,
     pub notes: Vec<Note>,
+    /// What probes say.
+    pub health: BTreeMap<String, Health>,
 }
 
 impl Pod {
@@ -86,6 +88,7 @@ impl Pod {
             book: PodBook::default(),
             settings: StepSettings::default(),
             notes: Vec::new(),
+            health: BTreeMap::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Pod {
                 containers,
                 host_ip: "10.0.0.1",
                 pulling: &BTreeMap::new(),
+                health: &self.health,
                 in_flight: false,
             };
             step(&self.desired, observed, now_ms, &self.settings)
@@ -103,8 +107,20 @@ impl Pod {
         let first = look(&self.book);
         let again = look(&first.book);
         assert_eq!(
-            (&again.actions, &again.view, &again.book, again.wake_at_ms),
-            (&first.actions, &first.view, &first.book, first.wake_at_ms),
+            (
+                &again.actions,
+                &again.view,
+                &again.book,
+                &again.targets,
+                again.wake_at_ms
+            ),
+            (
+                &first.actions,
+                &first.view,
+                &first.book,
+                &first.targets,
+                first.wake_at_ms
+            ),
             "a second step changes nothing"
         );
         assert_eq!(again.notes, [], "nothing is told twice");

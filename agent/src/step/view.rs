@@ -14,6 +14,7 @@ use proto::{
 use super::{
     Attempt, ContainerBook, Ended, HoldKind, Image, Mode, PodBook, PodDesired, PodObserved, StepSettings, View, Wake,
     decide::{is_running, words},
+    health::may_serve,
     needs_sandbox,
     observe::{back_off, seconds, signal, will_restart},
 };
@@ -72,7 +73,7 @@ pub(super) fn view(
 
 /// The address at which the pod can be reached: the host's in its network, else that of the container that holds
 /// the pod's own.
-fn pod_ip(desired: &PodDesired, observed: PodObserved<'_>) -> String {
+pub(super) fn pod_ip(desired: &PodDesired, observed: PodObserved<'_>) -> String {
     let mut running = observed.containers.iter().filter(|i| is_running(i));
     if desired.spec.host_network {
         return running.next().map(|_| observed.host_ip.to_owned()).unwrap_or_default();
@@ -139,9 +140,12 @@ impl Look<'_> {
                 started_at,
                 ..
             } => {
-                let ready_at = since.saturating_add(self.settings.ready_after_ms);
-                ready = self.now_ms >= ready_at && self.desired.mode == Mode::Run;
-                wake.at(ready_at);
+                ready = self.desired.mode == Mode::Run && may_serve(container, entry.health.as_ref());
+                if self.desired.mode == Mode::Run && container.readiness_probe.is_none() {
+                    let ready_at = since.saturating_add(self.settings.ready_after_ms);
+                    ready &= self.now_ms >= ready_at;
+                    wake.at(ready_at);
+                }
                 ContainerState::Running(ContainerStateRunning {
                     started_at: *started_at,
                 })

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     ledger::PodEntry,
+    probe::hook,
     runtime::{ContainerInfo, RuntimeError},
     settings::ms,
     step::{Action, Outcome, PodDesired, announce},
@@ -48,7 +49,7 @@ impl Flight {
     pub(super) async fn fly(self) -> Landed {
         let shared = self.shared.clone();
         let queue = match &self.action {
-            Action::CheckImage { .. } | Action::Pull { .. } => None,
+            Action::CheckImage { .. } | Action::Pull { .. } | Action::PreStop { .. } => None,
             Action::Create { .. } | Action::Start { .. } => Some(&shared.starts),
             Action::Stop { .. } | Action::Remove { .. } => Some(&shared.stops),
         };
@@ -66,10 +67,13 @@ impl Flight {
         // A create or a start is never left half-way: what it did would be unknown.
         let waits_only = matches!(
             self.action,
-            Action::CheckImage { .. } | Action::Pull { .. } | Action::Stop { .. }
+            Action::CheckImage { .. } | Action::Pull { .. } | Action::PreStop { .. } | Action::Stop { .. }
         );
         let outcome = tokio::select! {
-            () = self.call_off.cancelled(), if waits_only => None,
+            // A hook that is waited for no longer counts as over: it was begun.
+            () = self.call_off.cancelled(), if waits_only => {
+                matches!(self.action, Action::PreStop { .. }).then_some(Outcome::Done)
+            }
             outcome = self.perform() => Some(outcome),
         };
         drop(permit);
@@ -117,8 +121,22 @@ impl Flight {
                 .await
                 .map_or_else(Outcome::Failed, Outcome::Created),
             Action::Start { id, .. } => done(runtime.start(id).await),
+            Action::PreStop {
+                container,
+                id,
+                ip,
+                limit_ms,
+            } => done(self.pre_stop(container, id, ip, ms(*limit_ms)).await),
             Action::Stop { id, grace_ms, .. } => done(runtime.stop(id, ms(*grace_ms)).await),
             Action::Remove { container, id } => done(self.remove(container, id).await),
+        }
+    }
+
+    async fn pre_stop(&self, container: &str, id: &str, ip: &str, limit: Duration) -> Result<(), RuntimeError> {
+        let found = self.desired.spec.containers.iter().find(|c| c.name == container);
+        match found {
+            Some(found) => hook::run(&*self.shared.runtime, found, id, ip, limit).await,
+            None => Ok(()),
         }
     }
 
@@ -181,7 +199,13 @@ impl Flight {
         let id = match (&self.action, outcome) {
             (_, Outcome::Failed(RuntimeError::Unavailable(_))) => return None,
             (Action::Create { .. }, Outcome::Created(id)) => id,
-            (Action::Start { id, .. } | Action::Stop { id, .. } | Action::Remove { id, .. }, _) => id,
+            (
+                Action::Start { id, .. }
+                | Action::PreStop { id, .. }
+                | Action::Stop { id, .. }
+                | Action::Remove { id, .. },
+                _,
+            ) => id,
             (_, _) => return None,
         };
         let info = self.shared.runtime.inspect(id).await.ok()?;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     ledger::{PodEntry, Saved},
+    probe::{Findings, Prober},
     runtime::{ContainerInfo, State},
     settings::ms,
     step::{Action, Outcome, PodBook, PodDesired, PodObserved, Step, StepSettings, record, step},
@@ -34,11 +35,15 @@ pub(super) async fn run(
     tokio::time::sleep(delay).await;
     let entry = wish.borrow().clone();
     let uid = entry.uid.clone();
+    let prober = Prober::new(shared.clone());
     let mut task = PodTask {
         listing: shared.listing.subscribe(),
         answers: shared.answers.subscribe(),
         host_ip: shared.host_ip.clone(),
         settings: shared.settings.step(),
+        ready_after_ms: shared.ready_after_ms.subscribe(),
+        findings: prober.findings(),
+        prober,
         desired: Arc::new(entry.desired()),
         book: entry.book.clone(),
         saved: entry.book.clone(),
@@ -78,6 +83,8 @@ enum Arrived {
 struct Busy {
     call_off: CancellationToken,
     may_make: bool,
+    /// A hook: only haste calls it off.
+    hook: bool,
     /// The image that it pulls.
     pulls: Option<String>,
 }
@@ -90,6 +97,9 @@ struct PodTask {
     answers: watch::Receiver<bool>,
     host_ip: watch::Receiver<String>,
     settings: StepSettings,
+    ready_after_ms: watch::Receiver<u64>,
+    prober: Prober,
+    findings: watch::Receiver<Findings>,
     entry: Arc<PodEntry>,
     desired: Arc<PodDesired>,
     book: PodBook,
@@ -129,11 +139,14 @@ impl PodTask {
         }
         if answers && let Some(view) = &self.view {
             let host_ip = self.host_ip.borrow_and_update().clone();
+            self.settings.ready_after_ms = *self.ready_after_ms.borrow_and_update();
+            let findings = self.findings.borrow_and_update().clone();
             let observed = PodObserved {
                 book: &self.book,
                 containers: &view.containers,
                 host_ip: &host_ip,
                 pulling: &self.pulling,
+                health: &findings,
                 in_flight: self.busy.values().any(|b| b.may_make),
             };
             let next = step(&self.desired, observed, self.shared.clock.now_ms(), &self.settings);
@@ -167,6 +180,7 @@ impl PodTask {
             self.shared.keeper.note_book(&self.entry.uid, self.book.clone()).await;
             self.saved = self.book.clone();
         }
+        self.prober.aim(next.targets, &self.entry, &self.desired);
         let pod = &self.entry;
         self.shared
             .reporter
@@ -196,6 +210,7 @@ impl PodTask {
         let busy = Busy {
             call_off: call_off.clone(),
             may_make: matches!(action, Action::Create { .. } | Action::Start { .. }),
+            hook: matches!(action, Action::PreStop { .. }),
             pulls: match &action {
                 Action::Pull { image, .. } => Some(image.clone()),
                 _ => None,
@@ -294,11 +309,12 @@ impl PodTask {
                 if changed.is_err() {
                     return Flow::Break(());
                 }
-                self.entry = self.wish.borrow_and_update().clone();
+                let before = std::mem::replace(&mut self.entry, self.wish.borrow_and_update().clone());
+                let hurries = self.entry.hurries(&before);
                 self.desired = Arc::new(self.entry.desired());
                 self.cleaned = false;
                 // What only waits is not wanted any more, or wanted otherwise.
-                for busy in self.busy.values() {
+                for busy in self.busy.values().filter(|b| hurries || !b.hook) {
                     busy.call_off.cancel();
                 }
             }
@@ -306,6 +322,9 @@ impl PodTask {
             changed = self.answers.changed() => if changed.is_err() { return Flow::Break(()) },
             // The sender ends with the agent; the address then stays as it is.
             Ok(()) = self.host_ip.changed() => {}
+            // Their senders outlive this wait.
+            Ok(()) = self.findings.changed() => {}
+            Ok(()) = self.ready_after_ms.changed() => {}
             () = self.poke.notified() => self.look(),
             () = async { match wake { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {}
         }

@@ -177,6 +177,11 @@ impl Rig {
         all.into_iter().find(|(_, n, _)| *n == name).map(|s| s.2)
     }
 
+    /// What was told to people since the last time.
+    pub fn notes(&self) -> Vec<wire::PodEvent> {
+        self.shared().notes.take(usize::MAX)
+    }
+
     pub fn container(&self, uid: &str, name: &str) -> ContainerStatus {
         let all = self.status(uid).map(|s| s.container_statuses).unwrap_or_default();
         all.into_iter().find(|c| c.name == name).unwrap_or_default()

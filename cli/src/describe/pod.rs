@@ -130,6 +130,18 @@ fn one(doc: &mut Doc, at: usize, c: &Container, status: Option<&ContainerStatus>
         None if running => doc.field(at, "State", "Waiting"),
         None => {}
     }
+    for (key, probe) in [
+        ("Startup", &c.startup_probe),
+        ("Readiness", &c.readiness_probe),
+        ("Liveness", &c.liveness_probe),
+    ] {
+        if let Some(probe) = probe {
+            doc.field(at, key, probe.to_string());
+        }
+    }
+    if let Some(hook) = &c.lifecycle.pre_stop {
+        doc.field(at, "Pre-Stop", hook.to_string());
+    }
     let resources = |list: &ResourceList| {
         let list = list.iter().map(|(k, v)| (k.clone(), v.to_string()));
         pairs(list.collect::<std::collections::BTreeMap<_, _>>().iter())

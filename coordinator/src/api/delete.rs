@@ -143,7 +143,7 @@ impl Delete {
         rc.metadata.finalizers = vec![ORPHAN.to_owned()];
         let change = Change::put(at, Expect::At(state.rv), encode(&rc));
         rc.metadata.resource_version.clone_from(&object.meta().resource_version);
-        rc.status = Some(world.controller_status(state));
+        rc.status = Some(world.controller_status(state, now));
         Some(Decision {
             detail: "its pods stay".to_owned(),
             ..Decision::new(vec![change], Object::ReplicationController(rc))

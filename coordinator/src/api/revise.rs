@@ -250,7 +250,7 @@ fn record(world: &World, key: &Key, next: &mut Object) -> Option<Change> {
                 rc: Arc::new(stored),
                 ..state.clone()
             };
-            rc.status = Some(world.controller_status(&after));
+            rc.status = Some(world.controller_status(&after, proto::model::Time::now()));
             change
         }
         Object::Namespace(namespace) => {

@@ -7,14 +7,20 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use proto::{
     digest, ids,
-    wire::{Run, Stop},
+    model::lifecycle,
+    wire::{AgentSettings, Run, Stop},
 };
 
-use crate::world::{Key, PodState, World};
+use crate::world::{
+    Key, PodState, World,
+    record::StopRecord,
+    settings::{ENDPOINT_DRAIN, READY_AFTER},
+};
 
 /// What one pod should be doing on the node.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +46,14 @@ impl Delta {
     }
 }
 
+/// The cluster's settings as agents are told them: what nobody set is the agent's own affair.
+pub fn agent_settings(world: &World) -> AgentSettings {
+    let ready_after = world.settings.given(&READY_AFTER);
+    AgentSettings {
+        ready_after_ms: ready_after.map(|ms| u32::try_from(ms).unwrap_or(u32::MAX)),
+    }
+}
+
 /// All pods of `node`, with whether some pod had to be left out because its template has not come yet.
 /// `known` spares building what was built before.
 pub fn desired(world: &World, node: &str, known: &Desired) -> (Desired, bool) {
@@ -47,7 +61,7 @@ pub fn desired(world: &World, node: &str, known: &Desired) -> (Desired, bool) {
     let mut wanted = Desired::new();
     for (key, pod) in world.pods_on(node) {
         let uid = &pod.record.uid;
-        match one(key, pod, known.get(uid)) {
+        match one(world, key, pod, known.get(uid)) {
             Some(entry) => {
                 wanted.insert(uid.clone(), entry);
             }
@@ -57,15 +71,21 @@ pub fn desired(world: &World, node: &str, known: &Desired) -> (Desired, bool) {
     (wanted, missing)
 }
 
-fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
+fn one(world: &World, key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
     if let Some(stop) = &pod.record.stop {
+        if let Some(Wanted::Stop(sent)) = known
+            && (sent.grace_seconds, &sent.reason) == (stop.grace, &stop.reason)
+        {
+            // It was counted with the settings of its time.
+            return Some(Wanted::Stop(sent.clone()));
+        }
         return Some(Wanted::Stop(Stop {
             uid: pod.record.uid.clone(),
             reason: stop.reason.clone(),
             grace_seconds: stop.grace,
             namespace: key.0.clone(),
             name: key.1.clone(),
-            endpoint_drain_ms: 0,
+            endpoint_drain_ms: drain_ms(world, pod, stop),
         }));
     }
     let template = pod.template.as_ref()?;
@@ -88,6 +108,22 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
         labels: labels.into_iter().collect(),
         annotations: annotations.into_iter().collect(),
     })))
+}
+
+/// How long the pod serves on after it left its Endpoints: as it asks for itself, else the cluster's setting if
+/// somebody can have its address. Not at all where nothing serves any more, or where all is to end at once.
+fn drain_ms(world: &World, pod: &PodState, stop: &StopRecord) -> u32 {
+    let spec = &pod.template_record().spec;
+    let at_once = stop.grace == 0 && spec.grace_seconds() > 0;
+    if stop.lost || at_once {
+        return 0;
+    }
+    let drain = match lifecycle::endpoint_drain(&World::annotations_of(pod)) {
+        Some(drain) => drain,
+        None if spec.containers.iter().all(|c| c.ports.is_empty()) => Duration::ZERO,
+        None => world.settings.time(&ENDPOINT_DRAIN),
+    };
+    u32::try_from(drain.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn same(sent: &HashMap<String, String>, now: &BTreeMap<String, String>) -> bool {

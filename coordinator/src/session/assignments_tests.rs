@@ -239,3 +239,102 @@ fn labels_and_annotations_come_as_a_run_of_the_same_spec() {
     digests.dedup();
     assert_eq!(digests.len(), 3);
 }
+
+/// What the entry of a pod being stopped says of its drain: with these ports and annotation, the pod's own grace, and
+/// the grace of the stop.
+fn drain(ports: &str, annotation: Option<&str>, own_grace: &str, grace: u32, lost: bool, setting: Option<&str>) -> u32 {
+    let json = format!(r#"{{"containers":[{{"name":"c","image":"i"{ports}}}]{own_grace}}}"#);
+    let template = record::TemplateRecord {
+        spec: serde_json::from_str(&json).expect("a spec"),
+        ..record::TemplateRecord::default()
+    };
+    let mut moving = Moving::new();
+    moving.apply(keys::template("t"), Some(record::encode(&template)));
+    let mut pod = pod_record("p", "n1");
+    pod.template = "t".into();
+    pod.stop = Some(StopRecord {
+        at: Time(1),
+        grace,
+        reason: "test".into(),
+        lost,
+    });
+    if let Some(annotation) = annotation {
+        pod.annotations
+            .insert(lifecycle::ENDPOINT_DRAIN.into(), Some(annotation.into()));
+    }
+    moving.apply(keys::object(Kind::Pod, "default", "p"), Some(record::encode(&pod)));
+    if let Some(setting) = setting {
+        moving.set("endpoint-drain", setting);
+    }
+    match desired(&moving.world, "n1", &Desired::new()).0.values().next() {
+        Some(Wanted::Stop(stop)) => stop.endpoint_drain_ms,
+        other => panic!("{other:?}"),
+    }
+}
+
+impl Moving {
+    fn set(&mut self, name: &str, value: &str) {
+        let record = record::SettingsRecord::from([(name.to_owned(), value.to_owned())]);
+        self.apply(keys::SETTINGS.to_owned(), Some(record::encode(&record)));
+    }
+}
+
+#[test]
+fn how_long_a_pod_serves_on() {
+    let ports = r#","ports":[{"containerPort":80}]"#;
+    let no_grace = r#","terminationGracePeriodSeconds":0"#;
+    for (found, expected) in [
+        (drain(ports, None, "", 30, false, None), 5_000),
+        (drain(ports, None, "", 30, false, Some("750ms")), 750),
+        (drain(ports, None, "", 30, false, Some("0s")), 0),
+        // Nobody has its address.
+        (drain("", None, "", 30, false, Some("9s")), 0),
+        // Its own word goes before the setting, and before what it lacks.
+        (drain(ports, Some("2s"), "", 30, false, Some("9s")), 2_000),
+        (drain(ports, Some("0s"), "", 30, false, None), 0),
+        (drain("", Some("2s"), "", 30, false, None), 2_000),
+        // One that cannot be read, written by another release, is none.
+        (drain(ports, Some("soon"), "", 30, false, None), 5_000),
+        // A shorter grace is still in order; none at all is not, unless the pod never has one.
+        (drain(ports, None, "", 1, false, None), 5_000),
+        (drain(ports, None, "", 0, false, None), 0),
+        (drain(ports, Some("2s"), "", 0, false, None), 0),
+        (drain(ports, None, no_grace, 0, false, None), 5_000),
+        // It serves nobody any more.
+        (drain(ports, Some("2s"), "", 30, true, None), 0),
+    ] {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn an_entry_keeps_the_drain_that_it_was_sent_with() {
+    let mut moving = Moving::new();
+    moving.act(&Act::Add(1, "n1"));
+    let mut record = moving.records["p1"].clone();
+    record
+        .annotations
+        .insert(lifecycle::ENDPOINT_DRAIN.into(), Some("4s".into()));
+    moving.records.insert("p1".into(), record);
+    moving.act(&Act::Stop(1, 30));
+    let (sent, _) = desired(&moving.world, "n1", &Desired::new());
+    let mut record = moving.records["p1"].clone();
+    record
+        .annotations
+        .insert(lifecycle::ENDPOINT_DRAIN.into(), Some("8s".into()));
+    moving.records.insert("p1".into(), record);
+    moving.act(&Act::Label(1, 0));
+    let (wanted, _) = desired(&moving.world, "n1", &sent);
+    assert!(delta(&sent, &wanted).is_empty(), "what was told is not told again");
+    let (anew, _) = desired(&moving.world, "n1", &Desired::new());
+    assert_ne!(anew, sent);
+    assert_eq!(
+        digest(&anew),
+        digest(&sent),
+        "the agent keeps the shorter one either way"
+    );
+    // A more urgent stop is another entry.
+    moving.act(&Act::Stop(1, 3));
+    let (wanted, _) = desired(&moving.world, "n1", &sent);
+    assert_eq!(delta(&sent, &wanted).stop[0].grace_seconds, 3);
+}

@@ -11,13 +11,15 @@ use std::{
 use futures::{Stream, StreamExt as _};
 use proto::{
     model::{EventType, Hardware, Kind},
-    wire::{self, Down, Hello, Quarantine, Up, Welcome, down, goodbye::Reason, up},
+    wire::{self, AgentSettings, Down, Hello, Quarantine, Up, Welcome, down, goodbye::Reason, up},
 };
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{
-    Sessions, facts, hardware,
+    Sessions,
+    assignments::agent_settings,
+    facts, hardware,
     hello::{self, Lineage},
     holder,
     liveness::Signal,
@@ -60,6 +62,8 @@ pub struct Greeted {
     pub lineage: Lineage,
     pub facts: FactsRecord,
     pub hardware: Option<Hardware>,
+    /// As Welcome told them.
+    pub settings: AgentSettings,
 }
 
 /// Puts a session's end on record, however its task ends.
@@ -124,14 +128,14 @@ where
         .fence()
         .ok_or_else(|| End::Refused(Status::unavailable("this coordinator does not lead; retry later")))?;
 
-    let (uid, lineage, known, ended) = shared.hub.read(|w| {
+    let (uid, lineage, known, ended, told) = shared.hub.read(|w| {
         let uid = if peer.deleted {
             w.tombstones.get(node).map(|t| t.value.uid.clone())
         } else {
             w.nodes.get(node).map(|n| n.node.metadata.uid.clone())
         };
         let (known, ended) = hello::term_of(w, hello.fence.as_ref());
-        (uid, hello::lineage(w, &hello), known, ended)
+        (uid, hello::lineage(w, &hello), known, ended, agent_settings(w))
     });
     let Some(uid) = uid else {
         let gone = format!("node {node} was deleted; let it join again with a new token");
@@ -147,6 +151,7 @@ where
         your_term_known: known,
         node: node.to_owned(),
         max_silence_ms: millis(settings.max_silence),
+        settings: Some(told),
         ..Welcome::default()
     };
     if let Lineage::Broken(why) = lineage {
@@ -206,6 +211,7 @@ where
         lineage,
         facts,
         hardware,
+        settings: told,
     })
 }
 

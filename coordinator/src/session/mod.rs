@@ -35,6 +35,8 @@ mod quarantine_tests;
 pub mod registry;
 mod router;
 pub mod service;
+#[cfg(test)]
+mod settings_tests;
 mod stream;
 #[cfg(test)]
 pub mod testing;

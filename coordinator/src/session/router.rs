@@ -43,7 +43,7 @@ fn homes_of(world: &World) -> HashMap<Key, String> {
 fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batch>) {
     let mut wake: Vec<String> = Vec::new();
     let mut nodes: Vec<String> = Vec::new();
-    let mut templates = false;
+    let (mut templates, mut settings) = (false, false);
     sessions.hub.read(|world| {
         for touched in &batch.touched {
             match touched {
@@ -61,6 +61,7 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
                     wake.push(now.to_owned());
                 }
                 Touched::Template(_) => templates = true,
+                Touched::Settings => settings = true,
                 Touched::Node(name) => nodes.push(name.clone()),
                 _ => {}
             }
@@ -73,9 +74,9 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
             handle.dirty.notify_one();
         }
     }
-    if templates {
-        let waiting = sessions.registry.all().into_iter();
-        for handle in waiting.filter(|h| h.incomplete.load(Ordering::Relaxed)) {
+    if templates || settings {
+        let concerned = |h: &Arc<Handle>| settings || h.incomplete.load(Ordering::Relaxed);
+        for handle in sessions.registry.all().into_iter().filter(concerned) {
             handle.dirty.notify_one();
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, future::BoxFuture};
-use proto::wire::{self, Ack, Assignments, Down, Goodbye, Hello, Stop, Up, down, goodbye::Reason, up};
+use proto::wire::{self, Ack, AgentSettings, Assignments, Down, Goodbye, Hello, Stop, Up, down, goodbye::Reason, up};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Code, Status};
 
@@ -102,6 +102,8 @@ struct Session {
     /// What the agent has been told, and at which version.
     sent: Desired,
     revision: Rv,
+    /// The settings that the agent has been told.
+    told: AgentSettings,
     /// Pods to stop that are not this node's, until the agent has seen their end.
     strays: BTreeMap<String, Stop>,
     /// Of a deleted node.
@@ -140,6 +142,7 @@ impl Session {
             proven: greeted.lineage == Lineage::Proven,
             sent: Desired::new(),
             revision: Rv(0),
+            told: greeted.settings,
             strays: BTreeMap::new(),
             pending,
             inflight: None,
@@ -163,6 +166,8 @@ impl Session {
 
     /// Answers the digest in Hello, then what the agent observes beyond its assignments.
     async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
+        // They may have changed before the router could find this session.
+        self.dirty |= self.shared.hub.read(assignments::agent_settings) != self.told;
         if matches!(self.handle.mode, Mode::Cloned(_)) {
             return Ok(());
         }
@@ -329,6 +334,11 @@ impl Session {
 
     /// The most urgent message, computed now.
     fn next(&mut self) -> Result<Option<Down>, End> {
+        if self.dirty
+            && let Some(settings) = self.settings()
+        {
+            return Ok(Some(settings));
+        }
         if std::mem::take(&mut self.dirty)
             && let Some(change) = self.change()?
         {
@@ -341,6 +351,13 @@ impl Session {
             }
         }
         Ok(std::mem::take(&mut self.ack_due).then(|| say(down::Message::Ack(Ack { seq: self.acked }))))
+    }
+
+    /// What the agent has to be told of the cluster's settings, if anything.
+    fn settings(&mut self) -> Option<Down> {
+        let now = self.shared.hub.read(assignments::agent_settings);
+        let before = std::mem::replace(&mut self.told, now);
+        (before != now).then(|| say(down::Message::Settings(now)))
     }
 
     fn change(&mut self) -> Result<Option<Down>, End> {

@@ -12,7 +12,7 @@ use proto::{
     capability,
     model::{
         ConditionStatus, Hardware, HoldKind, Node, NodeCondition, NodeHold, NodeStatus, Protocol, Quantity,
-        ReplicationController,
+        ReplicationController, Time,
     },
 };
 
@@ -99,6 +99,18 @@ impl PodState {
     /// The agent says Ready; whether its node is heard is the caller's question.
     pub fn ready(&self) -> bool {
         self.status.as_ref().is_some_and(|s| s.value.status.ready())
+    }
+
+    /// Whether it has been Ready this long, by its agent's clock.
+    pub fn ready_for(&self, seconds: i32, now: Time) -> bool {
+        let Some(ready) = self.status.as_ref().and_then(|s| s.value.status.condition("Ready")) else {
+            return false;
+        };
+        let needed = u64::try_from(seconds).unwrap_or(0);
+        let long_enough = ready
+            .last_transition_time
+            .is_some_and(|since| now.since(since) >= needed);
+        ready.status == ConditionStatus::True && (needed == 0 || long_enough)
     }
 
     pub fn stopping(&self) -> bool {

@@ -314,11 +314,11 @@ fn a_controllers_status_counts_what_is_not_being_stopped() {
     sim.settle();
     let at = key("default", "web");
     let counts = |sim: &Sim| {
-        let s = sim.world.controller_status(&sim.world.controllers[&at]);
+        let s = sim.world.controller_status(&sim.world.controllers[&at], Time(0));
         (s.replicas, s.ready_replicas, s.fully_labeled_replicas)
     };
     let complete = |sim: &Sim| {
-        let s = sim.world.controller_status(&sim.world.controllers[&at]);
+        let s = sim.world.controller_status(&sim.world.controllers[&at], Time(0));
         (s.conditions[0].status, s.conditions[0].message.clone())
     };
     assert_eq!(counts(&sim), (4, 4, 4));
@@ -477,4 +477,31 @@ fn differences_lead_from_a_template_to_what_is_wanted() {
     let bytes = record::encode(&PodRecord::default());
     let text = String::from_utf8(bytes).expect("JSON");
     assert!(!text.contains("\"a\"") && !text.contains("\"l\""), "{text}");
+}
+
+#[test]
+fn a_pod_is_available_once_it_has_been_ready_for_long_enough() {
+    let mut sim = Sim::new();
+    sim.add_node("n1", &[]);
+    let mut controller = rc("default", "web", "u", 1, template("web", Ask::default()));
+    controller.spec.min_ready_seconds = 10;
+    sim.put_rc(&controller);
+    sim.settle();
+    let at = key("default", "web");
+    let pod = sim.world.pods.keys().next().expect("a pod").clone();
+    let mut status = (*sim.world.pods[&pod].status.as_ref().expect("told").value).clone();
+    let counts = |sim: &Sim, now: i64| {
+        let s = sim.world.controller_status(&sim.world.controllers[&at], Time(now));
+        (s.ready_replicas, s.available_replicas)
+    };
+    assert_eq!(counts(&sim, 1_000), (1, 0), "since when is not known");
+    status.status.conditions[0].last_transition_time = Some(Time(100));
+    status.seq += 1;
+    sim.put(keys::pod_status(&pod.0, &pod.1), &status);
+    assert_eq!(counts(&sim, 109), (1, 0));
+    assert_eq!(counts(&sim, 110), (1, 1));
+    // A clock that is behind the agent's counts as no time at all.
+    assert_eq!(counts(&sim, 50), (1, 0));
+    sim.put_ready("n1", false);
+    assert_eq!(counts(&sim, 200), (0, 0));
 }

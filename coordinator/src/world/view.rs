@@ -1,7 +1,8 @@
 //! The world's objects as the API shows them: records and observed state put together. Called by `api` for
 //! every read and by `session` for assignments.
 //!
-//! Invariant: a view is a function of the world; nothing of it is stored.
+//! Invariant: a view is a function of the world, and of the time where a controller has `minReadySeconds`; nothing of it
+//! is stored.
 
 use proto::model::{
     ConditionStatus, Kind, NodeStatus, Object, ObjectMeta, OwnerReference, Pod, PodCondition, PodStatus, RcStatus, Time,
@@ -150,12 +151,12 @@ impl World {
     fn controller(&self, state: &ControllerState) -> proto::model::ReplicationController {
         let mut rc = (*state.rc).clone();
         rc.metadata.resource_version = state.rv.to_string();
-        rc.status = Some(self.controller_status(state));
+        rc.status = Some(self.controller_status(state, Time::now()));
         rc
     }
 
     /// Counts of a controller's pods; those being stopped are not among them, as in Kubernetes.
-    pub fn controller_status(&self, state: &ControllerState) -> RcStatus {
+    pub fn controller_status(&self, state: &ControllerState, now: Time) -> RcStatus {
         let mut status = RcStatus {
             observed_generation: state.rc.metadata.generation.unwrap_or(1),
             ..RcStatus::default()
@@ -172,7 +173,7 @@ impl World {
             status.fully_labeled_replicas += i32::from(wanted.iter().all(|(k, v)| labels.get(k) == Some(v)));
             if now_ready(pod) {
                 status.ready_replicas += 1;
-                status.available_replicas += 1;
+                status.available_replicas += i32::from(pod.ready_for(state.rc.spec.min_ready_seconds, now));
             }
         }
         status.conditions = vec![complete(state.rc.spec.replicas, &status)];

@@ -12,11 +12,13 @@ pub mod hold;
 pub mod json;
 mod kind;
 pub mod labels;
+pub mod lifecycle;
 mod meta;
 mod node;
 mod object;
 pub mod parse;
 mod pod;
+pub mod probe;
 mod quantity;
 mod rc;
 mod selector;
@@ -33,6 +35,7 @@ pub use event::{Event, EventSource, EventType, ObjectReference};
 pub use hardware::Hardware;
 pub use hold::{HoldKind, NodeHold};
 pub use kind::Kind;
+pub use lifecycle::{Hook, Lifecycle, Sleep};
 pub use meta::{ObjectMeta, OwnerReference};
 pub use node::{
     Namespace, NamespacePhase, NamespaceSpec, NamespaceStatus, Node, NodeAddress, NodeCondition, NodeInfo, NodeSpec,
@@ -46,6 +49,7 @@ pub use pod::{
     PodStatus, PodTemplate, Protocol, PullPolicy, ResourceList, ResourceRequirements, RestartPolicy, SecurityContext,
     StorageMedium, TerminationMessagePolicy, Volume, VolumeMount,
 };
+pub use probe::{Exec, HttpGet, HttpHeader, PortRef, Probe, Scheme, TcpSocket};
 pub use quantity::{Quantity, QuantityError};
 pub use rc::{RcSpec, RcStatus, ReplicationController};
 pub use selector::{FieldSelector, LabelSelector, SelectorError};

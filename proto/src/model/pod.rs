@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, ObjectMeta, Quantity, Time, Toleration, TopologySpreadConstraint};
+use super::{Affinity, Lifecycle, ObjectMeta, PortRef, Probe, Quantity, Time, Toleration, TopologySpreadConstraint};
 
 /// Resource name (`cpu`, `memory`, `ephemeral-storage`, `pids`, `pods`) → amount.
 pub type ResourceList = BTreeMap<String, Quantity>;
@@ -130,10 +130,36 @@ pub struct Container {
     pub termination_message_path: String,
     #[serde(skip_serializing_if = "TerminationMessagePolicy::is_file")]
     pub termination_message_policy: TerminationMessagePolicy,
+    /// Until it succeeds once, neither of the others is asked and the container is not ready; its failure is the
+    /// container's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Probe>,
+    /// Says whether the container can serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness_probe: Option<Probe>,
+    /// Its failure is the container's end, and a restart by the pod's policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
+    #[serde(skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
 }
 
 impl Container {
     pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
+    pub fn has_probes(&self) -> bool {
+        [&self.startup_probe, &self.readiness_probe, &self.liveness_probe]
+            .iter()
+            .any(|p| p.is_some())
+    }
+
+    /// The number of a port that a probe or a hook names; `None`: the container has no port of that name.
+    pub fn port(&self, port: &PortRef) -> Option<u16> {
+        match port {
+            PortRef::Number(n) => Some(*n),
+            PortRef::Name(name) => self.ports.iter().find(|p| p.name == *name).map(|p| p.container_port),
+        }
+    }
 
     /// The pull policy in force: the given one, or Kubernetes' default for the image's tag.
     pub fn pull_policy(&self) -> PullPolicy {

@@ -5,6 +5,7 @@
 
 mod containers;
 mod placement;
+mod probes;
 mod security;
 mod volumes;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use super::{
     Kind, Object, ObjectMeta, PodSpec, ReplicationController, RestartPolicy,
     labels::{check_dns_label, check_dns_subdomain, check_label_key, check_label_value},
+    lifecycle::{ENDPOINT_DRAIN, check_drain},
 };
 
 /// Fields of a pod that an environment variable may refer to.
@@ -193,6 +195,9 @@ impl Check {
         let mut total = 0;
         for (key, value) in annotations {
             self.need(path, check_label_key(key));
+            if key == ENDPOINT_DRAIN {
+                self.need(format!("{path}.{key}"), check_drain(value).map(|_| ()));
+            }
             total += key.len() + value.len();
         }
         if total > MAX_OBJECT_BYTES / 2 {

@@ -14,6 +14,7 @@ mod logs;
 mod overload;
 mod placement;
 mod pod_spec;
+mod probes;
 mod quarantine;
 mod record;
 mod refusals;

@@ -7,6 +7,7 @@
 //! | [`create`] | what a container is created from; pure |
 //! | [`observe`] | what the engine shows, in the trait's terms; pure |
 //! | [`events`] | the event stream as hints |
+//! | [`exec`] | commands in containers |
 //! | [`pull`] | image pulls, shared between callers |
 //! | [`progress`] | how far a pull is; pure |
 //! | [`credentials`] | what a registry is shown, from Docker's own configuration |
@@ -23,6 +24,7 @@ mod credentials;
 mod engine;
 mod errors;
 mod events;
+mod exec;
 mod exits;
 mod logs;
 mod observe;
@@ -55,7 +57,8 @@ use self::errors::Problem;
 pub use self::pause::SANDBOX_IMAGE;
 pub use self::settings::{DockerSettings, Scope};
 use super::{
-    ContainerInfo, CreateContainer, EngineInfo, Hint, LogQuery, LogStream, MemoryVolume, Runtime, RuntimeError, State,
+    ContainerInfo, CreateContainer, EngineInfo, Executed, Hint, LogQuery, LogStream, MemoryVolume, Runtime,
+    RuntimeError, State,
 };
 
 /// Where Docker listens unless told otherwise.
@@ -85,6 +88,8 @@ pub struct DockerRuntime {
     warned: Mutex<HashSet<String>>,
     /// Container id → what its inspection does not tell of its exit.
     exits: Mutex<HashMap<String, exits::Learned>>,
+    /// Commands that had not ended when they were last looked at.
+    unended: Mutex<exec::Unended>,
     tasks: TaskTracker,
 }
 
@@ -137,6 +142,7 @@ impl DockerRuntime {
             facts: Mutex::default(),
             warned: Mutex::default(),
             exits: Mutex::default(),
+            unended: Mutex::default(),
             tasks,
         }))
     }
@@ -229,6 +235,7 @@ impl Runtime for DockerRuntime {
         let (ids, looked) = self.call(limit, whole).await.map_err(silent)?;
         locked(&self.warned).retain(|id| ids.contains(id));
         self.forget_exits(|id| ids.contains(id));
+        self.forget_commands(|id| ids.contains(id));
         looked
             .into_iter()
             .filter_map(Result::transpose)
@@ -389,6 +396,17 @@ impl Runtime for DockerRuntime {
                 Ok(())
             }
             Err(problem) => Err(failed(problem)),
+        }
+    }
+
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<Executed, RuntimeError> {
+        let failed = |p: Problem| p.into_error(&self.endpoint, &format!("exec in {}", short(id)));
+        match self.own(id).await.map_err(failed)? {
+            Some(ContainerInfo {
+                state: State::Running { .. },
+                ..
+            }) => self.execute(id, command, limit).await.map_err(failed),
+            _ => Err(RuntimeError::NoSuchContainer(short(id).to_owned())),
         }
     }
 

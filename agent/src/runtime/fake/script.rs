@@ -16,6 +16,7 @@ pub enum Op {
     Start,
     Stop,
     Remove,
+    Exec,
     Log,
     Volumes,
     RemoveVolume,
@@ -111,6 +112,13 @@ impl ImageScript {
             ..Self::default()
         }
     }
+}
+
+/// How a command in a container ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub code: i64,
+    pub takes: Duration,
 }
 
 /// An injected failure.

@@ -9,7 +9,8 @@ use proto::model::Time;
 use tokio::sync::mpsc;
 
 use super::{
-    ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State, logs::Logs,
+    Answer, ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State,
+    logs::Logs,
 };
 
 #[derive(Default)]
@@ -28,6 +29,9 @@ pub struct Inner {
     pub volumes: BTreeMap<String, String>,
     pub leave_to_stop: Option<Leave>,
     pub logs: Logs,
+    /// By command.
+    pub answers: BTreeMap<String, Answer>,
+    pub commands: Vec<(u64, String)>,
     /// Attempts whose end was not shown to the agent yet: exited or erased, with their id.
     unseen_ends: BTreeMap<Key, String>,
     next_id: u64,

@@ -80,10 +80,17 @@ const CONTAINER: Fields = &[
     Field::acted("terminationMessagePolicy"),
     Field::unsupported("envFrom"),
     Field::unsupported("volumeDevices").keyed(&["devicePath"]),
-    Field::refused("livenessProbe"),
-    Field::refused("readinessProbe"),
-    Field::refused("startupProbe"),
-    Field::unsupported("lifecycle"),
+    Field::object("livenessProbe", PROBE),
+    Field::object("readinessProbe", PROBE),
+    Field::object("startupProbe", PROBE),
+    Field::object(
+        "lifecycle",
+        &[
+            Field::object("preStop", HOOK),
+            Field::refused("postStart"),
+            Field::unsupported("stopSignal"),
+        ],
+    ),
     Field::unsupported("restartPolicy"),
     Field::unsupported("restartPolicyRules"),
     // No container is resized in place.
@@ -92,6 +99,37 @@ const CONTAINER: Fields = &[
     Field::unsupported("stdinOnce"),
     Field::unsupported("tty"),
 ];
+
+const PROBE: Fields = &[
+    Field::object("httpGet", HTTP_GET),
+    Field::object("tcpSocket", &[Field::acted("port"), Field::acted("host")]),
+    Field::object("exec", EXEC),
+    Field::refused("grpc"),
+    Field::acted("initialDelaySeconds"),
+    Field::acted("timeoutSeconds"),
+    Field::acted("periodSeconds"),
+    Field::acted("successThreshold"),
+    Field::acted("failureThreshold"),
+    Field::acted("terminationGracePeriodSeconds"),
+];
+
+const HOOK: Fields = &[
+    Field::object("exec", EXEC),
+    Field::object("httpGet", HTTP_GET),
+    Field::object("sleep", &[Field::acted("seconds")]),
+    // Kubernetes keeps it for old objects and never does it.
+    Field::refused("tcpSocket"),
+];
+
+const HTTP_GET: Fields = &[
+    Field::acted("path"),
+    Field::acted("port"),
+    Field::acted("host"),
+    Field::acted("scheme"),
+    Field::items("httpHeaders", &[Field::acted("name"), Field::acted("value")], &[]),
+];
+
+const EXEC: Fields = &[Field::list("command")];
 
 const ENV: Fields = &[
     Field::acted("name"),

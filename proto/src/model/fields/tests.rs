@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolume, EnvVar, EnvVarSource, Event, EventSource,
-    EventType, HostPathType, HostPathVolume, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeAffinity,
-    NodeOperator, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, NodeSpec, NodeStatus, NodeTaintsPolicy,
-    Object, ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference, Pod, PodOperator, PodSecurityContext,
-    PodSelector, PodSelectorRequirement, PodSpec, PodStatus, PodTemplate, PreferredSchedulingTerm, Protocol,
-    PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController, ResourceRequirements, RestartPolicy,
-    SecurityContext, StorageMedium, Taint, TaintEffect, TerminationMessagePolicy, Time, Toleration, TolerationOperator,
-    TopologySpreadConstraint, Volume, VolumeMount, WhenUnsatisfiable,
+    EventType, Exec, Hook, HostPathType, HostPathVolume, HttpGet, HttpHeader, Lifecycle, Namespace, NamespaceSpec,
+    NamespaceStatus, Node, NodeAffinity, NodeOperator, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    NodeSpec, NodeStatus, NodeTaintsPolicy, Object, ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference,
+    Pod, PodOperator, PodSecurityContext, PodSelector, PodSelectorRequirement, PodSpec, PodStatus, PodTemplate,
+    PortRef, PreferredSchedulingTerm, Probe, Protocol, PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController,
+    ResourceRequirements, RestartPolicy, Scheme, SecurityContext, Sleep, StorageMedium, Taint, TaintEffect, TcpSocket,
+    TerminationMessagePolicy, Time, Toleration, TolerationOperator, TopologySpreadConstraint, Volume, VolumeMount,
+    WhenUnsatisfiable,
 };
 
 fn text() -> String {
@@ -171,7 +172,51 @@ fn container() -> Container {
         },
         termination_message_path: text(),
         termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,
+        startup_probe: Some(probe()),
+        readiness_probe: Some(probe()),
+        liveness_probe: Some(probe()),
+        lifecycle: Lifecycle {
+            pre_stop: Some(Hook {
+                exec: Some(exec()),
+                http_get: Some(http_get()),
+                sleep: Some(Sleep { seconds: 1 }),
+            }),
+        },
     }
+}
+
+fn probe() -> Probe {
+    Probe {
+        http_get: Some(http_get()),
+        tcp_socket: Some(TcpSocket {
+            port: PortRef::Number(1),
+            host: text(),
+        }),
+        exec: Some(exec()),
+        initial_delay_seconds: 1,
+        timeout_seconds: 1,
+        period_seconds: 1,
+        success_threshold: 1,
+        failure_threshold: 1,
+        termination_grace_period_seconds: Some(1),
+    }
+}
+
+fn http_get() -> HttpGet {
+    HttpGet {
+        path: text(),
+        port: PortRef::Name(text()),
+        host: text(),
+        scheme: Scheme::Https,
+        http_headers: vec![HttpHeader {
+            name: text(),
+            value: text(),
+        }],
+    }
+}
+
+fn exec() -> Exec {
+    Exec { command: vec![text()] }
 }
 
 /// An object of each kind with every field set.
@@ -369,8 +414,8 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
         ),
         (
             Kind::Pod,
-            inner(json!({"livenessProbe": {}})).1,
-            "spec.containers[0].livenessProbe",
+            inner(json!({"livenessProbe": {"grpc": {}}})).1,
+            "spec.containers[0].livenessProbe.grpc",
         ),
         (
             Kind::Pod,
@@ -379,8 +424,8 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
         ),
         (
             Kind::Pod,
-            inner(json!({"lifecycle": {"preStop": {}}})).1,
-            "spec.containers[0].lifecycle",
+            inner(json!({"lifecycle": {"postStart": {}}})).1,
+            "spec.containers[0].lifecycle.postStart",
         ),
         (
             Kind::Pod,

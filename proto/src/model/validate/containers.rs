@@ -38,6 +38,7 @@ impl Check {
                 );
             }
             self.container(&at, c, &spec.volumes);
+            self.probes(&at, c);
             self.ports(&at, c, spec.host_network, &mut host_ports);
             self.security(&format!("{at}.securityContext"), &c.security_context, spec);
         }
