@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use proto::model::Protocol;
+use proto::model::{Protocol, host_port};
 
 use super::{Group, Plan, change::Before, change::Change, change::to_store, scheduler::port_domain};
 use crate::{
@@ -134,14 +134,14 @@ impl Staged<'_> {
                 format!("template {hash} is not named by its content")
             }),
             Change::CreatePod { key, record } => self.create(key, record, commit),
-            Change::Bind { pod, node } => {
+            Change::Bind { pod, node, ports } => {
                 let state = self.current(pod)?;
                 ensure(state.record.node.is_empty(), || {
                     format!("{:?} has a node already", pod.key)
                 })?;
                 ensure(!state.stopping(), || format!("{:?} is being stopped", pod.key))?;
                 let template = state.template.clone().ok_or("its template is not known")?;
-                self.land(node, &template)
+                self.land(node, &template, ports)
             }
             Change::Explain { pod, waiting } => {
                 let state = self.current(pod)?;
@@ -231,16 +231,16 @@ impl Staged<'_> {
                 .ok_or_else(|| format!("{key:?} would have no template"))?,
         };
         if record.node.is_empty() {
-            ensure(!record.waiting.is_empty(), || {
-                format!("{key:?} waits and does not say why")
+            ensure(!record.waiting.is_empty() && record.ports.is_empty(), || {
+                format!("{key:?} waits and does not say why, or has ports already")
             })
         } else {
-            self.land(&record.node, &template)
+            self.land(&record.node, &template, &record.ports)
         }
     }
 
     /// A pod of the template comes to the node.
-    fn land(&mut self, name: &str, template: &Template) -> Checked {
+    fn land(&mut self, name: &str, template: &Template, given: &[u16]) -> Checked {
         let node = self
             .world
             .nodes
@@ -258,7 +258,20 @@ impl Staged<'_> {
             format!("node {name} does not match the pod's nodeSelector")
         })?;
         self.added.entry(name.to_owned()).or_default().add(template.request);
-        if template.host_ports.is_empty() {
+        let asking = &template.asking;
+        ensure(given.len() == asking.len(), || {
+            format!(
+                "{} host ports are given where {} are asked for",
+                given.len(),
+                asking.len()
+            )
+        })?;
+        if let Some(port) = given.iter().find(|p| !host_port::GIVEN.contains(p)) {
+            return Err(format!("host port {port} is not one of those that are given"));
+        }
+        let given = given.iter().copied().zip(asking.iter().copied());
+        let wanted: Vec<_> = template.host_ports.iter().copied().chain(given).collect();
+        if wanted.is_empty() {
             return Ok(());
         }
         let domain = port_domain(name, node);
@@ -273,7 +286,7 @@ impl Staged<'_> {
             }
             taken
         });
-        for port in &template.host_ports {
+        for port in &wanted {
             let before = [taken.get(&domain), self.admitted.ports.get(&domain)];
             let free = !before.into_iter().flatten().any(|p| p.contains(port))
                 && self.ports.entry(domain.clone()).or_default().insert(*port);

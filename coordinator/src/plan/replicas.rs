@@ -18,7 +18,7 @@ use super::{
     Draft, before,
     change::Change,
     gc,
-    scheduler::{self, Batch, Counts, Placed},
+    scheduler::{self, Batch, Counts, Place, Placed},
 };
 use crate::{
     store::{MAX_CHANGES, Rv},
@@ -242,7 +242,7 @@ fn create(
     let mut batch = Batch::new(world, template, counts, placed, seed);
     let mut why = None;
     for _ in 0..missing.min(most) {
-        let node = if why.is_none() { batch.place(placed) } else { None };
+        let place = if why.is_none() { batch.place(placed) } else { None };
         let key = out.fresh_name(world, group.namespace, &group.owner.name, &mut ids);
         let mut record = PodRecord {
             uid: ids.uid(),
@@ -252,8 +252,9 @@ fn create(
             ..PodRecord::default()
         };
         let uid = record.uid.clone();
-        if let Some(node) = node {
+        if let Some(Place { node, ports }) = place {
             node.clone_into(&mut record.node);
+            record.ports = ports;
             out.push(Change::CreatePod {
                 key: key.clone(),
                 record,

@@ -71,6 +71,12 @@ fn ask(i: usize) -> Ask {
             zone: Some("south"),
             ..Ask::default()
         },
+        6 => Ask { asking: 3, ..ask },
+        7 => Ask {
+            asking: 1,
+            host_port: 8080,
+            ..Ask::default()
+        },
         _ => Ask { node: "n1", ..ask },
     }
 }
@@ -84,12 +90,12 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (i.clone(), any::<bool>()).prop_map(|(i, r)| Op::Unschedulable(i, r)),
         1 => (i.clone(), 0..2_usize).prop_map(|(i, z)| Op::Relabel(i, z)),
         1 => i.clone().prop_map(Op::DeleteNode),
-        4 => (0..5_usize, 0..9_i32, 0..7_usize)
+        4 => (0..5_usize, 0..9_i32, 0..9_usize)
             .prop_map(|(name, replicas, ask)| Op::PutRc { name, replicas, ask }),
         3 => (i.clone(), -1..12_i32).prop_map(|(i, n)| Op::Scale(i, n)),
         1 => i.clone().prop_map(Op::DeleteRc),
         1 => i.clone().prop_map(Op::OrphanRc),
-        1 => (0..6_usize, 0..4_usize, 0..7_usize).prop_map(|(name, app, ask)| Op::Bare { name, app, ask }),
+        1 => (0..6_usize, 0..4_usize, 0..9_usize).prop_map(|(name, app, ask)| Op::Bare { name, app, ask }),
         2 => i.clone().prop_map(Op::Fail),
         1 => i.clone().prop_map(Op::StopPod),
         1 => (i, 0..4_usize).prop_map(|(i, app)| Op::Relabelled(i, app)),

@@ -68,7 +68,8 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
             endpoint_drain_ms: 0,
         }));
     }
-    let template = pod.template.as_ref()?;
+    // Without it there is no spec to run.
+    pod.template.as_ref()?;
     let (labels, annotations) = (World::labels_of(pod), World::annotations_of(pod));
     if let Some(Wanted::Run(run)) = known
         && same(&run.labels, &labels)
@@ -77,9 +78,7 @@ fn one(key: &Key, pod: &PodState, known: Option<&Wanted>) -> Option<Wanted> {
         // The spec of a uid never changes; only its labels and annotations do.
         return Some(Wanted::Run(run.clone()));
     }
-    let mut spec = template.record.spec.clone();
-    spec.node_name.clone_from(&pod.record.node);
-    let spec_json = crate::world::record::encode(&spec);
+    let spec_json = crate::world::record::encode(&pod.spec());
     Some(Wanted::Run(Arc::new(Run {
         uid: pod.record.uid.clone(),
         namespace: key.0.clone(),

@@ -4,10 +4,12 @@
 //!
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
+mod endpoints;
 mod event;
 pub mod fields;
 pub mod hardware;
 mod hold;
+pub mod host_port;
 pub mod json;
 mod kind;
 pub mod labels;
@@ -22,6 +24,7 @@ mod selector;
 mod time;
 pub mod validate;
 
+pub use endpoints::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
 pub use event::{Event, EventSource, EventType, ObjectReference};
 pub use hardware::Hardware;
 pub use hold::{HoldKind, NodeHold};

@@ -24,6 +24,8 @@ pub enum Refusal {
     NotReady,
     Unschedulable,
     HostPort(u16),
+    /// Too few are left of those that are given.
+    NoFreePort,
     Cpu,
     Memory,
     Storage,

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Capabilities, Container, ContainerPort, EmptyDirVolume, EnvVar, EnvVarSource, Event, EventSource, EventType,
-    HostPathType, HostPathVolume, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeSpec, NodeStatus, Object,
-    ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference, Pod, PodSecurityContext, PodSpec, PodStatus,
-    PodTemplate, Protocol, PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController, ResourceRequirements,
-    RestartPolicy, SecurityContext, StorageMedium, TerminationMessagePolicy, Time, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolume, EndpointSubset, Endpoints, EnvVar, EnvVarSource, Event,
+    EventSource, EventType, HostPathType, HostPathVolume, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeSpec,
+    NodeStatus, Object, ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference, Pod, PodSecurityContext,
+    PodSpec, PodStatus, PodTemplate, Protocol, PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController,
+    ResourceRequirements, RestartPolicy, SecurityContext, StorageMedium, TerminationMessagePolicy, Time, Volume,
+    VolumeMount,
 };
 
 fn text() -> String {
@@ -156,6 +157,10 @@ pub(super) fn full(kind: Kind) -> Object {
             metadata: meta(),
             spec: pod_spec(),
             status: Some(PodStatus::default()),
+        }),
+        Kind::Endpoints => Object::Endpoints(Endpoints {
+            metadata: meta(),
+            subsets: vec![EndpointSubset::default()],
         }),
         Kind::Event => Object::Event(Event {
             metadata: meta(),
