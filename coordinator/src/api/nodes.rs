@@ -9,6 +9,7 @@ use proto::{
     model::{Kind, Node, Object, ObjectMeta, labels::quoted},
     wire::{self, NodeReply, NodeRequest},
 };
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -61,7 +62,8 @@ impl NodeService {
         let message = request.get_ref();
         let name = &message.name;
         let caller = self.0.admit(request.extensions(), &Attributes { name, ..action })?;
-        let ticket = Ticket::new(caller, verb, message.dry_run, &message.request_id, message)?;
+        let ticket =
+            Ticket::new(caller, verb, message.dry_run, &message.request_id, message)?.because(request.metadata())?;
         let outcome = self.0.write(&ticket, |world| decide(world, name)).await?;
         let changed = match outcome {
             Outcome::Done(_) | Outcome::Repeat(_) => true,
@@ -82,7 +84,10 @@ fn readmit(world: &World, name: &str) -> Result<Decision, ApiError> {
     };
     // Without a holder on record the next agent that says Hello becomes it.
     let change = Change::delete(keys::holder(name), Expect::At(known.rv));
-    Ok(Decision::new(vec![change], object))
+    Ok(Decision {
+        before: Some(json!(&*known.value)),
+        ..Decision::new(vec![change], object)
+    })
 }
 
 fn forget(world: &World, name: &str) -> Result<Decision, ApiError> {

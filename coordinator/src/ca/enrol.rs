@@ -245,9 +245,9 @@ impl Authority {
         changes.push(record.change(&token.id, Expect::At(rv)));
         let audit = AuditRecord::new(
             now_ms,
-            format!("token/{}", token.id),
+            format!("tokens/{}", token.id),
             "join",
-            format!("node/{asked}"),
+            format!("nodes/{asked}"),
             "",
         );
         changes.push(audit.change());

@@ -13,5 +13,6 @@ mod kills;
 mod overload;
 mod pod_spec;
 mod quarantine;
+mod record;
 mod refusals;
 mod secrets;
