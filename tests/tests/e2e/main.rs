@@ -10,6 +10,7 @@ mod hardware;
 mod history;
 mod join;
 mod kills;
+mod logs;
 mod overload;
 mod pod_spec;
 mod quarantine;
