@@ -62,10 +62,19 @@ pub fn load_named(paths: &[PathBuf], session: &mut Session<'_>) -> Result<Vec<Do
             d.kind.singular()
         )));
     }
-    for d in documents.iter().filter(|d| d.kind == Kind::Event) {
+    for d in &documents {
+        let why = match d.kind {
+            Kind::Event => "events are written by the cluster only",
+            Kind::Endpoints => {
+                "endpoints are derived from a controller's pods; leave them out, and change the controller"
+            }
+            _ => continue,
+        };
         refusals.push(Error::Refused(format!(
-            "{}: event {:?}: events are written by the cluster only",
-            d.place, d.name
+            "{}: {} {:?}: {why}",
+            d.place,
+            d.kind.singular(),
+            d.name
         )));
     }
     refusals.finish().map(|()| documents)

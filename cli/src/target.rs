@@ -149,7 +149,7 @@ mod tests {
             (
                 &["pdos"][..],
                 "unknown kind \"pdos\"; known: nodes (no), namespaces (ns), replicationcontrollers (rc), pods (po), \
-                 events (ev); did you mean `pods`?",
+                 endpoints (ep), events (ev); did you mean `pods`?",
             ),
             (&["pods,"], "unknown kind \"\""),
             (&["pod", "a/b"], "\"a/b\": write KIND NAME"),

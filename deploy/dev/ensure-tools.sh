@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs what building and testing need beside Rust, where it is missing: a C compiler (SQLite is built from
-# source), ip (tests on an engine of their own) and a static busybox (images with a shell, for tests).
+# source), ip (tests on an engine of their own), a static busybox (images with a shell, for tests), HAProxy and Python
+# (the test of deploy/haproxy).
 set -euo pipefail
 
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 command -v ip >/dev/null || packages+=(iproute2)
 command -v busybox >/dev/null || packages+=(busybox-static)
+command -v haproxy >/dev/null || packages+=(haproxy)
+command -v python3 >/dev/null || packages+=(python3)
 [ ${#packages[@]} -gt 0 ] || exit 0
 
 [ "$(id -u)" = 0 ] || { echo "error: ${packages[*]} missing, and installing needs root: run this as root, or install them" >&2; exit 1; }

@@ -83,6 +83,15 @@ pub fn content_hash(bytes: &[u8]) -> String {
     hex(&digest.as_ref()[..8])
 }
 
+/// A uid for what has none of its own because it is derived from another object: the same for life, and no other
+/// object's. A version 8 UUID.
+pub fn derived_uid(what: &str, of: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{what}/{of}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.as_ref()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+}
+
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
         // Writing to a String cannot fail.
@@ -105,6 +114,15 @@ mod tests {
         assert_eq!(a.suffix(), b.suffix());
         assert_ne!(IdGen::new(8).uid(), uid);
         assert_eq!(a.suffix().len(), 5);
+    }
+
+    #[test]
+    fn a_derived_uid_is_its_own() {
+        let uid = derived_uid("endpoints", "u1");
+        assert_eq!(uid, derived_uid("endpoints", "u1"));
+        assert_ne!(uid, derived_uid("endpoints", "u2"));
+        assert_ne!(uid, derived_uid("other", "u1"));
+        assert_eq!(uuid::Uuid::parse_str(&uid).map(|u| u.get_version_num()), Ok(8));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cluster;
 pub mod docker;
 pub mod fleet;
+pub mod load;
 pub mod program;
 pub mod wait;
 

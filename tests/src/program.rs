@@ -97,17 +97,25 @@ impl Background {
         Self::with_env(name, args, &[], log)
     }
 
+    /// A program of the system's.
+    pub fn of_system(name: &str, args: &[impl AsRef<OsStr>], log: PathBuf) -> Self {
+        Self::spawn(Command::new(name).args(args), log)
+    }
+
     /// With these variables beside its own.
     pub fn with_env(name: &str, args: &[impl AsRef<OsStr>], env: &[(String, String)], log: PathBuf) -> Self {
+        let mut command = Command::new(path(name));
+        Self::spawn(command.args(args).envs(env.iter().map(|(k, v)| (k, v))), log)
+    }
+
+    fn spawn(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("log file");
-        let child = Command::new(path(name))
-            .args(args)
-            .envs(env.iter().map(|(k, v)| (k, v)))
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("log file"))
             .stderr(file)
             .spawn()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, log }
     }
 

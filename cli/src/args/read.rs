@@ -14,8 +14,8 @@ use crate::{
 
 /// Show objects in a table, or as JSON, YAML or names
 ///
-/// KIND is nodes (no), pods (po), replicationcontrollers (rc), namespaces (ns) or events (ev); several with
-/// commas; `all` is pods and controllers.
+/// KIND is nodes (no), pods (po), replicationcontrollers (rc), namespaces (ns), endpoints (ep) or events (ev); several
+/// with commas; `all` is pods and controllers.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  wharf get rc,pods -o wide\n  wharf get pods -A --node n1 --sort-by=.metadata.name"

@@ -4,6 +4,7 @@
 //! Invariant: the texts are pure functions of objects and `now`.
 
 mod doc;
+mod endpoints;
 mod hardware;
 mod namespace;
 mod node;
@@ -143,6 +144,7 @@ async fn one(object: &Received, session: &mut Session<'_>) -> Result<String, Err
             let rcs = fetch(session, Kind::ReplicationController, name, String::new(), String::new()).await?;
             Ok(namespace::describe(namespace, pods, rcs.len(), &events, now))
         }
+        Object::Endpoints(endpoints) => Ok(endpoints::describe(endpoints, &events, now)),
         // Refused above.
         Object::Event(_) => Ok(String::new()),
     }

@@ -1,7 +1,7 @@
 //! `describe pod`, and the containers of a controller's template.
 
 use proto::model::{
-    ConditionStatus, Container, ContainerState, ContainerStatus, Event, Pod, PodSpec, Protocol, ResourceList, Time,
+    ConditionStatus, Container, ContainerState, ContainerStatus, Event, Pod, PodSpec, ResourceList, Time,
 };
 
 use super::{Doc, event_table, meta, when};
@@ -92,14 +92,10 @@ fn one(doc: &mut Doc, at: usize, c: &Container, status: Option<&ContainerStatus>
     if let Some(status) = status {
         doc.field_if(at, "Image ID", &status.image_id);
     }
-    let protocol = |p: Protocol| match p {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    };
     let ports: Vec<String> = c
         .ports
         .iter()
-        .map(|p| format!("{}/{}", p.container_port, protocol(p.protocol)))
+        .map(|p| format!("{}/{}", p.container_port, p.protocol.as_str()))
         .collect();
     doc.field(at, "Ports", or_none(ports.join(", ")));
     let host_ports: Vec<String> = c
@@ -112,7 +108,7 @@ fn one(doc: &mut Doc, at: usize, c: &Container, status: Option<&ContainerStatus>
             } else {
                 format!("{}:", p.host_ip)
             };
-            format!("{ip}{}/{}", p.host_port, protocol(p.protocol))
+            format!("{ip}{}/{}", p.host_port, p.protocol.as_str())
         })
         .collect();
     doc.field(at, "Host Ports", or_none(host_ports.join(", ")));

@@ -134,7 +134,7 @@ fn hardware_of_a_server_and_of_a_virtual_machine() {
 }
 
 #[test]
-fn a_controller_and_a_namespace() {
+fn a_controller_its_endpoints_and_a_namespace() {
     let rc: ReplicationController = typed(json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "r1", "creationTimestamp": "2026-01-31T09:00:00Z",
             "annotations": {"note": "x\u{1b}[2J"}},
@@ -145,6 +145,16 @@ fn a_controller_and_a_namespace() {
         "status": {"replicas": 1, "readyReplicas": 0}
     }));
     insta::assert_snapshot!("rc", rc::describe(&rc, &[crashing()], &events()[..1], NOW));
+    let endpoints = typed(json!({
+        "metadata": {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-31T09:00:00Z",
+            "labels": {"app": "web"}},
+        "subsets": [
+            {"addresses": [{"ip": "192.0.2.1", "nodeName": "n1", "targetRef": {"kind": "Pod", "name": "web-b"}}],
+             "ports": [{"name": "http", "port": 20017}, {"port": 20018, "protocol": "UDP"}]},
+            {"notReadyAddresses": [{"ip": "192.0.2.2", "nodeName": "n2", "targetRef": {"kind": "Pod", "name": "web-c"}}],
+             "ports": [{"name": "http", "port": 31999}]}]
+    }));
+    insta::assert_snapshot!("endpoints", endpoints::describe(&endpoints, &[], NOW));
     let namespace = typed(json!({"metadata": {"name": "prod"}, "status": {"phase": "Terminating"}}));
     insta::assert_snapshot!("namespace", namespace::describe(&namespace, 3, 1, &[], NOW));
 }

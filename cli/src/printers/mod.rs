@@ -3,6 +3,7 @@
 //!
 //! Invariant: pure; the columns are those fixed in the design, `wide` adds to their right.
 
+mod endpoints;
 mod event;
 mod namespace;
 mod node;
@@ -62,6 +63,7 @@ fn columns(kind: Kind) -> (&'static [&'static str], &'static [&'static str]) {
         Kind::Namespace => namespace::COLUMNS,
         Kind::ReplicationController => rc::COLUMNS,
         Kind::Pod => pod::COLUMNS,
+        Kind::Endpoints => endpoints::COLUMNS,
         Kind::Event => event::COLUMNS,
     }
 }
@@ -91,6 +93,7 @@ pub fn row(object: &Object, options: &Options, context: &Context) -> Vec<String>
         Object::Namespace(o) => namespace::cells(o, context),
         Object::ReplicationController(o) => rc::cells(o, context),
         Object::Pod(o) => pod::cells(o, context),
+        Object::Endpoints(o) => endpoints::cells(o, context),
         Object::Event(o) => event::cells(o, context),
     };
     let (plain, _) = columns(kind);

@@ -213,6 +213,26 @@ fn controllers_namespaces_and_events() {
         ),
     ];
     insta::assert_snapshot!("namespaces", print(&namespaces, &Options::default()));
+    let address = |ip: &str| json!({"ip": ip, "nodeName": "n1"});
+    let endpoints = [
+        object(
+            Kind::Endpoints,
+            json!({"metadata": {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-31T11:55:00Z"},
+                "subsets": [
+                    {"addresses": [address("192.0.2.1"), address("192.0.2.2")], "ports": [{"port": 8080}, {"port": 8081}]},
+                    {"addresses": [address("2001:db8::1")], "notReadyAddresses": [address("192.0.2.3")],
+                     "ports": [{"name": "http", "port": 20001}]}]}),
+        ),
+        object(
+            Kind::Endpoints,
+            json!({"metadata": {"name": "six"}, "subsets": [{"addresses": [address("2001:db8::1")], "ports": [{"port": 80}]}]}),
+        ),
+        object(
+            Kind::Endpoints,
+            json!({"metadata": {"name": "none"}, "subsets": [{"notReadyAddresses": [address("192.0.2.3")], "ports": [{"port": 80}]}]}),
+        ),
+    ];
+    insta::assert_snapshot!("endpoints", print(&endpoints, &wide()));
     let event = |value: Value| object(Kind::Event, value);
     let events = [
         event(json!({"metadata": {"name": "web-bcdfg.1", "namespace": "default"},

@@ -65,7 +65,7 @@ pub async fn run(args: &StatusArgs, session: &mut Session<'_>) -> Result<(), Err
                 Object::Node(node) => seen.nodes.push(node),
                 Object::ReplicationController(rc) => seen.controllers.push(rc),
                 Object::Pod(pod) => seen.pods.push(pod),
-                Object::Namespace(_) | Object::Event(_) => {}
+                Object::Namespace(_) | Object::Endpoints(_) | Object::Event(_) => {}
             }
         }
     }

@@ -244,7 +244,7 @@ async fn nothing_is_sent_when_one_document_cannot_be_applied() {
     let fake = Fake::new();
     let server = fake.serve().await;
     let text = "kind: Namespace\nmetadata: {name: a}\n---\nkind: Pod\nmetadata: {generateName: p-}\nspec: {containers: \
-                [{name: c, image: i}]}\n---\nkind: Event\nmetadata: {name: e}\n";
+                [{name: c, image: i}]}\n---\nkind: Event\nmetadata: {name: e}\n---\nkind: Endpoints\nmetadata: {name: web}\n";
     for verb in ["apply", "replace", "diff"] {
         let done = Command::new(&[&server.address])
             .stdin(text)
@@ -254,7 +254,8 @@ async fn nothing_is_sent_when_one_document_cannot_be_applied() {
         assert_eq!(
             done.err,
             "error: stdin:4:1: pod: metadata.name: required here; `wharf create` makes a name from generateName\nerror: \
-             stdin:8:1: event \"e\": events are written by the cluster only\n",
+             stdin:8:1: event \"e\": events are written by the cluster only\nerror: stdin:11:1: endpoints \"web\": \
+             endpoints are derived from a controller's pods; leave them out, and change the controller\n",
             "{verb}"
         );
     }

@@ -16,6 +16,11 @@ fn filled() -> Fake {
     fake.put(Kind::Pod, pod("default", "db-a", "db", "n1"));
     fake.put(Kind::Pod, pod("prod", "web-z", "web", "n1"));
     fake.put(Kind::ReplicationController, rc("web", 1));
+    fake.put(
+        Kind::Endpoints,
+        json!({"metadata": {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-31T11:50:00Z"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.1", "nodeName": "n1"}], "ports": [{"port": 20001}]}]}),
+    );
     fake
 }
 
@@ -46,6 +51,11 @@ async fn tables() {
             "NAME    READY   STATUS    RESTARTS   AGE   APP\nweb-z   1/1     Running   0          10m   web\n",
         ),
         ("get pods -o name --field-selector metadata.name=db-a", "pod/db-a\n"),
+        (
+            "get ep web",
+            "NAME   ENDPOINTS         AGE\nweb    192.0.2.1:20001   10m\n",
+        ),
+        ("get endpoints/web -o name", "endpoints/web\n"),
         ("get pods,ns -o name", "pod/db-a\npod/web-b\n"),
     ] {
         let done = wharf(&server, line).await;

@@ -8,7 +8,7 @@ use proto::{
     ids::IdGen,
     model::{
         FieldError, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time, fields,
-        labels::quoted, parse, validate,
+        host_port, labels::quoted, parse, validate,
     },
     wire::CreateRequest,
 };
@@ -60,6 +60,7 @@ impl Create {
                     "nodes are not created; nodes join by token: wharf token create".into(),
                 ));
             }
+            Kind::Endpoints => return Err(ApiError::Derived(names.shown().to_owned())),
             Kind::Event => {
                 return Err(ApiError::BadRequest(
                     "events are written by the coordinator and the agents; they cannot be created".into(),
@@ -187,7 +188,7 @@ fn stamp(object: &mut Object, now: Time) {
         Object::Namespace(o) => o.status = None,
         Object::ReplicationController(o) => o.status = None,
         Object::Pod(o) => o.status = None,
-        Object::Node(_) | Object::Event(_) => {}
+        Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => {}
     }
 }
 
@@ -225,16 +226,23 @@ fn free_name(world: &World, kind: Kind, meta: &ObjectMeta) -> String {
 
 /// What is legal in this world and likely not meant.
 pub fn warnings(world: &World, object: &Object) -> Vec<String> {
-    let (spec, field) = match object {
-        Object::ReplicationController(rc) => (&rc.spec.template.spec, "spec.template.spec.nodeName"),
-        Object::Pod(pod) => (&pod.spec, "spec.nodeName"),
-        Object::Namespace(_) | Object::Node(_) | Object::Event(_) => return Vec::new(),
+    let (spec, meta, at) = match object {
+        Object::ReplicationController(rc) => (&rc.spec.template.spec, &rc.spec.template.metadata, "spec.template."),
+        Object::Pod(pod) => (&pod.spec, &pod.metadata, ""),
+        Object::Namespace(_) | Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => return Vec::new(),
     };
     let mut warnings = Vec::new();
     if !spec.node_name.is_empty() && !world.nodes.contains_key(&spec.node_name) {
         warnings.push(format!(
-            "{field}: nodes {:?} not found; pods wait until it joins",
+            "{at}spec.nodeName: nodes {:?} not found; pods wait until it joins",
             spec.node_name
+        ));
+    }
+    let annotations = &meta.annotations;
+    if annotations.contains_key(host_port::HOST_PORT) && host_port::asking(annotations, spec).is_empty() {
+        warnings.push(format!(
+            "{at}metadata.annotations.{}: without effect, for no container has a containerPort without hostPort",
+            host_port::HOST_PORT
         ));
     }
     if let Object::ReplicationController(rc) = object {
@@ -272,7 +280,7 @@ fn records(object: &Object) -> Vec<Change> {
         Object::ReplicationController(rc) => vec![Change::put(at, Expect::Absent, encode(rc))],
         Object::Namespace(namespace) => vec![Change::put(at, Expect::Absent, encode(namespace))],
         // Refused before.
-        Object::Node(_) | Object::Event(_) => Vec::new(),
+        Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => Vec::new(),
     }
 }
 

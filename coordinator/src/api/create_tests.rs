@@ -117,7 +117,7 @@ async fn refusals_name_object_field_and_remedy() {
         (
             creating("deployments", &rc("x")),
             Code::InvalidArgument,
-            "\"deployments\" is not a kind; use nodes, namespaces, replicationcontrollers, pods, events",
+            "\"deployments\" is not a kind; use nodes, namespaces, replicationcontrollers, pods, endpoints, events",
         ),
         (
             creating("rc", &rc("web")),
@@ -422,4 +422,26 @@ async fn attempts_end_when_others_are_always_faster() {
         )
     );
     bench.delete(deleting("ns", "a")).await.expect("no rival any more");
+}
+
+#[tokio::test]
+async fn asking_for_host_ports_without_a_port_is_said_to_be_without_effect() {
+    let bench = Bench::new().await;
+    let manifest = with(
+        rc("web"),
+        "/spec/template/metadata/annotations",
+        json!({"wharfinger.io/host-port": "auto"}),
+    );
+    assert_eq!(
+        bench.make("rc", &manifest).await.warnings,
+        [
+            "spec.template.metadata.annotations.wharfinger.io/host-port: without effect, for no container has a \
+          containerPort without hostPort"
+        ]
+    );
+    let ports = json!([{"containerPort": 80}]);
+    let manifest = with(manifest, "/spec/template/spec/containers/0/ports", ports);
+    let manifest = with(manifest, "/metadata/name", json!("api"));
+    let warnings = bench.make("rc", &manifest).await.warnings;
+    assert!(warnings.iter().all(|w| !w.contains("host-port")), "{warnings:?}");
 }

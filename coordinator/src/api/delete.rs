@@ -42,6 +42,9 @@ pub struct Delete {
 
 impl Delete {
     pub fn new(kind: Kind, namespace: &str, caller: &str, message: &DeleteRequest) -> Result<Self, ApiError> {
+        if kind == Kind::Endpoints {
+            return Err(ApiError::Derived(message.name.clone()));
+        }
         let cascade = Cascade::try_from(message.cascade)
             .map_err(|_| ApiError::BadRequest(format!("cascade: {} is not BACKGROUND or ORPHAN", message.cascade)))?;
         let orphan = cascade == Cascade::Orphan;
@@ -80,6 +83,8 @@ impl Delete {
             Kind::ReplicationController => self.controller(world, &key, object, now),
             Kind::Namespace => Some(self.namespace(world, object, now)?),
             Kind::Node => Some(self.node(world, object, now)?),
+            // Refused when it was read.
+            Kind::Endpoints => None,
             Kind::Event => world.events.get(&key).map(|event| {
                 let remove = Change::delete(keys::event(&key.0, &key.1), Expect::At(event.rv));
                 Decision::new(vec![remove], object)

@@ -19,6 +19,12 @@ pub enum ApiError {
     UnknownKind(String),
     #[error("{} {} not found", .kind.plural(), quoted(.name))]
     NotFound { kind: Kind, name: String },
+    /// A write of endpoints, by name.
+    #[error(
+        "endpoints {}: derived from the pods of the replicationcontroller of this name and not written; change that one",
+        quoted(.0)
+    )]
+    Derived(String),
     /// Of something that is no object.
     #[error("{0}")]
     Gone(String),
@@ -105,6 +111,7 @@ impl ApiError {
         match self {
             Self::UnknownKind(_) | Self::Invalid(_) | Self::BadRequest(_) => Code::InvalidArgument,
             Self::NotFound { .. } | Self::Gone(_) => Code::NotFound,
+            Self::Derived(_) => Code::Unimplemented,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Mismatch { .. } | Self::Contended(_) => Code::Aborted,
             Self::InUse { .. } => Code::FailedPrecondition,
@@ -199,12 +206,18 @@ mod tests {
             (
                 ApiError::UnknownKind("deploy".into()),
                 Code::InvalidArgument,
-                "\"deploy\" is not a kind; use nodes, namespaces, replicationcontrollers, pods, events",
+                "\"deploy\" is not a kind; use nodes, namespaces, replicationcontrollers, pods, endpoints, events",
             ),
             (
                 ApiError::not_found(Kind::Node, "n9"),
                 Code::NotFound,
                 "nodes \"n9\" not found",
+            ),
+            (
+                ApiError::Derived("web".into()),
+                Code::Unimplemented,
+                "endpoints \"web\": derived from the pods of the replicationcontroller of this name and not written; \
+                 change that one",
             ),
             (
                 ApiError::AlreadyExists {

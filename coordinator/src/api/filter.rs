@@ -22,7 +22,9 @@ const FIXED: [&str; 6] = [
 
 fn paths(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Node | Kind::Namespace | Kind::ReplicationController => &["metadata.name", "metadata.namespace"],
+        Kind::Node | Kind::Namespace | Kind::ReplicationController | Kind::Endpoints => {
+            &["metadata.name", "metadata.namespace"]
+        }
         Kind::Pod => &["metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"],
         Kind::Event => &[
             "metadata.name",
@@ -111,7 +113,8 @@ impl Filter {
         match self.kind {
             Kind::Node => lens.labels = Cow::Borrowed(&world.nodes.get(&key.1)?.node.metadata.labels),
             Kind::Namespace => lens.labels = Cow::Borrowed(&world.namespaces.get(&key.1)?.value.metadata.labels),
-            Kind::ReplicationController => {
+            // Endpoints have their controller's labels.
+            Kind::ReplicationController | Kind::Endpoints => {
                 lens.labels = Cow::Borrowed(&world.controllers.get(key)?.rc.metadata.labels);
             }
             Kind::Pod => {

@@ -30,7 +30,7 @@ pub struct Patch {
 
 impl Patch {
     pub fn new(kind: Kind, namespace: &str, name: &str, json: &[u8]) -> Result<Self, ApiError> {
-        changeable(kind)?;
+        changeable(kind, name)?;
         create::check_size(kind, name, json.len())?;
         let bad = |what: String| ApiError::BadRequest(format!("patch: {what}"));
         let mut value = json::read(json).map_err(|e| bad(e.to_string()))?;

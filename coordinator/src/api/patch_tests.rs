@@ -211,7 +211,7 @@ async fn refusals_name_object_field_and_remedy() {
             patching("pod", "p", &json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}})),
             (
                 Code::InvalidArgument,
-                "pod \"p\" is invalid: spec.containers[0].image: a pod's spec does not change; delete it and create it anew, or change its controller's template".into(),
+                "pod \"p\" is invalid: spec.containers[0].image, spec.containers[0].ports: a pod's spec does not change; delete it and create it anew, or change its controller's template".into(),
             ),
         ),
         (

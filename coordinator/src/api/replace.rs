@@ -23,7 +23,7 @@ pub struct Replace {
 
 impl Replace {
     pub fn new(kind: Kind, names: &Names, json: &[u8]) -> Result<Self, ApiError> {
-        changeable(kind)?;
+        changeable(kind, names.shown())?;
         create::check_size(kind, names.shown(), json.len())?;
         let (mut object, without_effect) = create::read(kind, names, json)?;
         if names.name.is_empty() {

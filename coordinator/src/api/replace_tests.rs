@@ -493,3 +493,61 @@ async fn a_repeat_returns_the_result_and_does_nothing_again() {
     assert_eq!(repeat["spec"]["replicas"], 2);
     assert_eq!(repeat["metadata"]["generation"], 3);
 }
+
+#[tokio::test]
+async fn a_pod_keeps_the_ports_that_it_was_given() {
+    let bench = Bench::new().await;
+    let ports = json!([{"name": "http", "containerPort": 80}]);
+    let manifest = with(bare("p"), "/spec/containers/0/ports", ports);
+    let manifest = with(
+        manifest,
+        "/metadata/annotations",
+        json!({"wharfinger.io/host-port": "auto"}),
+    );
+    bench.make("pod", &manifest).await;
+    bench
+        .change_pod("p", |r| {
+            r.node = "n1".into();
+            r.ports = vec![23_456];
+        })
+        .await;
+    let shown = value(&bench.get("pod", "", "p").await.expect("there"));
+    assert_eq!(shown["spec"]["containers"][0]["ports"][0]["hostPort"], json!(23_456));
+    assert_eq!(
+        shown["spec"]["containers"][0]["env"],
+        json!([{"name": "WHARF_PORT_HTTP", "value": "23456"}])
+    );
+    // Its author's manifest and what is shown mean the same pod.
+    for same in [&manifest, &shown] {
+        let labelled = with(same.clone(), "/metadata/labels", json!({"app": "p", "n": "1"}));
+        let mut labelled = labelled;
+        labelled["metadata"]["resourceVersion"] = Value::Null;
+        bench.replace(replacing("pod", &labelled)).await.expect("replaced");
+    }
+    bench
+        .patch(patching("pod", "p", &json!({"metadata": {"labels": {"n": "2"}}})))
+        .await
+        .expect("patched");
+    let other = with(shown, "/spec/containers/0/ports/0/hostPort", json!(23_457));
+    let mut other = other;
+    other["metadata"]["resourceVersion"] = Value::Null;
+    let (code, words) = refused(bench.replace(replacing("pod", &other)).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(
+        words.contains("spec.containers[0].ports[0].hostPort: a pod's spec does not change"),
+        "{words}"
+    );
+    for annotations in [json!({}), json!({"wharfinger.io/host-port": null})] {
+        let patch = json!({"metadata": {"annotations": annotations}});
+        let patched = bench.patch(patching("pod", "p", &patch)).await;
+        if annotations == json!({}) {
+            patched.expect("nothing changes");
+        } else {
+            assert_eq!(
+                refused(patched).1,
+                "pod \"p\" is invalid: metadata.annotations.wharfinger.io/host-port: is for a pod's life; delete it \
+                 and create it anew, or change its controller's template"
+            );
+        }
+    }
+}

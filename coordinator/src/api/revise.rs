@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use proto::model::{Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time, hold};
+use proto::model::{
+    Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time, hold, host_port,
+};
 use serde_json::Value;
 
 use super::{
@@ -58,12 +60,14 @@ pub struct Revision<'a> {
 }
 
 /// Refuses kinds that no user changes.
-pub fn changeable(kind: Kind) -> Result<(), ApiError> {
-    if kind == Kind::Event {
-        let what = "events are written by the coordinator and the agents; they cannot be changed";
-        return Err(ApiError::BadRequest(what.into()));
+pub fn changeable(kind: Kind, name: &str) -> Result<(), ApiError> {
+    match kind {
+        Kind::Event => Err(ApiError::BadRequest(
+            "events are written by the coordinator and the agents; they cannot be changed".into(),
+        )),
+        Kind::Endpoints => Err(ApiError::Derived(name.to_owned())),
+        Kind::Node | Kind::Namespace | Kind::ReplicationController | Kind::Pod => Ok(()),
     }
-    Ok(())
 }
 
 /// `old` is the object of this world as it is shown, `new` has its defaults filled in. Errors: ABORTED (uid or
@@ -79,7 +83,9 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
     }
     let key = (meta.namespace.clone(), meta.name.clone());
     if let (Object::Pod(old), Object::Pod(new)) = (old, &new) {
-        errors.extend(same_spec(world.pods.get(&key), old, new, missing));
+        let state = world.pods.get(&key);
+        errors.extend(same_spec(state, old, new, missing));
+        errors.extend(same_ports(state, new));
     }
     errors.extend(create::problems(&new));
     ApiError::unless_valid(kind, &meta.name, errors)?;
@@ -175,6 +181,10 @@ fn same_spec(state: Option<&PodState>, old: &Pod, new: &Pod, missing: Missing) -
     if unchanged {
         new.node_name.clone_from(&old.node_name);
     }
+    // Likewise the ports that were given to it.
+    if let Some(state) = state.filter(|pod| !pod.record.ports.is_empty()) {
+        host_port::give(&mut new, &state.record.ports);
+    }
     if old == new {
         return None;
     }
@@ -184,6 +194,17 @@ fn same_spec(state: Option<&PodState>, old: &Pod, new: &Pod, missing: Missing) -
         changed_paths(&value(&old), &value(&new), "spec"),
         "a pod's spec does not change; delete it and create it anew, or change its controller's template",
     ))
+}
+
+/// Whether placement chooses its host ports was decided when the pod was made.
+fn same_ports(state: Option<&PodState>, new: &Pod) -> Option<FieldError> {
+    let made = state?.template_record().annotations.get(host_port::HOST_PORT);
+    (new.metadata.annotations.get(host_port::HOST_PORT) != made).then(|| {
+        FieldError::new(
+            format!("metadata.annotations.{}", host_port::HOST_PORT),
+            "is for a pod's life; delete it and create it anew, or change its controller's template",
+        )
+    })
 }
 
 /// With what is in force where something is left out.
@@ -260,7 +281,7 @@ fn record(world: &World, key: &Key, next: &mut Object) -> Option<Change> {
             Change::put(at, Expect::At(state.rv), encode(&stored))
         }
         // See `node_changes`; not changeable.
-        Object::Node(_) | Object::Event(_) => return None,
+        Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => return None,
     })
 }
 

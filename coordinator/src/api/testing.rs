@@ -31,7 +31,7 @@ use crate::{
     },
     world::{
         hub::Hub,
-        record::{OwnerRecord, PodRecord, StatusRecord, TemplateRecord, encode},
+        record::{FactsRecord, OwnerRecord, PodRecord, StatusRecord, TemplateRecord, encode},
     },
 };
 
@@ -368,9 +368,22 @@ impl Bench {
         .await;
     }
 
+    /// What the node's agent says of where it is.
+    pub async fn address(&self, node: &str, address: &str) {
+        let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
+        let facts = FactsRecord {
+            status: serde_json::from_value(status).expect("a status"),
+            ..FactsRecord::default()
+        };
+        self.put(vec![Change::put(keys::node_facts(node), Expect::Any, encode(&facts))])
+            .await;
+    }
+
     /// A pod as control would have placed it.
     pub async fn pod(&self, name: &str, node: &str, owner: Option<OwnerRecord>) {
-        let spec = json!({"containers": [{"name": "c", "image": "i:1"}], "terminationGracePeriodSeconds": 7});
+        let ports = json!([{"containerPort": 80, "hostPort": 8080}]);
+        let containers = json!([{"name": "c", "image": "i:1", "ports": ports}]);
+        let spec = json!({"containers": containers, "terminationGracePeriodSeconds": 7});
         let template = TemplateRecord {
             labels: [("app".to_owned(), "web".to_owned())].into(),
             spec: serde_json::from_value(spec).expect("a spec"),

@@ -317,7 +317,8 @@ fn candidates(world: &World, kind: Kind, touched: &BTreeSet<Touched>) -> BTreeSe
             (Touched::Node(name), Kind::Node) | (Touched::Namespace(name), Kind::Namespace) => {
                 keys.insert((String::new(), name.clone()));
             }
-            (Touched::Controller(key), Kind::ReplicationController)
+            (Touched::Controller(key), Kind::ReplicationController | Kind::Endpoints)
+            | (Touched::Endpoints(key), Kind::Endpoints)
             | (Touched::Pod(key), Kind::Pod)
             | (Touched::Event(key), Kind::Event) => {
                 keys.insert(key.clone());
@@ -348,7 +349,7 @@ fn shown_version(world: &World, kind: Kind, key: &Key, own: Rv) -> Rv {
             let pods = world.pods_of(&state.rc.metadata.uid);
             pods.fold(own, |version, (_, pod)| version.max(of_node(&pod.record.node)))
         }),
-        Kind::Node | Kind::Namespace | Kind::Event => own,
+        Kind::Node | Kind::Namespace | Kind::Endpoints | Kind::Event => own,
     }
 }
 

@@ -20,6 +20,8 @@ enum Step {
     Status(u8, u8),
     Stop(u8),
     Node(bool),
+    Address(u8),
+    DeleteController,
     /// Look at what waits; or lose it and look everywhere.
     Look(bool),
 }
@@ -33,6 +35,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (pod.clone(), 0..3_u8).prop_map(|(p, s)| Step::Status(p, s)),
         1 => pod.prop_map(Step::Stop),
         2 => any::<bool>().prop_map(Step::Node),
+        1 => (1..4_u8).prop_map(Step::Address),
+        1 => Just(Step::DeleteController),
         3 => any::<bool>().prop_map(Step::Look),
     ];
     prop::collection::vec(step, 5..60)
@@ -78,7 +82,7 @@ async fn apply_step(bench: &Bench, step: &Step, owner: &OwnerRecord) {
         Step::Pod(p, _) | Step::Remove(p) | Step::Label(p, _) | Step::Status(p, _) | Step::Stop(p) => {
             (*p, format!("p{p}"))
         }
-        Step::Node(_) | Step::Look(_) => (0, String::new()),
+        Step::Node(_) | Step::Address(_) | Step::DeleteController | Step::Look(_) => (0, String::new()),
     };
     let there = bench
         .hub
@@ -118,6 +122,13 @@ async fn apply_step(bench: &Bench, step: &Step, owner: &OwnerRecord) {
             bench.change_pod(&name, |r| r.stop = Some(stop)).await;
         }
         Step::Node(ready) => bench.node("n1", *ready).await,
+        Step::Address(a) => bench.address("n1", &format!("192.0.2.{a}")).await,
+        // And another one of its name, which has none of its pods.
+        Step::DeleteController => {
+            if bench.delete(deleting("rc", "web")).await.is_ok() {
+                bench.make("rc", &rc("web")).await;
+            }
+        }
         _ => {}
     }
 }
@@ -129,12 +140,14 @@ struct Watcher {
     client: Client,
 }
 
-const SELECTIONS: [(&str, &str, &str); 6] = [
+const SELECTIONS: [(&str, &str, &str); 8] = [
     ("pods", "", ""),
     ("pods", "app=web", ""),
     ("pods", "app!=api", "status.phase!=Failed"),
     ("pods", "", "spec.nodeName=n1,metadata.name!=p2"),
     ("rc", "", ""),
+    ("endpoints", "", ""),
+    ("endpoints", "app=web", "metadata.name=web"),
     ("nodes", "", ""),
 ];
 
@@ -172,6 +185,7 @@ fn look(watcher: &mut Watcher, lose: bool) {
 async fn converges(steps: &[Step], resume_at: usize) {
     let bench = Bench::new().await;
     bench.node("n1", true).await;
+    bench.address("n1", "192.0.2.1").await;
     let made = bench.make("rc", &rc("web")).await;
     let owner = OwnerRecord {
         name: "web".into(),

@@ -398,3 +398,94 @@ async fn labels_that_change_bring_objects_of_each_kind_in_and_out() {
         assert!(green.next().now_or_never().is_none() && resumed.next().now_or_never().is_none());
     }
 }
+
+#[tokio::test]
+async fn endpoints_follow_pods_nodes_and_their_controller() {
+    let bench = Bench::new().await;
+    bench.node("n1", true).await;
+    bench.address("n1", "192.0.2.1").await;
+    let made = bench.make("rc", &rc("web")).await;
+    let owner = OwnerRecord {
+        name: "web".into(),
+        uid: made.uid,
+    };
+    let mut watch = bench.watch(listing("ep", "", "")).await.expect("watching");
+    let (event, name, first, _) = next(&mut watch).await;
+    assert_eq!((event, name.as_str()), (Type::Added, "web"));
+    assert_eq!(value(&first)["subsets"], json!([]));
+    assert_eq!(next(&mut watch).await.0, Type::Bookmark);
+    let since = bench.hub.rv().0;
+
+    bench.pod("p", "n1", Some(owner)).await;
+    let address = |object: &wire::Object, list: &str| value(object)["subsets"][0][list][0]["ip"].clone();
+    let (event, _, object, _) = next(&mut watch).await;
+    assert_eq!(
+        (event, address(&object, "notReadyAddresses")),
+        (Type::Modified, json!("192.0.2.1"))
+    );
+    bench.status("p", Phase::Running, true).await;
+    let (_, _, ready, version) = next(&mut watch).await;
+    assert_eq!(
+        (address(&ready, "addresses"), version),
+        (json!("192.0.2.1"), bench.hub.rv().0)
+    );
+    bench.node("n1", false).await;
+    let (_, _, lost, _) = next(&mut watch).await;
+    assert_eq!(
+        address(&lost, "notReadyAddresses"),
+        json!("192.0.2.1"),
+        "its node is lost"
+    );
+    bench.node("n1", true).await;
+    assert_eq!(value(&next(&mut watch).await.2)["subsets"], value(&ready)["subsets"]);
+    bench.address("n1", "192.0.2.2").await;
+    assert_eq!(address(&next(&mut watch).await.2, "addresses"), json!("192.0.2.2"));
+
+    // Who was away since before the pod came hears of it, and of the end.
+    let away = |since| proto::wire::ListRequest {
+        resource_version: since,
+        ..listing("ep", "", "")
+    };
+    let mut resumed = bench.watch(away(since)).await.expect("watching");
+    let (event, _, object, _) = next(&mut resumed).await;
+    assert_eq!(
+        (event, address(&object, "addresses")),
+        (Type::Modified, json!("192.0.2.2"))
+    );
+    bench.delete(deleting("pod", "p")).await.expect("deleted");
+    for watch in [&mut watch, &mut resumed] {
+        assert_eq!(value(&next(watch).await.2)["subsets"], json!([]), "a stop takes it out");
+    }
+    let since = bench.hub.rv().0;
+    bench.delete(deleting("rc", "web")).await.expect("deleted");
+    bench.make("rc", &rc("web")).await;
+    let mut resumed = bench.watch(away(since)).await.expect("watching");
+    let again = [(Type::Deleted, "web"), (Type::Added, "web")];
+    for watch in [&mut watch, &mut resumed] {
+        assert_eq!(take(watch, 2).await, pods(&again));
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_not_written() {
+    let bench = Bench::new().await;
+    bench.make("rc", &rc("web")).await;
+    let manifest = json!({"metadata": {"name": "web"}, "subsets": []});
+    let expected = (
+        Code::Unimplemented,
+        "endpoints \"web\": derived from the pods of the replicationcontroller of this name and not written; change that one"
+            .to_owned(),
+    );
+    assert_eq!(refused(bench.create(creating("endpoints", &manifest)).await), expected);
+    assert_eq!(refused(bench.replace(replacing("ep", &manifest)).await), expected);
+    assert_eq!(refused(bench.patch(patching("ep", "web", &json!({}))).await), expected);
+    assert_eq!(refused(bench.delete(deleting("ep", "web")).await), expected);
+    assert_eq!(
+        value(&bench.get("ep", "", "web").await.expect("there"))["subsets"],
+        json!([])
+    );
+    assert_eq!(
+        refused(bench.get("ep", "", "nope").await),
+        (Code::NotFound, "endpoints \"nope\" not found".to_owned())
+    );
+}

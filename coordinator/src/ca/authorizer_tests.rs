@@ -166,6 +166,7 @@ fn kinds_and_verbs() {
         (Kind::Namespace, "voA", "oA", "oA", "oA"),
         // Making a node is enrolment's, deleting one ends its identity.
         (Kind::Node, "voA", "A", "oA", "A"),
+        (Kind::Endpoints, "voA", "A", "A", "A"),
         (Kind::Event, "voA", "A", "A", "A"),
     ];
     assert_eq!(rows.len(), Kind::ALL.len());

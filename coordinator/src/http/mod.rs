@@ -1,8 +1,9 @@
-//! Plain HTTP for machines that watch the coordinator: `/healthz`, `/readyz`, `/leader`, `/metrics`. Served on
-//! loopback unless configured otherwise; started by `run`.
+//! Plain HTTP for machines that watch the coordinator or follow its workloads: `/healthz`, `/readyz`, `/leader`,
+//! `/metrics`, `/v1/endpoints/NAMESPACE/NAME`, `/v1/sd`. Served on loopback unless configured otherwise; started by `run`.
 //!
 //! Invariant: read only, says nothing secret, and an answer never waits longer than its deadline.
 
+mod endpoints;
 pub mod metrics;
 
 use std::{sync::Arc, time::Duration};
@@ -42,6 +43,8 @@ pub fn router(sources: Sources) -> Router {
         .route("/readyz", get(readyz))
         .route("/leader", get(leader))
         .route("/metrics", get(page))
+        .route("/v1/endpoints/{namespace}/{name}", get(endpoints::one))
+        .route("/v1/sd", get(endpoints::discover))
         .with_state(sources)
 }
 

@@ -43,6 +43,8 @@ pub enum Change {
     Bind {
         pod: Before,
         node: String,
+        /// Host ports given to it.
+        ports: Vec<u16>,
     },
     /// Says why a pod is not placed.
     Explain {
@@ -145,8 +147,9 @@ impl Change {
             Self::CreatePod { key, record } => {
                 out.push(store::Change::put(pod_key(key), Expect::Absent, encode(record)));
             }
-            Self::Bind { pod, node } => out.push(edit(pod, |r| {
+            Self::Bind { pod, node, ports } => out.push(edit(pod, |r| {
                 r.node.clone_from(node);
+                r.ports.clone_from(ports);
                 r.waiting.clear();
             })),
             Self::Explain { pod, waiting } => out.push(edit(pod, |r| r.waiting.clone_from(waiting))),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use proto::model::{Protocol, Stay, TaintEffect, Time, Toleration};
+use proto::model::{Protocol, Stay, TaintEffect, Time, Toleration, host_port};
 
 use super::{
     Group, Plan,
@@ -156,14 +156,14 @@ impl Staged<'_> {
                 format!("template {hash} is not named by its content")
             }),
             Change::CreatePod { key, record } => self.create(key, record, commit),
-            Change::Bind { pod, node } => {
+            Change::Bind { pod, node, ports } => {
                 let state = self.current(pod)?;
                 ensure(state.record.node.is_empty(), || {
                     format!("{:?} has a node already", pod.key)
                 })?;
                 ensure(!state.stopping(), || format!("{:?} is being stopped", pod.key))?;
                 let template = state.template.clone().ok_or("its template is not known")?;
-                self.land(node, &template, &pod.key.0, &World::labels_of(state))
+                self.land(node, &template, (&pod.key.0, &World::labels_of(state)), ports)
             }
             Change::Explain { pod, waiting } => {
                 let state = self.current(pod)?;
@@ -289,12 +289,12 @@ impl Staged<'_> {
                 .ok_or_else(|| format!("{key:?} would have no template"))?,
         };
         if record.node.is_empty() {
-            ensure(!record.waiting.is_empty(), || {
-                format!("{key:?} waits and does not say why")
+            ensure(!record.waiting.is_empty() && record.ports.is_empty(), || {
+                format!("{key:?} waits and does not say why, or has ports already")
             })
         } else {
             let labels = overlaid(&template.record.labels, &record.labels);
-            self.land(&record.node, &template, &key.0, &labels)
+            self.land(&record.node, &template, (&key.0, &labels), &record.ports)
         }
     }
 
@@ -318,7 +318,15 @@ impl Staged<'_> {
     }
 
     /// A pod of the template comes to the node.
-    fn land(&mut self, name: &str, template: &Template, namespace: &str, pod: &BTreeMap<String, String>) -> Checked {
+    ///
+    /// `pod` is its namespace and labels, `given` the host ports given to it.
+    fn land(
+        &mut self,
+        name: &str,
+        template: &Template,
+        pod: (&str, &BTreeMap<String, String>),
+        given: &[u16],
+    ) -> Checked {
         let node = self
             .world
             .nodes
@@ -341,9 +349,22 @@ impl Staged<'_> {
         tolerated(&template.record, node)
             .map_err(|taint| format!("the pod does not tolerate taint {taint} of {name}"))?;
         self.spreads
-            .land(self.world, &self.admitted.landed, (namespace, pod), template, name)?;
+            .land(self.world, &self.admitted.landed, pod, template, name)?;
         self.added.entry(name.to_owned()).or_default().add(template.request);
-        if template.host_ports.is_empty() {
+        let asking = &template.asking;
+        ensure(given.len() == asking.len(), || {
+            format!(
+                "{} host ports are given where {} are asked for",
+                given.len(),
+                asking.len()
+            )
+        })?;
+        if let Some(port) = given.iter().find(|p| !host_port::GIVEN.contains(p)) {
+            return Err(format!("host port {port} is not one of those that are given"));
+        }
+        let given = given.iter().copied().zip(asking.iter().copied());
+        let wanted: Vec<_> = template.host_ports.iter().copied().chain(given).collect();
+        if wanted.is_empty() {
             return Ok(());
         }
         let domain = port_domain(name, node);
@@ -358,7 +379,7 @@ impl Staged<'_> {
             }
             taken
         });
-        for port in &template.host_ports {
+        for port in &wanted {
             let before = [taken.get(&domain), self.admitted.ports.get(&domain)];
             let free = !before.into_iter().flatten().any(|p| p.contains(port))
                 && self.ports.entry(domain.clone()).or_default().insert(*port);

@@ -18,6 +18,7 @@ const ASK: Ask = Ask {
     cpu_milli: 1000,
     memory: 0,
     host_port: 80,
+    asking: 0,
     zone: Some("north"),
     node: "",
     rule: Rule::Nothing,
@@ -114,6 +115,7 @@ fn bind(pod: Before, node: &str) -> Change {
     Change::Bind {
         pod,
         node: node.to_owned(),
+        ports: Vec::new(),
     }
 }
 
@@ -519,4 +521,57 @@ fn a_deserted_pod_is_stopped_by_anyone_and_removed_by_nobody() {
         rv: Rv(1),
     };
     refused(&sim, &Group::Expiry, vec![gone], "the tombstone is gone");
+}
+
+#[test]
+fn ports_are_given_as_asked_and_once_on_a_machine() {
+    let asks = Ask {
+        asking: 2,
+        ..Ask::default()
+    };
+    let mut sim = Sim::new();
+    for name in ["n1", "n2"] {
+        sim.add_node(name, &[]);
+        sim.put_facts(name, 4000, 4 << 30, 20, "m");
+    }
+    for name in ["a", "b"] {
+        sim.put_bare("default", name, &template("x", asks));
+    }
+    let group = |name: &str| Group::Pod(key("default", name));
+    let give = |sim: &Sim, name: &str, node: &str, ports: &[u16]| {
+        vec![Change::Bind {
+            pod: of(sim, name),
+            node: node.to_owned(),
+            ports: ports.to_vec(),
+        }]
+    };
+    for (ports, why) in [
+        (&[][..], "0 host ports are given where 2 are asked for"),
+        (&[20_000], "1 host ports are given where 2"),
+        (&[20_000, 8080], "host port 8080 is not one of those"),
+        (&[20_000, 32_001], "host port 32001 is not one of those"),
+    ] {
+        refused(&sim, &group("a"), give(&sim, "a", "n1", ports), why);
+    }
+    // One is TCP, one UDP: the same number twice is no clash.
+    assert_eq!(
+        admit(&sim, &group("a"), give(&sim, "a", "n1", &[20_000, 20_000])),
+        Ok(())
+    );
+    sim.edit_pod(&key("default", "a"), |r| {
+        r.node = "n1".into();
+        r.ports = vec![20_000, 20_001];
+    });
+    for (node, ports) in [("n1", [20_000, 20_000]), ("n2", [20_009, 20_001])] {
+        refused(
+            &sim,
+            &group("b"),
+            give(&sim, "b", node, &ports),
+            "is taken on machine m",
+        );
+    }
+    assert_eq!(
+        admit(&sim, &group("b"), give(&sim, "b", "n2", &[20_001, 20_000])),
+        Ok(())
+    );
 }

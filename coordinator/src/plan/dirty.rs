@@ -75,7 +75,8 @@ impl Dirty {
                 Touched::Template(_) => room = true,
                 // Times and floors may be others now.
                 Touched::Settings => self.groups.extend(Self::all(world).groups),
-                Touched::Event(_) | Touched::Other => {}
+                // Where pods can be reached decides nothing.
+                Touched::Endpoints(_) | Touched::Event(_) | Touched::Other => {}
             }
         }
         if room {

@@ -20,7 +20,7 @@ use super::{
     change::Change,
     evict::evict,
     gc, pod_note,
-    scheduler::{self, Batch, Counts, Placed, Pods},
+    scheduler::{self, Batch, Counts, Place, Placed, Pods},
 };
 use crate::{
     store::{MAX_CHANGES, Rv},
@@ -270,7 +270,7 @@ fn create(
     let mut batch = Batch::new(world, pods, counts, placed, seed);
     let mut why = None;
     for _ in 0..missing.min(most) {
-        let node = if why.is_none() { batch.place(placed) } else { None };
+        let place = if why.is_none() { batch.place(placed) } else { None };
         let key = out.fresh_name(world, group.namespace, &group.owner.name, &mut ids);
         let mut record = PodRecord {
             uid: ids.uid(),
@@ -280,8 +280,9 @@ fn create(
             ..PodRecord::default()
         };
         let uid = record.uid.clone();
-        if let Some(node) = node {
+        if let Some(Place { node, ports }) = place {
             node.clone_into(&mut record.node);
+            record.ports = ports;
             out.push(Change::CreatePod {
                 key: key.clone(),
                 record,

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use bytes::Bytes;
 use proto::model::{
     ConditionStatus, Container, ContainerPort, HoldKind, Kind, Namespace, NamespacePhase, Node, NodeCondition,
-    NodeHold, NodeInfo, NodeStatus, ObjectMeta, Phase, PodCondition, PodSpec, PodStatus, PodTemplate, Quantity, RcSpec,
-    ReplicationController, Time,
+    NodeHold, NodeInfo, NodeStatus, ObjectMeta, Phase, PodCondition, PodSpec, PodStatus, PodTemplate, Protocol,
+    Quantity, RcSpec, ReplicationController, Time, host_port,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -44,6 +44,8 @@ pub struct Ask {
     pub cpu_milli: u64,
     pub memory: u64,
     pub host_port: u16,
+    /// Ports for which placement is to choose a host port, TCP and UDP in turn.
+    pub asking: u16,
     pub zone: Option<&'static str>,
     pub node: &'static str,
     pub rule: Rule,
@@ -133,9 +135,18 @@ pub fn template(app: &str, ask: Ask) -> PodTemplate {
             ..ContainerPort::default()
         });
     }
+    for i in 0..ask.asking {
+        container.ports.push(ContainerPort {
+            container_port: 90 + i,
+            protocol: if i % 2 == 0 { Protocol::Tcp } else { Protocol::Udp },
+            ..ContainerPort::default()
+        });
+    }
+    let auto = (ask.asking > 0).then_some((host_port::HOST_PORT, host_port::AUTO));
     let mut template = PodTemplate {
         metadata: ObjectMeta {
             labels: map(&[("app", app)]),
+            annotations: map(auto.as_slice()),
             ..ObjectMeta::default()
         },
         spec: PodSpec {
@@ -570,7 +581,24 @@ impl Sim {
             *cpu.entry(name).or_insert(0) += requests.get("cpu").map_or(50, Quantity::milli);
             *memory.entry(name).or_insert(0) += requests.get("memory").map_or(64 << 20, Quantity::units);
             *pods.entry(name).or_insert(0) += 1;
-            for port in spec.host_ports() {
+            let given = spec.containers[0]
+                .ports
+                .iter()
+                .filter(|p| p.host_port == 0)
+                .zip(&pod.record.ports);
+            let given: Vec<_> = given.map(|(p, given)| (*given, p.protocol)).collect();
+            let auto = pod.template_record().annotations.contains_key(host_port::HOST_PORT);
+            let asking = spec.containers[0]
+                .ports
+                .iter()
+                .filter(|p| auto && p.host_port == 0)
+                .count();
+            assert_eq!(
+                pod.record.ports.len(),
+                asking,
+                "{key:?}: as many ports as are asked for"
+            );
+            for port in spec.host_ports().chain(given) {
                 let machine = match node.machine_id() {
                     "" => name,
                     id => id,

@@ -67,7 +67,7 @@ const RULES: [Rule; 5] = [
     Rule::BearsAWhile,
 ];
 /// How many kinds of [`ask`] there are.
-const ASKS: usize = 7 + RULES.len();
+const ASKS: usize = 9 + RULES.len();
 const MACHINES: [&str; 3] = ["", "m1", "m2"];
 const PEOPLE: [&str; 2] = ["ann", "bob"];
 const NAMESPACES: [&str; 2] = ["default", "other"];
@@ -92,8 +92,14 @@ fn ask(i: usize) -> Ask {
             ..Ask::default()
         },
         6 => Ask { node: "n1", ..ask },
+        7 => Ask { asking: 3, ..ask },
+        8 => Ask {
+            asking: 1,
+            host_port: 8080,
+            ..Ask::default()
+        },
         _ => Ask {
-            rule: RULES[i - 7],
+            rule: RULES[i - 9],
             ..ask
         },
     }

@@ -88,7 +88,8 @@ fn one(world: &World, key: &Key, pod: &PodState, known: Option<&Wanted>) -> Opti
             endpoint_drain_ms: drain_ms(world, pod, stop),
         }));
     }
-    let template = pod.template.as_ref()?;
+    // Without it there is no spec to run.
+    pod.template.as_ref()?;
     let (labels, annotations) = (World::labels_of(pod), World::annotations_of(pod));
     if let Some(Wanted::Run(run)) = known
         && same(&run.labels, &labels)
@@ -97,8 +98,7 @@ fn one(world: &World, key: &Key, pod: &PodState, known: Option<&Wanted>) -> Opti
         // The spec of a uid never changes; only its labels and annotations do.
         return Some(Wanted::Run(run.clone()));
     }
-    let spec = template.record.spec.placed_on(&pod.record.node);
-    let spec_json = crate::world::record::encode(&spec);
+    let spec_json = crate::world::record::encode(&pod.spec().placed_on(&pod.record.node));
     Some(Wanted::Run(Arc::new(Run {
         uid: pod.record.uid.clone(),
         namespace: key.0.clone(),

@@ -240,6 +240,42 @@ fn labels_and_annotations_come_as_a_run_of_the_same_spec() {
     assert_eq!(digests.len(), 3);
 }
 
+#[test]
+fn given_host_ports_are_in_what_the_agent_runs() {
+    use proto::model::{ContainerPort, PodSpec, host_port};
+
+    let mut moving = Moving::new();
+    let mut template: record::TemplateRecord = serde_json::from_slice(&template().1).unwrap();
+    template
+        .annotations
+        .insert(host_port::HOST_PORT.into(), host_port::AUTO.into());
+    template.spec.containers[0].ports = vec![ContainerPort {
+        name: "http".into(),
+        container_port: 80,
+        ..ContainerPort::default()
+    }];
+    let (hash, value) = template.encode();
+    moving.apply(keys::template(&hash), Some(value));
+    let pod = PodRecord {
+        template: hash,
+        ports: vec![23_456],
+        ..pod_record("p", "n1")
+    };
+    moving.apply(keys::object(Kind::Pod, "default", "p"), Some(record::encode(&pod)));
+    let (wanted, missing) = desired(&moving.world, "n1", &Desired::new());
+    assert!(!missing);
+    let Some(Wanted::Run(run)) = wanted.get("uid-p") else {
+        panic!("{wanted:?}")
+    };
+    let spec: PodSpec = serde_json::from_slice(&run.spec_json).unwrap();
+    let container = &spec.containers[0];
+    assert_eq!(container.ports[0].host_port, 23_456);
+    assert_eq!(
+        (container.env[0].name.as_str(), container.env[0].value.as_str()),
+        ("WHARF_PORT_HTTP", "23456")
+    );
+}
+
 /// What the entry of a pod being stopped says of its drain: with these ports and annotation, the pod's own grace, and
 /// the grace of the stop.
 fn drain(ports: &str, annotation: Option<&str>, own_grace: &str, grace: u32, lost: bool, setting: Option<&str>) -> u32 {

@@ -13,7 +13,10 @@ use proto::model::{Kind, Object};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard, broadcast, watch};
 
 use super::{Touched, Unreadable, World};
-use crate::store::{Change, CommitError, Committed, Fence, ReadError, Rv, Store, Update};
+use crate::store::{
+    Change, CommitError, Committed, Fence, ReadError, Rv, Store, Update,
+    keys::{self, Parsed},
+};
 
 /// How many deleted objects are remembered for watches that resume.
 const TOMBSTONES: usize = 10_000;
@@ -75,7 +78,7 @@ impl Hub {
                 value: Some(entry.value),
             })?;
         }
-        world.rv = snapshot.rv;
+        world.loaded(snapshot.rv);
         Ok(Arc::new(Self {
             store,
             applied: watch::Sender::new(snapshot.rv),
@@ -108,12 +111,12 @@ impl Hub {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             for update in updates {
                 let gone = if update.value.is_none() {
-                    object_at(&state.world, &update.key)
+                    objects_at(&state.world, &update.key)
                 } else {
-                    None
+                    Vec::new()
                 };
                 touched.extend(state.world.apply(update)?);
-                if let Some(object) = gone {
+                for object in gone {
                     if state.tombstones.len() == TOMBSTONES
                         && let Some(dropped) = state.tombstones.pop_front()
                     {
@@ -214,10 +217,18 @@ impl Hub {
     }
 }
 
-fn object_at(world: &World, key: &str) -> Option<Object> {
-    match crate::store::keys::parse(key) {
-        crate::store::keys::Parsed::Object { kind, namespace, name } => world.object(kind, namespace, name),
-        crate::store::keys::Parsed::Event { namespace, name } => world.object(Kind::Event, namespace, name),
-        _ => None,
-    }
+/// What goes with the key: a controller's endpoints go with it.
+fn objects_at(world: &World, key: &str) -> Vec<Object> {
+    let (kinds, namespace, name) = match keys::parse(key) {
+        Parsed::Object {
+            kind: Kind::ReplicationController,
+            namespace,
+            name,
+        } => (&[Kind::ReplicationController, Kind::Endpoints][..], namespace, name),
+        Parsed::Object { kind, namespace, name } => (&[kind][..], namespace, name),
+        Parsed::Event { namespace, name } => (&[Kind::Event][..], namespace, name),
+        _ => return Vec::new(),
+    };
+    let found = kinds.iter().filter_map(|kind| world.object(*kind, namespace, name));
+    found.collect()
 }

@@ -4,6 +4,7 @@
 //! Invariant: pure and deterministic: the same updates give the same world, however they were cut into
 //! batches; every index and aggregate equals what a rebuild would give (`tests.rs` checks both).
 
+mod endpoints;
 pub mod hub;
 pub mod record;
 mod select;
@@ -45,6 +46,9 @@ pub enum Touched {
     Node(String),
     Namespace(String),
     Controller(Key),
+    /// By a node: a controller's pods can be reached elsewhere or no longer. What touches the controller itself or
+    /// a pod of it touches its endpoints too, and is not said again.
+    Endpoints(Key),
     Pod(Key),
     Event(Key),
     Template(String),
@@ -88,6 +92,10 @@ pub struct World {
     /// Nothing is to be replaced, evicted, drained or updated.
     pub freeze: Option<Versioned<FreezeRecord>>,
 
+    /// Version of the snapshot that it began with. What was derived before is dated no earlier than that: when it
+    /// changed was not kept, and a version never goes back.
+    loaded: Rv,
+
     controllers_by_uid: HashMap<String, Key>,
     pods_by_uid: HashMap<String, Key>,
     pods_by_owner: HashMap<String, BTreeSet<Key>>,
@@ -112,6 +120,8 @@ impl World {
     pub fn apply(&mut self, update: &Update) -> Result<Vec<Touched>, Unreadable> {
         self.rv = self.rv.max(update.rv);
         let mut touched = Vec::new();
+        let node = node_of(keys::parse(&update.key));
+        let before = node.and_then(|name| self.nodes.get(name)).map(NodeState::face);
         match keys::parse(&update.key) {
             Parsed::Object {
                 kind: Kind::Node, name, ..
@@ -196,7 +206,10 @@ impl World {
                 }
             },
             Parsed::Op(id) => set(&mut self.ops, id.to_owned(), read(update)?, update.rv),
-            Parsed::Object { kind: Kind::Event, .. }
+            Parsed::Object {
+                kind: Kind::Endpoints | Kind::Event,
+                ..
+            }
             | Parsed::Term
             | Parsed::Token(_)
             | Parsed::Cert(_)
@@ -204,19 +217,19 @@ impl World {
             | Parsed::Audit(_)
             | Parsed::Other => touched.push(Touched::Other),
         }
-        if let Parsed::Object {
-            kind: Kind::Node, name, ..
-        }
-        | Parsed::NodeFacts(name)
-        | Parsed::NodeInventory(name)
-        | Parsed::NodeReady(name)
-        | Parsed::Holder(name)
-        | Parsed::Holds(name)
-        | Parsed::Tombstone(name) = keys::parse(&update.key)
-        {
+        if let Some(name) = node {
             touched.push(Touched::Node(name.to_owned()));
+            if before != self.nodes.get(name).map(NodeState::face) {
+                self.touch_endpoints(name, &mut touched);
+            }
         }
         Ok(touched)
+    }
+
+    /// To be called once all of a snapshot is applied.
+    pub fn loaded(&mut self, rv: Rv) {
+        self.rv = rv;
+        self.loaded = rv;
     }
 
     pub fn controller_by_uid(&self, uid: &str) -> Option<(&Key, &ControllerState)> {
@@ -495,6 +508,22 @@ impl World {
     }
 }
 
+/// The node that a key is about.
+fn node_of(key: Parsed<'_>) -> Option<&str> {
+    match key {
+        Parsed::Object {
+            kind: Kind::Node, name, ..
+        }
+        | Parsed::NodeFacts(name)
+        | Parsed::NodeInventory(name)
+        | Parsed::NodeReady(name)
+        | Parsed::Holder(name)
+        | Parsed::Holds(name)
+        | Parsed::Tombstone(name) => Some(name),
+        _ => None,
+    }
+}
+
 fn count(used: &mut Amounts, ports: &mut BTreeMap<(u16, Protocol), u32>, pod: &PodState, add: bool) {
     let Some(template) = pod.template.as_ref().filter(|_| pod.occupies()) else {
         return;
@@ -504,13 +533,13 @@ fn count(used: &mut Amounts, ports: &mut BTreeMap<(u16, Protocol), u32>, pod: &P
     } else {
         used.sub(template.request);
     }
-    for port in &template.host_ports {
+    for port in pod.host_ports() {
         if add {
-            *ports.entry(*port).or_default() += 1;
-        } else if let Some(n) = ports.get_mut(port) {
+            *ports.entry(port).or_default() += 1;
+        } else if let Some(n) = ports.get_mut(&port) {
             *n -= 1;
             if *n == 0 {
-                ports.remove(port);
+                ports.remove(&port);
             }
         }
     }

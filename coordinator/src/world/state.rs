@@ -11,8 +11,8 @@ use std::{
 use proto::{
     capability,
     model::{
-        ConditionStatus, Hardware, HoldKind, Node, NodeCondition, NodeHold, NodeStatus, Protocol, Quantity,
-        ReplicationController, Time,
+        ConditionStatus, Hardware, HoldKind, Node, NodeCondition, NodeHold, NodeStatus, PodSpec, Protocol, Quantity,
+        ReplicationController, Time, host_port,
     },
 };
 
@@ -58,7 +58,10 @@ pub struct Template {
     pub record: TemplateRecord,
     /// Sum of the containers' requests with the defaults for what is not given; `pods` is 1.
     pub request: Amounts,
+    /// Those that the template names.
     pub host_ports: Vec<(u16, Protocol)>,
+    /// Of the ports for which placement chooses a host port, in their order.
+    pub asking: Vec<Protocol>,
     /// Capabilities that a node's agent must have.
     pub needs: Vec<&'static str>,
 }
@@ -69,6 +72,7 @@ impl Template {
             rv,
             request: request_of(&record),
             host_ports: record.spec.host_ports().collect(),
+            asking: host_port::asking(&record.annotations, &record.spec),
             needs: capability::needed(&record.spec),
             record,
         }
@@ -141,6 +145,25 @@ impl PodState {
             Some(value) => value.as_deref(),
             None => self.template.as_ref()?.record.labels.get(key).map(String::as_str),
         }
+    }
+
+    /// Every host port of it: those of its template, and those given to it.
+    pub fn host_ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
+        let template = self.template.as_deref();
+        let named = template.map_or(&[][..], |t| &t.host_ports);
+        let asking = template.map_or(&[][..], |t| &t.asking);
+        let given = self.record.ports.iter().copied().zip(asking.iter().copied());
+        named.iter().copied().chain(given)
+    }
+
+    /// What it runs: its template's spec with its node and the host ports given to it.
+    pub fn spec(&self) -> PodSpec {
+        let mut spec = self.template_record().spec.clone();
+        spec.node_name.clone_from(&self.record.node);
+        if !self.record.ports.is_empty() {
+            host_port::give(&mut spec, &self.record.ports);
+        }
+        spec
     }
 
     /// Takes its node's resources: placed, and not known to have ended.
@@ -251,6 +274,13 @@ impl NodeState {
         }
     }
 
+    /// Where it can be reached: the first address that its agent reports; empty while it reports none.
+    pub fn address(&self) -> &str {
+        let addresses = self.facts.iter().flat_map(|f| &f.value.status.addresses);
+        let mut ips = addresses.filter(|a| a.kind != "Hostname");
+        ips.next().map_or("", |a| &a.address)
+    }
+
     pub fn machine_id(&self) -> &str {
         self.facts
             .as_ref()
@@ -291,7 +321,8 @@ pub fn clone_words(node: &str, holder: &Claim, rival: &Rival) -> String {
 pub struct ControllerState {
     pub rv: Rv,
     pub rc: Arc<ReplicationController>,
-    /// Newest version of it or of any pod of it: its derived status may have changed then.
+    /// Newest version of it, of any pod of it, or of a node by which these can be reached otherwise: its derived
+    /// status or its endpoints may have changed then.
     pub touched: Rv,
 }
 

@@ -28,6 +28,10 @@ impl World {
                 .get(&key)
                 .map(|c| Object::ReplicationController(self.controller(c))),
             Kind::Pod => self.pods.get(&key).map(|p| Object::Pod(self.pod(&key, p))),
+            Kind::Endpoints => self
+                .controllers
+                .get(&key)
+                .map(|c| Object::Endpoints(self.endpoints(&key, c))),
             Kind::Event => self.events.get(&key).map(|e| {
                 let mut value = (*e.value).clone();
                 value.metadata.resource_version = e.rv.to_string();
@@ -55,6 +59,12 @@ impl World {
                 .iter()
                 .filter(|(k, _)| all(k))
                 .map(|(k, s)| (k.clone(), s.touched))
+                .collect(),
+            Kind::Endpoints => self
+                .controllers
+                .iter()
+                .filter(|(k, _)| all(k))
+                .map(|(k, s)| (k.clone(), self.endpoints_version(s)))
                 .collect(),
             Kind::Pod => self
                 .pods
@@ -96,11 +106,9 @@ impl World {
             owner_references: owner.into_iter().collect(),
             ..ObjectMeta::default()
         };
-        let mut spec = pod.template_record().spec.clone();
-        spec.node_name.clone_from(&record.node);
         Pod {
             metadata,
-            spec,
+            spec: pod.spec(),
             status: Some(self.pod_status(pod)),
         }
     }

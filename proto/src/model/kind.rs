@@ -8,15 +8,17 @@ pub enum Kind {
     Namespace,
     ReplicationController,
     Pod,
+    Endpoints,
     Event,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Node,
         Self::Namespace,
         Self::ReplicationController,
         Self::Pod,
+        Self::Endpoints,
         Self::Event,
     ];
 
@@ -27,6 +29,7 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::ReplicationController => "ReplicationController",
             Self::Pod => "Pod",
+            Self::Endpoints => "Endpoints",
             Self::Event => "Event",
         }
     }
@@ -38,6 +41,8 @@ impl Kind {
             Self::Namespace => "namespace",
             Self::ReplicationController => "replicationcontroller",
             Self::Pod => "pod",
+            // Kubernetes has no other word for one of them.
+            Self::Endpoints => "endpoints",
             Self::Event => "event",
         }
     }
@@ -49,6 +54,7 @@ impl Kind {
             Self::Namespace => "namespaces",
             Self::ReplicationController => "replicationcontrollers",
             Self::Pod => "pods",
+            Self::Endpoints => "endpoints",
             Self::Event => "events",
         }
     }
@@ -59,6 +65,7 @@ impl Kind {
             Self::Namespace => "ns",
             Self::ReplicationController => "rc",
             Self::Pod => "po",
+            Self::Endpoints => "ep",
             Self::Event => "ev",
         }
     }

@@ -5,10 +5,12 @@
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
 mod affinity;
+mod endpoints;
 mod event;
 pub mod fields;
 pub mod hardware;
 pub mod hold;
+pub mod host_port;
 pub mod json;
 mod kind;
 pub mod labels;
@@ -31,6 +33,7 @@ pub use affinity::{
     NodeTaintsPolicy, PodOperator, PodSelector, PodSelectorRequirement, PreferredSchedulingTerm,
     TopologySpreadConstraint, WhenUnsatisfiable,
 };
+pub use endpoints::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
 pub use event::{Event, EventSource, EventType, ObjectReference};
 pub use hardware::Hardware;
 pub use hold::{HoldKind, NodeHold};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Event, Kind, Namespace, Node, ObjectMeta, Pod, ReplicationController};
+use super::{Endpoints, Event, Kind, Namespace, Node, ObjectMeta, Pod, ReplicationController};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
@@ -10,6 +10,7 @@ pub enum Object {
     Namespace(Namespace),
     ReplicationController(ReplicationController),
     Pod(Pod),
+    Endpoints(Endpoints),
     Event(Event),
 }
 
@@ -20,6 +21,7 @@ impl Object {
             Self::Namespace(_) => Kind::Namespace,
             Self::ReplicationController(_) => Kind::ReplicationController,
             Self::Pod(_) => Kind::Pod,
+            Self::Endpoints(_) => Kind::Endpoints,
             Self::Event(_) => Kind::Event,
         }
     }
@@ -30,6 +32,7 @@ impl Object {
             Self::Namespace(o) => &o.metadata,
             Self::ReplicationController(o) => &o.metadata,
             Self::Pod(o) => &o.metadata,
+            Self::Endpoints(o) => &o.metadata,
             Self::Event(o) => &o.metadata,
         }
     }
@@ -40,6 +43,7 @@ impl Object {
             Self::Namespace(o) => &mut o.metadata,
             Self::ReplicationController(o) => &mut o.metadata,
             Self::Pod(o) => &mut o.metadata,
+            Self::Endpoints(o) => &mut o.metadata,
             Self::Event(o) => &mut o.metadata,
         }
     }
@@ -69,6 +73,7 @@ impl Object {
             Self::Namespace(o) => value(kind, o),
             Self::ReplicationController(o) => value(kind, o),
             Self::Pod(o) => value(kind, o),
+            Self::Endpoints(o) => value(kind, o),
             Self::Event(o) => value(kind, o),
         }
     }

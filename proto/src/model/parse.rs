@@ -78,6 +78,7 @@ pub fn object_value(kind: Kind, mut value: Value) -> Result<Object, FieldError> 
         Kind::Namespace => Object::Namespace(typed(value)?),
         Kind::ReplicationController => Object::ReplicationController(typed(value)?),
         Kind::Pod => Object::Pod(typed(value)?),
+        Kind::Endpoints => Object::Endpoints(typed(value)?),
         Kind::Event => Object::Event(typed(value)?),
     })
 }

@@ -89,7 +89,7 @@ pub fn default(object: &mut Object) {
             default_pod_spec(&mut rc.spec.template.spec);
         }
         Object::Pod(pod) => default_pod_spec(&mut pod.spec),
-        Object::Node(_) | Object::Namespace(_) | Object::Event(_) => {}
+        Object::Node(_) | Object::Namespace(_) | Object::Endpoints(_) | Object::Event(_) => {}
     }
 }
 
@@ -115,9 +115,12 @@ pub fn object(object: &Object) -> Result<(), Invalid> {
     check.meta(object.kind(), object.meta());
     match object {
         Object::ReplicationController(rc) => check.rc(rc),
-        Object::Pod(pod) => check.pod_spec("spec", &pod.spec),
+        Object::Pod(pod) => {
+            check.host_port("metadata.annotations", &pod.metadata.annotations, &pod.spec);
+            check.pod_spec("spec", &pod.spec);
+        }
         Object::Node(node) => check.node(&node.spec),
-        Object::Namespace(_) | Object::Event(_) => {}
+        Object::Namespace(_) | Object::Endpoints(_) | Object::Event(_) => {}
     }
     check.done(object.kind(), &object.meta().name)
 }
@@ -242,6 +245,8 @@ impl Check {
                 "must be Always in a controller's template",
             );
         }
+        let annotations = &template.metadata.annotations;
+        self.host_port("spec.template.metadata.annotations", annotations, &template.spec);
         self.pod_spec("spec.template.spec", &template.spec);
     }
 }

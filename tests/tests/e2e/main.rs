@@ -4,6 +4,7 @@
 mod attacks;
 mod basics;
 mod containers;
+mod endpoints;
 mod foreign;
 mod hardware;
 mod history;

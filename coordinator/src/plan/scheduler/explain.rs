@@ -6,6 +6,8 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
+use proto::model::host_port;
+
 use super::filter::Refusal;
 use crate::world::Template;
 
@@ -90,6 +92,10 @@ fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
         Refusal::NotReady => "not Ready".to_owned(),
         Refusal::Held(words) => format!("held ({words})"),
         Refusal::HostPort(port) => format!("host port {port} taken"),
+        Refusal::NoFreePort => {
+            let given = host_port::GIVEN;
+            format!("too few free host ports from {} to {}", given.start(), given.end())
+        }
         Refusal::Cpu => "insufficient cpu".to_owned(),
         Refusal::Memory => "insufficient memory".to_owned(),
         Refusal::Storage => "insufficient ephemeral-storage".to_owned(),

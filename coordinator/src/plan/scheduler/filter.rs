@@ -45,6 +45,8 @@ pub enum Refusal {
     /// The pod's constraint of this number would be broken.
     Spread(usize),
     HostPort(u16),
+    /// Too few are left of those that are given.
+    NoFreePort,
     Cpu,
     Memory,
     Storage,

@@ -7,6 +7,7 @@
 
 pub mod explain;
 pub mod filter;
+mod ports;
 mod queue;
 pub mod score;
 pub mod spread;
@@ -16,7 +17,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use proto::model::{EventType, Protocol};
+use proto::model::EventType;
 
 use super::{Draft, before, change::Change, mix, pod_note};
 use crate::world::{
@@ -25,6 +26,8 @@ use crate::world::{
 };
 use explain::Tally;
 use filter::{Candidate, Refusal};
+pub use ports::port_domain;
+use ports::{Given, Ports, taken_ports};
 use queue::Queue;
 use score::{Liking, Score};
 use spread::{Landed, Spread};
@@ -33,7 +36,7 @@ use spread::{Landed, Spread};
 #[derive(Clone, Debug, Default)]
 pub struct Placed {
     nodes: HashMap<String, Amounts>,
-    ports: HashMap<String, HashSet<(u16, Protocol)>>,
+    ports: Ports,
     landed: Landed,
 }
 
@@ -53,12 +56,12 @@ impl Placed {
     }
 }
 
-/// Nodes of one machine share its host ports.
-pub fn port_domain(name: &str, node: &NodeState) -> String {
-    match node.machine_id() {
-        "" => format!("node {name}"),
-        id => format!("machine {id}"),
-    }
+/// Where a pod runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place<'w> {
+    pub node: &'w str,
+    /// Given to the template's ports that ask for one, in their order.
+    pub ports: Vec<u16>,
 }
 
 /// How many pods of a group each node has.
@@ -108,6 +111,8 @@ pub struct Batch<'w, 't> {
     spread: Spread<'w, 't>,
     /// Host port domains that this batch has used; empty where the template has no host port.
     used_domains: HashSet<String>,
+    /// Chooses the host ports that the template asks for.
+    given: Given<'w>,
     tally: Tally,
 }
 
@@ -121,9 +126,10 @@ impl<'w, 't> Batch<'w, 't> {
             queue: Queue::new(spread.constraints()),
             spread,
             used_domains: HashSet::new(),
+            given: Given::new(world, template, seed),
             tally: Tally::new(world.nodes.len()),
         };
-        let taken = taken_ports(world, template, placed);
+        let taken = taken_ports(world, template, &placed.ports);
         let named = template.record.spec.node_name.as_str();
         if named.is_empty() {
             for (name, node) in &world.nodes {
@@ -185,8 +191,9 @@ impl<'w, 't> Batch<'w, 't> {
         self.queue.put(class, score, index);
     }
 
-    /// The best node for one more pod; it is taken. `None`: no node fits, [`Batch::explain`] says why.
-    pub fn place(&mut self, placed: &mut Placed) -> Option<&'w str> {
+    /// The best node for one more pod, with the host ports given to it; both are taken. `None`: no node fits,
+    /// [`Batch::explain`] says why.
+    pub fn place(&mut self, placed: &mut Placed) -> Option<Place<'w>> {
         let template = self.pods.template;
         while let Some((class, index)) = self.queue.take(&self.spread) {
             let slot = &mut self.slots[index];
@@ -197,10 +204,15 @@ impl<'w, 't> Batch<'w, 't> {
                 self.queue.open(class, &self.spread);
                 continue;
             }
+            let Some(ports) = self.given.give(slot.name, slot.node, template, &mut placed.ports) else {
+                self.tally.add(Refusal::NoFreePort, 1);
+                self.queue.open(class, &self.spread);
+                continue;
+            };
             placed.add(slot.name, slot.node, &self.pods);
             slot.free.sub(template.request);
             slot.count += 1;
-            let name = slot.name;
+            let node = slot.name;
             let next = Candidate {
                 node: slot.node,
                 free: slot.free,
@@ -212,7 +224,7 @@ impl<'w, 't> Batch<'w, 't> {
             }
             self.queue.landed(class, &mut self.spread);
             self.queue.open(class, &self.spread);
-            return Some(name);
+            return Some(Place { node, ports });
         }
         None
     }
@@ -225,20 +237,6 @@ impl<'w, 't> Batch<'w, 't> {
         }
         explain::text(self.pods.template, &tally)
     }
-}
-
-/// The first of the template's host ports that is taken, for each domain where one is.
-fn taken_ports(world: &World, template: &Template, placed: &Placed) -> HashMap<String, u16> {
-    let mut taken = HashMap::new();
-    for wanted in &template.host_ports {
-        for (name, node) in world.nodes.iter().filter(|(_, n)| n.ports.contains_key(wanted)) {
-            taken.entry(port_domain(name, node)).or_insert(wanted.0);
-        }
-        for (domain, _) in placed.ports.iter().filter(|(_, ports)| ports.contains(wanted)) {
-            taken.entry(domain.clone()).or_insert(wanted.0);
-        }
-    }
-    taken
 }
 
 /// Places unplaced pods that exist already, or says anew why not. `counts` are of the pods' group.
@@ -266,13 +264,14 @@ pub(super) fn place<'w>(
         let mut batch = Batch::new(world, class, counts, placed, seed);
         let mut why = None;
         for (key, pod) in pods {
-            let node = if why.is_none() { batch.place(placed) } else { None };
-            match node {
-                Some(node) => {
+            let place = if why.is_none() { batch.place(placed) } else { None };
+            match place {
+                Some(Place { node, ports }) => {
                     *counts.entry(node).or_default() += 1;
                     out.push(Change::Bind {
                         pod: before(key, pod),
                         node: node.to_owned(),
+                        ports,
                     });
                     scheduled(key, &pod.record.uid, node, out);
                 }

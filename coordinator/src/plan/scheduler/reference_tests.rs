@@ -391,7 +391,7 @@ proptest! {
         let mut batch = Batch::new(world, pods, &Counts::new(), &placed, case.seed);
         for _ in 0..12 {
             let expected = reference.best();
-            let found = batch.place(&mut placed);
+            let found = batch.place(&mut placed).map(|p| p.node);
             prop_assert_eq!(found, expected, "after {:?}", &reference.done[reference.before..]);
             let Some(found) = found else {
                 let text = batch.explain();

@@ -25,7 +25,7 @@ fn place_all(sim: &Sim, ask: Ask, n: usize) -> (Vec<String>, Option<String>) {
     let mut nodes = Vec::new();
     for _ in 0..n {
         match batch.place(&mut placed) {
-            Some(node) => nodes.push(node.to_owned()),
+            Some(place) => nodes.push(place.node.to_owned()),
             None => return (nodes, Some(batch.explain())),
         }
     }
@@ -145,7 +145,10 @@ fn says_which_affinity_taint_or_spread_keeps_it_waiting() {
     let place = |sim: &Sim, n: usize| {
         let mut placed = Placed::default();
         let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
-        let nodes: Vec<_> = (0..n).filter_map(|_| batch.place(&mut placed)).collect();
+        let nodes: Vec<_> = (0..n)
+            .filter_map(|_| batch.place(&mut placed))
+            .map(|p| p.node)
+            .collect();
         (nodes.join(","), batch.explain())
     };
     assert_eq!(
@@ -192,7 +195,7 @@ fn a_pod_goes_only_where_the_agent_can_do_what_it_needs() {
     let place = |sim: &Sim| {
         let mut placed = Placed::default();
         let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 7);
-        let node = batch.place(&mut placed).map(str::to_owned);
+        let node = batch.place(&mut placed).map(|p| p.node.to_owned());
         node.ok_or_else(|| batch.explain())
     };
     sim.put_capabilities("n1", &["sandbox", "security-context"]);
@@ -217,7 +220,7 @@ fn in_the_host_s_network_a_container_port_is_a_host_port() {
         ..Default::default()
     });
     let template = Template::new(Rv::default(), TemplateRecord::new(&pod));
-    assert_eq!(template.host_ports, [(80, Protocol::Tcp)]);
+    assert_eq!(template.host_ports, [(80, proto::model::Protocol::Tcp)]);
 }
 
 #[test]
@@ -248,7 +251,7 @@ fn what_a_pass_placed_counts_for_the_next_batch() {
     });
     let mut placed = Placed::default();
     let first = Batch::new(&sim.world, Pods::new("default", &template), &Counts::new(), &placed, 1).place(&mut placed);
-    assert_eq!(first, Some("n1"));
+    assert_eq!(first.map(|p| p.node), Some("n1"));
     let small = of(Ask {
         cpu_milli: 1500,
         ..Ask::default()
@@ -279,11 +282,12 @@ fn spread_goes_before_load_and_load_before_chance() {
     let counts: Counts<'_> = HashMap::from([("n1", 1), ("n2", 1)]);
     let mut batch = Batch::new(&sim.world, Pods::new("default", &template), &counts, &placed, 3);
     assert_eq!(
-        batch.place(&mut placed),
+        batch.place(&mut placed).map(|p| p.node),
         Some("n3"),
         "the node without a pod of the group"
     );
-    assert_eq!(batch.place(&mut placed), Some("n2"), "the largest of those with one");
+    let second = batch.place(&mut placed).map(|p| p.node);
+    assert_eq!(second, Some("n2"), "the largest of those with one");
 }
 
 proptest! {

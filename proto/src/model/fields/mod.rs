@@ -132,6 +132,7 @@ fn of(kind: Kind) -> Fields {
         Kind::Namespace => table::NAMESPACE,
         Kind::ReplicationController => table::CONTROLLER,
         Kind::Pod => table::POD,
+        Kind::Endpoints => table::ENDPOINTS,
         Kind::Event => table::EVENT,
     }
 }

@@ -130,6 +130,9 @@ pub(super) const NODE: Fields = &[
 
 pub(super) const NAMESPACE: Fields = &[API_VERSION, KIND, METADATA, Field::ours("spec"), Field::ours("status")];
 
+/// Derived: what a write says of the addresses has no effect, and the coordinator refuses the write.
+pub(super) const ENDPOINTS: Fields = &[API_VERSION, KIND, METADATA, Field::ours("subsets")];
+
 pub(super) const EVENT: Fields = &[
     API_VERSION,
     KIND,

@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolume, EnvVar, EnvVarSource, Event, EventSource,
-    EventType, Exec, Hook, HostPathType, HostPathVolume, HttpGet, HttpHeader, Lifecycle, Namespace, NamespaceSpec,
-    NamespaceStatus, Node, NodeAffinity, NodeOperator, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    NodeSpec, NodeStatus, NodeTaintsPolicy, Object, ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference,
-    Pod, PodOperator, PodSecurityContext, PodSelector, PodSelectorRequirement, PodSpec, PodStatus, PodTemplate,
-    PortRef, PreferredSchedulingTerm, Probe, Protocol, PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController,
-    ResourceRequirements, RestartPolicy, Scheme, SecurityContext, Sleep, StorageMedium, Taint, TaintEffect, TcpSocket,
-    TerminationMessagePolicy, Time, Toleration, TolerationOperator, TopologySpreadConstraint, Volume, VolumeMount,
-    WhenUnsatisfiable,
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolume, EndpointSubset, Endpoints, EnvVar, EnvVarSource,
+    Event, EventSource, EventType, Exec, Hook, HostPathType, HostPathVolume, HttpGet, HttpHeader, Lifecycle, Namespace,
+    NamespaceSpec, NamespaceStatus, Node, NodeAffinity, NodeOperator, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, NodeSpec, NodeStatus, NodeTaintsPolicy, Object, ObjectFieldSelector, ObjectMeta, ObjectReference,
+    OwnerReference, Pod, PodOperator, PodSecurityContext, PodSelector, PodSelectorRequirement, PodSpec, PodStatus,
+    PodTemplate, PortRef, PreferredSchedulingTerm, Probe, Protocol, PullPolicy, Quantity, RcSpec, RcStatus,
+    ReplicationController, ResourceRequirements, RestartPolicy, Scheme, SecurityContext, Sleep, StorageMedium, Taint,
+    TaintEffect, TcpSocket, TerminationMessagePolicy, Time, Toleration, TolerationOperator, TopologySpreadConstraint,
+    Volume, VolumeMount, WhenUnsatisfiable,
 };
 
 fn text() -> String {
@@ -257,6 +257,10 @@ pub(super) fn full(kind: Kind) -> Object {
             metadata: meta(),
             spec: pod_spec(),
             status: Some(PodStatus::default()),
+        }),
+        Kind::Endpoints => Object::Endpoints(Endpoints {
+            metadata: meta(),
+            subsets: vec![EndpointSubset::default()],
         }),
         Kind::Event => Object::Event(Event {
             metadata: meta(),

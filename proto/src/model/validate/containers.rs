@@ -1,11 +1,11 @@
 //! What a pod's spec and its containers must satisfy. Called by the module above.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, FIELD_REFS, PIDS, RESOURCES, volumes::check_path};
 use crate::model::{
-    Container, EnvVar, PodSpec, Protocol, ResourceList, Volume,
-    labels::{check_dns_label, check_dns_subdomain},
+    Container, EnvVar, PodSpec, Protocol, ResourceList, Volume, host_port,
+    labels::{check_dns_label, check_dns_subdomain, quoted},
 };
 
 impl Check {
@@ -41,6 +41,29 @@ impl Check {
             self.probes(&at, c);
             self.ports(&at, c, spec.host_network, &mut host_ports);
             self.security(&format!("{at}.securityContext"), &c.security_context, spec);
+        }
+    }
+
+    /// The annotation that asks for host ports.
+    pub(super) fn host_port(&mut self, path: &str, annotations: &BTreeMap<String, String>, spec: &PodSpec) {
+        let Some(value) = annotations.get(host_port::HOST_PORT) else {
+            return;
+        };
+        let path = format!("{path}.{}", host_port::HOST_PORT);
+        if value != host_port::AUTO {
+            self.fail(
+                path,
+                format!(
+                    "must be {}, is {}; for a port of your choice leave it out and write hostPort beside containerPort",
+                    host_port::AUTO,
+                    quoted(value)
+                ),
+            );
+        } else if spec.host_network {
+            self.fail(
+                path,
+                "cannot stand beside hostNetwork, where every containerPort is a port of the host; leave one of both out",
+            );
         }
     }
 

@@ -461,3 +461,37 @@ fn a_limit_of_processes_is_no_request_and_ports_on_the_hosts_network_are_the_hos
     assert_eq!(container["ports"][1]["hostPort"], 53);
     assert_eq!(container["resources"]["requests"], json!({"cpu": "1"}));
 }
+
+#[test]
+fn the_annotation_for_host_ports() {
+    let with = |value: &str, host_network: bool| {
+        let mut rc = rc();
+        let template = &mut rc["spec"]["template"];
+        template["metadata"]["annotations"] = json!({"wharfinger.io/host-port": value});
+        template["spec"]["hostNetwork"] = json!(host_network);
+        template["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80}]);
+        check(rc)
+    };
+    let at = "replicationcontroller \"web\" is invalid: spec.template.metadata.annotations.wharfinger.io/host-port: ";
+    assert_eq!(with("auto", false), "ok");
+    assert_eq!(
+        with("8080", false),
+        format!(
+            "{at}must be auto, is \"8080\"; for a port of your choice leave it out and write hostPort beside containerPort"
+        )
+    );
+    assert_eq!(
+        with("auto", true),
+        format!(
+            "{at}cannot stand beside hostNetwork, where every containerPort is a port of the host; leave one of both out"
+        )
+    );
+    let pod = json!({"metadata": {"name": "p", "annotations": {"wharfinger.io/host-port": ""}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pod = parse::written(Kind::Pod, pod).expect("reads").object;
+    let refused = super::object(&pod).expect_err("an empty value").to_string();
+    assert!(
+        refused.contains("metadata.annotations.wharfinger.io/host-port: must be auto, is \"\""),
+        "{refused}"
+    );
+}
