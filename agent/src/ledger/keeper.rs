@@ -31,6 +31,7 @@ enum Request {
     Welcome(wire::Welcome),
     Assignments(wire::Assignments),
     Coordinators(Vec<String>),
+    Boot(String),
     Book { uid: String, book: PodBook },
     Drop { uid: String },
 }
@@ -80,6 +81,11 @@ impl KeeperHandle {
     /// Keeps the list of coordinators that a standby told.
     pub async fn coordinators(&self, coordinators: Vec<String>) -> Result<(), Saved> {
         self.ask(Request::Coordinators(coordinators)).await
+    }
+
+    /// Keeps in which boot of the host the pods were taken up; durable on return.
+    pub async fn boot(&self, boot: String) -> Result<(), Saved> {
+        self.ask(Request::Boot(boot)).await
     }
 
     /// Keeps a pod's book; durable on return.
@@ -237,6 +243,7 @@ fn apply(ledger: &mut Ledger, request: Request, now_ms: u64) -> Result<(), Refus
             *ledger = next;
         }
         Request::Coordinators(list) => ledger.coordinators = list,
+        Request::Boot(boot) => ledger.boot = boot,
         Request::Book { uid, book } => {
             if let Some(known) = ledger.pods.get_mut(&uid) {
                 *known = Arc::new(PodEntry {

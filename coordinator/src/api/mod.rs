@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
 //! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
+//! | `leave` | a node deleted at its own agent's request |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
@@ -21,6 +22,7 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+mod leave;
 pub mod nodes;
 mod patch;
 mod replace;

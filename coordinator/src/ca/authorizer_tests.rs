@@ -21,6 +21,7 @@ fn caller(role: Identified, id: &str) -> Caller {
         serial: "01".into(),
         not_after: u64::MAX,
         deleted: false,
+        generation: 0,
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     Sessions, facts, hardware,
     hello::{self, Lineage},
     holder,
+    ingest::Start,
     liveness::Signal,
     notes,
     registry::{Handle, Mode},
@@ -56,6 +57,7 @@ impl End {
 pub struct Greeted {
     pub guard: Guard,
     pub fence: Arc<Fence>,
+    pub start: Start,
     pub hello: Hello,
     pub lineage: Lineage,
     pub facts: FactsRecord,
@@ -202,6 +204,10 @@ where
     Ok(Greeted {
         guard,
         fence,
+        start: Start {
+            generation: peer.generation,
+            epoch: hello.epoch,
+        },
         hello,
         lineage,
         facts,
@@ -225,6 +231,7 @@ async fn mode(
         (Mode::Deleted, Quarantine::Deleted, words)
     } else {
         let claim = Claim {
+            generation: peer.generation,
             epoch: hello.epoch,
             instance: hello.instance.clone(),
             host: facts.hostname.clone(),
