@@ -91,7 +91,7 @@ pub async fn leave(data_dir: &Path, force: bool, settings: &Settings) -> Result<
             ));
             if !ledger.pods.is_empty() {
                 left.warnings.push(format!(
-                    "containers of {} pods may still run here, and nobody looks after them: docker ps --filter label=io.wharfinger.node={node}",
+                    "containers of its pods ({}) may still run here, and nobody looks after them: docker ps --filter label=io.wharfinger.node={node}",
                     ledger.pods.len()
                 ));
             }

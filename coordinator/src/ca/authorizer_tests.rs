@@ -85,6 +85,7 @@ fn methods_of(descriptors: &[u8]) -> Vec<String> {
 const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Agent/Session", "ad"),
     ("/wharfinger.v1.Agent/Renew", "a"),
+    ("/wharfinger.v1.Agent/Leave", "ad"),
     ("/wharfinger.v1.Enrol/Enrol", ""),
     ("/wharfinger.v1.Resources/Get", "voA"),
     ("/wharfinger.v1.Resources/List", "voA"),

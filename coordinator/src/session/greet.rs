@@ -31,7 +31,7 @@ use crate::{
     events::Note,
     store::Fence,
     world::{
-        clone_words,
+        World, clone_words,
         record::{Claim, FactsRecord},
     },
 };
@@ -126,14 +126,21 @@ where
         .fence()
         .ok_or_else(|| End::Refused(Status::unavailable("this coordinator does not lead; retry later")))?;
 
-    let (uid, lineage, known, ended) = shared.hub.read(|w| {
-        let uid = if peer.deleted {
+    let uid_of = |w: &World| {
+        if peer.deleted {
             w.tombstones.get(node).map(|t| t.value.uid.clone())
         } else {
             w.nodes.get(node).map(|n| n.node.metadata.uid.clone())
-        };
+        }
+    };
+    if shared.hub.read(|w| uid_of(w).is_none()) {
+        // A host that has just joined may be faster than the news of it.
+        let caught_up = shared.hub.wait_for(shared.hub.store().newest());
+        let _ = tokio::time::timeout(settings.stall, caught_up).await;
+    }
+    let (uid, lineage, known, ended) = shared.hub.read(|w| {
         let (known, ended) = hello::term_of(w, hello.fence.as_ref());
-        (uid, hello::lineage(w, &hello), known, ended)
+        (uid_of(w), hello::lineage(w, &hello), known, ended)
     });
     let Some(uid) = uid else {
         let gone = format!("node {node} was deleted; let it join again with a new token");

@@ -14,3 +14,4 @@ mod pod_spec;
 mod quarantine;
 mod refusals;
 mod secrets;
+mod units;
