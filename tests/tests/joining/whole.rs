@@ -302,15 +302,17 @@ impl Guest {
             gc_grace_ms: 200,
             ..Settings::default()
         };
+        let (join, renewals) = Join::renewing(&identity.node, identity.credentials(), &settings);
         let config = agent::Config {
-            settings: settings.clone(),
-            ..agent::Config::new(dir, Join::ready(&identity.node, identity.credentials(), &settings))
+            settings,
+            ..agent::Config::new(dir, join)
         };
         let facts = Arc::new(FixedFacts::new(&identity.node, "10.0.0.1", 16, 64 << 30));
         let stop = CancellationToken::new();
         let (stopping, runs_on) = (stop.clone(), engine.clone());
         let running = tokio::spawn(async move {
             agent::run(config, runs_on, facts, stopping).await.expect("ends well");
+            drop(renewals);
         });
         Self {
             engine,
