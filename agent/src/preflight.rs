@@ -48,9 +48,9 @@ async fn answers(docker_host: Option<&str>, most: Duration) -> Result<EngineInfo
             Err(e) => e,
         };
         if Instant::now() + ASK_AGAIN > until {
-            return Err(format!("Docker: {error}; start it, or give --docker-host; {UNUSED}"));
+            return Err(format!("{error}: start Docker, or give --docker-host; {UNUSED}"));
         }
-        tracing::info!("Docker does not answer yet: {error}");
+        tracing::debug!("asked again: {error}");
         sleep(ASK_AGAIN).await;
     }
 }
@@ -123,7 +123,7 @@ mod tests {
         let begun = Instant::now();
         let words = answers(Some(&host), Duration::from_secs(10)).await.expect_err("nobody");
         assert!((9..=10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-        for part in ["docker.sock", "start it", "--docker-host", UNUSED] {
+        for part in ["docker.sock", "start Docker", "--docker-host", UNUSED] {
             assert!(words.contains(part), "{words}");
         }
         assert_eq!(words.lines().count(), 1);

@@ -45,7 +45,7 @@ fn a_host_that_cannot_hold_pods_is_refused_before_its_token_is_used() {
     let nowhere = format!("unix://{}/no-such.sock", cluster.dir().display());
     let line = join(("WHARF_JOIN_ENGINE_MS", "600"), &["--docker-host", &nowhere]);
     assert!(
-        line.contains("no-such.sock") && line.contains("start it, or give --docker-host"),
+        line.contains("no-such.sock") && line.contains("start Docker, or give --docker-host"),
         "{line}"
     );
     let line = join(("WHARF_JOIN_FREE_MIB", "999999999"), &[]);
