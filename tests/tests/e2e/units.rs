@@ -119,7 +119,7 @@ fn the_agent_works_with_the_rights_that_its_unit_leaves_it() {
     let unit = unit("wharf-agent");
     let kept = one(&unit, "CapabilityBoundingSet").split(' ');
     let kept: String = kept.map(|c| c.replace("CAP_", ",+").to_lowercase()).collect();
-    let mut cluster = Cluster::start();
+    let cluster = Cluster::start();
     let token = cluster.token(&[]);
     let args = cluster.agent_args("n1", Some(&token));
     let log = cluster.dir().join("n1.log");
