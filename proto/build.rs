@@ -26,6 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Token texts must not reach a log by way of Debug.
         .skip_debug(["EnrolRequest", "CreateTokenReply"])
+        // A repeat is known by a hash over the request's encoding, which must be the same each time.
+        .btree_map(".wharfinger.v1.SetSettingsRequest.set")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -39,6 +39,9 @@ pub enum Error {
     Interrupted(String),
     #[error("stdout cannot be written: {0}")]
     Output(#[from] io::Error),
+    /// What `status` found; the page itself says it.
+    #[error("not all is well")]
+    NotWell,
     /// What `diff` found; the diff itself says it.
     #[error("there are differences")]
     Differences,
@@ -49,7 +52,7 @@ pub enum Error {
 impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Answered { .. } | Self::Output(_) | Self::Differences => REFUSED,
+            Self::Refused(_) | Self::Answered { .. } | Self::Output(_) | Self::Differences | Self::NotWell => REFUSED,
             Self::Usage(_) => USAGE,
             Self::TimedOut(_) => TIMED_OUT,
             Self::Unreachable(_) => UNREACHABLE,
@@ -83,7 +86,7 @@ impl Error {
     pub fn report(&self, to: &mut dyn Write, color: bool, format: StatusFormat) {
         match self {
             Self::Several(errors) => errors.iter().for_each(|e| e.report(to, color, format)),
-            Self::Differences => {}
+            Self::Differences | Self::NotWell => {}
             Self::Interrupted(goes_on) if goes_on.is_empty() => {}
             other => {
                 let line = clean(&other.to_string());
@@ -109,7 +112,7 @@ impl Error {
             Self::TimedOut(_) => Some(Reason::Timeout),
             Self::Unreachable(_) => Some(Reason::ServiceUnavailable),
             Self::Output(_) => Some(Reason::InternalError),
-            Self::Interrupted(_) | Self::Differences | Self::Several(_) => None,
+            Self::Interrupted(_) | Self::Differences | Self::NotWell | Self::Several(_) => None,
         }
     }
 }

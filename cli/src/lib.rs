@@ -12,7 +12,8 @@
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
 //! | `get`, `watch`, `describe`, `events`, `diff`, `wait` | one command each that reads |
-//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token` | one command each that writes |
+//! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token`, `freeze` | one command each that writes |
+//! | `settings`, `audit`, `status_page` (status) | the cluster as a whole |
 //! | `completion`, `version` | one command each that needs no coordinator |
 //! | `follow` | changes as they come, through breaks and restarts |
 //! | `sort` | the order of `--sort-by` |
@@ -23,6 +24,7 @@
 pub mod age;
 mod apply;
 pub mod args;
+mod audit;
 pub mod client;
 mod completion;
 pub mod config;
@@ -35,6 +37,7 @@ pub mod error;
 mod events;
 mod files;
 mod follow;
+mod freeze;
 mod get;
 pub mod manifest;
 mod mark;
@@ -48,8 +51,10 @@ mod report;
 mod scale;
 mod select;
 mod session;
+mod settings;
 mod sort;
 pub mod status;
+mod status_page;
 mod table;
 mod target;
 mod token;
@@ -161,6 +166,11 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Token(TokenCommand::Create(args)) => token::create(args, session).await,
         Command::Token(TokenCommand::List(args)) => token::list(args, session).await,
         Command::Token(TokenCommand::Revoke(args)) => token::revoke(args, session).await,
+        Command::Status(args) => status_page::run(args, session).await,
+        Command::Settings(command) => settings::run(command, session).await,
+        Command::Freeze(args) => freeze::freeze(args, session).await,
+        Command::Unfreeze(args) => freeze::unfreeze(args, session).await,
+        Command::Audit(args) => audit::run(args, session).await,
         // Handled above: they need no credentials.
         Command::Completion(_) | Command::Version(_) => Ok(()),
     }

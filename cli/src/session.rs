@@ -52,8 +52,14 @@ impl<'e> Session<'e> {
             .clone()
             .or_else(|| credentials.namespace.clone().filter(|n| !n.is_empty()))
             .unwrap_or_else(|| "default".to_owned());
+        let mut client = Client::new(credentials, env.connect.clone(), env.times, timeout);
+        if let Some(reason) = &global.reason {
+            client = client
+                .because(reason)
+                .map_err(|what| Error::Usage(format!("--reason: {what}")))?;
+        }
         Ok(Self {
-            client: Client::new(credentials, env.connect.clone(), env.times, timeout),
+            client,
             namespace,
             namespace_given: given.is_some(),
             color,

@@ -195,7 +195,7 @@ where
             now_ms,
             "host",
             "init",
-            format!("cluster/{cluster}"),
+            format!("clusters/{cluster}"),
             format!("admin certificate {serial}"),
         )
         .change(),
@@ -241,7 +241,7 @@ pub fn admin_credentials(data_dir: &Path, now_ms: u64) -> Result<Credentials, In
         now_ms,
         "host",
         "issue",
-        format!("user/{ADMIN}"),
+        format!("users/{ADMIN}"),
         format!("admin certificate {serial}"),
     );
     let dir = layout.audit_dir();

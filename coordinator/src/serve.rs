@@ -37,6 +37,7 @@ use crate::{
     session::service::{Callers, Helpers, Peer, Renewer},
     store::sqlite::{SqliteOptions, SqliteStore},
     tls::{self, AcceptLimits},
+    world::settings::HEARTBEAT,
 };
 
 /// Serves the cluster of a data directory until the process is asked to end.
@@ -147,6 +148,9 @@ pub fn start_services<G: Access + Callers + Renewer>(
     facts: ClusterFacts,
     control: control::Settings,
 ) -> Result<Routes, Error> {
+    let mut started = control.started();
+    let heartbeat = coordinator.config().sessions.heartbeat.as_millis();
+    started.insert(HEARTBEAT.name, u64::try_from(heartbeat).unwrap_or(u64::MAX));
     start_control(coordinator, control);
     let api = start_api(coordinator, gate.clone());
     let helpers = Helpers {
@@ -159,7 +163,9 @@ pub fn start_services<G: Access + Callers + Renewer>(
         .add_service(api.resources())
         .add_service(api.controllers())
         .add_service(api.nodes())
-        .add_service(api.cluster(facts));
+        .add_service(api.cluster(facts))
+        .add_service(api.cluster_settings(started))
+        .add_service(api.audit_record());
     Ok(routes)
 }
 

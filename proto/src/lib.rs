@@ -8,6 +8,7 @@
 //! | [`capability`] | what an agent must be able to do for a pod |
 //! | [`order`] | which of two observed states is the later one |
 //! | [`identity`] | the URI in a certificate and the name of the coordinators' certificate |
+//! | [`reason`] | why somebody asks for a change, as a header carries it |
 //! | [`token`] | the joining token's text |
 //! | [`digest`] | the digest over a node's assignments |
 //! | [`credentials`] | `admin.yaml` / PEM bundle, and a channel made from it |
@@ -25,6 +26,7 @@ pub mod ids;
 pub mod model;
 pub mod order;
 pub mod program;
+pub mod reason;
 pub mod token;
 
 /// Generated from `wharfinger/v1/*.proto`; the documentation of each message stands there.

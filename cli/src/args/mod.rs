@@ -1,9 +1,10 @@
 //! The command line: what clap parses, and the help, which ends in two examples for every command. What all
 //! commands share is here; the arguments of each are beside it, in one file for those that read, those that write,
-//! and tokens.
+//! tokens, and the cluster as a whole.
 //!
 //! Invariant: nothing here reads the process's environment; variables come from [`Env`].
 
+mod cluster;
 mod read;
 mod token;
 mod write;
@@ -16,7 +17,7 @@ use clap::{
 };
 use proto::model::Kind;
 
-pub use self::{read::*, token::*, write::*};
+pub use self::{cluster::*, read::*, token::*, write::*};
 use crate::{env::Env, node::NodeCommand, status::StatusFormat};
 
 /// Operates a Wharfinger fleet.
@@ -44,6 +45,9 @@ pub struct Global {
     /// Namespace [variable: WHARF_NAMESPACE; default: that of the credentials, else `default`]
     #[arg(short, long, global = true, value_name = "NS", help_heading = "Global options")]
     pub namespace: Option<String>,
+    /// Why you change something; ends in the audit record (`wharf audit`)
+    #[arg(long, global = true, value_name = "TEXT", help_heading = "Global options")]
+    pub reason: Option<String>,
     /// How long one call may take, e.g. 30s; 0: for ever [variable: WHARF_REQUEST_TIMEOUT; default: 30s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration, help_heading = "Global options")]
     pub request_timeout: Option<Duration>,
@@ -78,6 +82,12 @@ pub enum Command {
     Node(NodeCommand),
     #[command(subcommand)]
     Token(TokenCommand),
+    Status(StatusArgs),
+    #[command(subcommand)]
+    Settings(SettingsCommand),
+    Freeze(FreezeArgs),
+    Unfreeze(UnfreezeArgs),
+    Audit(AuditArgs),
     Completion(CompletionArgs),
     Version(VersionArgs),
 }

@@ -1,10 +1,10 @@
-//! The calls of the typed services: scale, tokens, the cluster itself.
+//! The calls of the typed services: scale, tokens, settings, audit, the cluster itself.
 //!
 //! Invariant: as of [`super`].
 
 use proto::wire::{
-    self, cluster_client::ClusterClient, controllers_client::ControllersClient, nodes_client::NodesClient,
-    tokens_client::TokensClient,
+    self, audit_client::AuditClient, cluster_client::ClusterClient, controllers_client::ControllersClient,
+    nodes_client::NodesClient, settings_client::SettingsClient, tokens_client::TokensClient,
 };
 
 use super::{Call, Client, request_id};
@@ -75,6 +75,62 @@ impl Client {
                 dry_run,
             };
             async move { TokensClient::new(channel).revoke_token(request).await }
+        })
+        .await
+    }
+
+    pub async fn show_settings(&mut self) -> Result<wire::ShowSettingsReply, Error> {
+        self.call(Call::Read, |channel| async move {
+            SettingsClient::new(channel).show(wire::ShowSettingsRequest {}).await
+        })
+        .await
+    }
+
+    /// Sets and unsets settings; returns the names of those that are set otherwise then. The request id is set here, and
+    /// in the two that follow.
+    pub async fn set_settings(&mut self, request: wire::SetSettingsRequest) -> Result<Vec<String>, Error> {
+        let request = wire::SetSettingsRequest {
+            request_id: request_id(),
+            ..request
+        };
+        let reply = self
+            .call(Call::Write, |channel| {
+                let request = request.clone();
+                async move { SettingsClient::new(channel).set(request).await }
+            })
+            .await?;
+        Ok(reply.changed)
+    }
+
+    pub async fn freeze(&mut self, request: wire::FreezeRequest) -> Result<wire::FreezeReply, Error> {
+        let request = wire::FreezeRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { SettingsClient::new(channel).freeze(request).await }
+        })
+        .await
+    }
+
+    pub async fn unfreeze(&mut self, dry_run: bool) -> Result<wire::FreezeReply, Error> {
+        let request = wire::UnfreezeRequest {
+            dry_run,
+            request_id: request_id(),
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { SettingsClient::new(channel).unfreeze(request).await }
+        })
+        .await
+    }
+
+    /// One reply of audit records, the newest first.
+    pub async fn list_audit(&mut self, request: &wire::ListAuditRequest) -> Result<wire::ListAuditReply, Error> {
+        self.call(Call::Read, |channel| {
+            let request = request.clone();
+            async move { AuditClient::new(channel).list(request).await }
         })
         .await
     }

@@ -14,8 +14,14 @@ use std::{error::Error as _, future::Future, time::Duration};
 use proto::{
     credentials::{Credentials, root_cause},
     model::Kind,
+    reason,
 };
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 pub use self::resources::{Query, Watch, WatchError};
 use crate::{
@@ -43,12 +49,30 @@ impl Call {
     }
 }
 
+/// Puts the caller's reason into a call's metadata.
+#[derive(Clone, Debug, Default)]
+struct Because(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Because {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(reason) = &self.0 {
+            request.metadata_mut().insert(reason::HEADER, reason.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What a call is sent through.
+type Sending = InterceptedService<Channel, Because>;
+
 #[derive(Clone)]
 pub struct Client {
     credentials: Credentials,
     connect: Connect,
     times: Times,
     timeout: Option<Duration>,
+    /// Goes with every write.
+    because: Because,
     /// Index of the coordinator to try first.
     preferred: usize,
     channel: Option<Channel>,
@@ -75,15 +99,30 @@ impl Client {
             connect,
             times,
             timeout,
+            because: Because::default(),
             preferred: 0,
             channel: None,
         }
     }
 
-    async fn call<T, F>(&mut self, kind: Call, send: impl Fn(Channel) -> F) -> Result<T, Error>
+    /// With a reason for the writes. The error is the end of a sentence about it.
+    pub fn because(self, text: &str) -> Result<Self, String> {
+        let value = reason::encode(reason::check(text)?);
+        let value = value.parse().map_err(|_| "cannot be sent".to_owned())?;
+        Ok(Self {
+            because: Because(Some(value)),
+            ..self
+        })
+    }
+
+    async fn call<T, F>(&mut self, kind: Call, send: impl Fn(Sending) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let because = match kind {
+            Call::Read => Because::default(),
+            Call::Write | Call::Once => self.because.clone(),
+        };
         let count = self.credentials.coordinators.len();
         let mut tried: Vec<(String, String)> = Vec::new();
         for attempt in 0..2 * count {
@@ -100,6 +139,7 @@ impl Client {
                 }
                 Err(e) => return Err(e),
             };
+            let channel = Sending::new(channel, because.clone());
             match self.bounded(send(channel)).await {
                 Some(Ok(reply)) => return Ok(reply.into_inner()),
                 Some(Err(status)) if is_elsewhere(&status) => {

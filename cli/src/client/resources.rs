@@ -7,9 +7,9 @@ use proto::{
     wire::{self, resources_client::ResourcesClient},
 };
 use serde_json::Value;
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
-use super::{Call, Client, is_elsewhere, not_found, refused, request_id, words};
+use super::{Because, Call, Client, Sending, is_elsewhere, not_found, refused, request_id, words};
 use crate::{error::Error, received::Received, target::Reference};
 
 /// Largest reply: a list of every pod of a large fleet.
@@ -58,7 +58,7 @@ fn or_none<T>(result: Result<Response<T>, Status>) -> Result<Response<Option<T>>
     }
 }
 
-fn resources(channel: Channel) -> ResourcesClient<Channel> {
+fn resources(channel: Sending) -> ResourcesClient<Sending> {
     ResourcesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES)
 }
 
@@ -108,6 +108,7 @@ impl Client {
                 other => WatchError::Refused(other),
             }
         })?;
+        let channel = Sending::new(channel, Because::default());
         let opened = self.bounded(resources(channel).watch(query.request(revision))).await;
         match opened {
             Some(Ok(stream)) => Ok(Watch(stream.into_inner())),

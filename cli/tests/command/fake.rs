@@ -13,10 +13,12 @@ use proto::{
     model::{FieldSelector, Kind, LabelSelector},
     wire::{
         self,
+        audit_server::AuditServer,
         cluster_server::{Cluster, ClusterServer},
         controllers_server::{Controllers, ControllersServer},
         nodes_server::{Nodes, NodesServer},
         resources_server::{Resources, ResourcesServer},
+        settings_server::SettingsServer,
         tokens_server::{Tokens, TokensServer},
         watch_event::Type,
     },
@@ -50,6 +52,14 @@ pub struct State {
     /// Method and what identifies the request.
     pub calls: Vec<String>,
     pub warning: Option<String>,
+    /// Reasons that calls came with.
+    pub reasons: Vec<String>,
+    pub settings: BTreeMap<String, String>,
+    pub freeze: Option<wire::Freeze>,
+    /// The newest first.
+    pub audit: Vec<wire::AuditEntry>,
+    /// The one that answers is a standby.
+    pub standby: bool,
     uids: u64,
 }
 
@@ -85,7 +95,17 @@ impl Fake {
         socket.bind(address.parse().expect("an address")).expect("bind");
         let listener = socket.listen(64).expect("listen");
         let address = listener.local_addr().expect("address").to_string();
+        let fake = self.clone();
+        let reasons = tonic::service::InterceptorLayer::new(move |request: Request<()>| {
+            let found = request.metadata().get(proto::reason::HEADER);
+            let found = found.map(|v| v.to_str().expect("ASCII").to_owned());
+            fake.state().reasons.extend(found);
+            Ok(request)
+        });
         let service = tonic::transport::Server::builder()
+            .layer(reasons)
+            .add_service(SettingsServer::new(self.clone()))
+            .add_service(AuditServer::new(self.clone()))
             .add_service(ResourcesServer::new(self.clone()))
             .add_service(ControllersServer::new(self.clone()))
             .add_service(NodesServer::new(self.clone()))
@@ -222,7 +242,7 @@ impl Fake {
     }
 
     /// Notes a call; fails or is silent if so told.
-    async fn begin(&self, call: String) -> Result<(), Status> {
+    pub async fn begin(&self, call: String) -> Result<(), Status> {
         let (failure, silent) = {
             let mut state = self.state();
             state.calls.push(call);
@@ -583,6 +603,7 @@ impl Cluster for Fake {
             cluster_id: "0f8fad5b-d9cb-469f-a165-70867728950e".into(),
             version: "9.8.7".into(),
             caller: "user/admin".into(),
+            fence: (!self.state().standby).then(wire::Fence::default),
             ..wire::InfoReply::default()
         }))
     }

@@ -1,10 +1,12 @@
 //! Whole command lines against a coordinator in this process: output, exit status, and what was sent.
 
 mod apply;
+mod cluster;
 mod completion;
 mod errors;
 mod examples;
 mod fake;
+mod fake_record;
 mod mark;
 mod node;
 mod patch;

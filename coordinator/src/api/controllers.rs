@@ -9,6 +9,7 @@ use proto::{
     model::{Kind, Object, ReplicationController},
     wire::{self, ScaleReply, ScaleRequest},
 };
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -42,14 +43,16 @@ impl wire::controllers_server::Controllers for ControllerService {
             name: &message.name,
         };
         let caller = self.0.admit(request.extensions(), &action)?;
-        Ok(Response::new(self.0.scale(caller, kind, namespace, message).await?))
+        let ticket =
+            Ticket::new(caller, "scale", message.dry_run, &message.request_id, message)?.because(request.metadata())?;
+        Ok(Response::new(self.0.scale(&ticket, kind, namespace, message).await?))
     }
 }
 
 impl Api {
     async fn scale(
         &self,
-        caller: String,
+        ticket: &Ticket,
         kind: Kind,
         namespace: &str,
         message: &ScaleRequest,
@@ -62,8 +65,7 @@ impl Api {
         }
         let name = &message.name;
         check_replicas(message.replicas).map_err(|what| ApiError::invalid(kind, name, "spec.replicas", what))?;
-        let ticket = Ticket::new(caller, "scale", message.dry_run, &message.request_id, message)?;
-        let outcome = self.write(&ticket, |world| decide(world, namespace, message)).await?;
+        let outcome = self.write(ticket, |world| decide(world, namespace, message)).await?;
         let previous = match outcome {
             Outcome::Done(decision) | Outcome::Unchanged(decision) => decision.result,
             Outcome::Repeat(repeat) => repeat.record.result,
@@ -124,6 +126,8 @@ fn decide(world: &World, namespace: &str, message: &ScaleRequest) -> Result<Deci
     }
     Ok(Decision {
         detail: format!("replicas {set} -> {}", message.replicas),
+        before: Some(json!({"replicas": set})),
+        after: Some(json!({"replicas": message.replicas})),
         result: set.to_string(),
         ..Decision::new(changes, Object::ReplicationController(changed))
     })

@@ -17,7 +17,7 @@ use super::{
     controllers::check_replicas,
     convert::{self, DEFAULT_NAMESPACE, Names},
     errors::ApiError,
-    write::Decision,
+    write::{Decision, audited},
 };
 use crate::{
     store::{Change, Expect, Rv, Update, keys},
@@ -97,6 +97,7 @@ impl Create {
         let changes = records(&object);
         let object = as_shown(&changes, &object)?;
         Ok(Decision {
+            after: Some(audited(&object)),
             warnings,
             ..Decision::new(changes, object)
         })

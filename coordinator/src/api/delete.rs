@@ -12,7 +12,7 @@ use proto::{
 use super::{
     convert::DEFAULT_NAMESPACE,
     errors::ApiError,
-    write::{Decision, preconditions},
+    write::{Decision, audited, preconditions},
 };
 use crate::{
     store::{Change, Expect, keys},
@@ -74,17 +74,19 @@ impl Delete {
             .ok_or_else(|| ApiError::not_found(self.kind, &self.name))?;
         preconditions(&object, &self.uid, &self.resource_version)?;
         let key = (self.namespace.clone(), self.name.clone());
+        let before = Some(audited(&object));
         let decision = match self.kind {
             Kind::Pod => world.pods.get(&key).map(|pod| self.pod(world, &key, pod, object, now)),
             Kind::ReplicationController => self.controller(world, &key, object, now),
-            Kind::Namespace => return self.namespace(world, object, now),
-            Kind::Node => return self.node(world, object, now),
+            Kind::Namespace => Some(self.namespace(world, object, now)?),
+            Kind::Node => Some(self.node(world, object, now)?),
             Kind::Event => world.events.get(&key).map(|event| {
                 let remove = Change::delete(keys::event(&key.0, &key.1), Expect::At(event.rv));
                 Decision::new(vec![remove], object)
             }),
         };
-        decision.ok_or_else(|| ApiError::not_found(self.kind, &self.name))
+        let decision = decision.ok_or_else(|| ApiError::not_found(self.kind, &self.name))?;
+        Ok(Decision { before, ..decision })
     }
 
     fn pod(&self, world: &World, key: &Key, pod: &PodState, object: Object, now: Time) -> Decision {

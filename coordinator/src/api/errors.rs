@@ -35,8 +35,8 @@ pub enum ApiError {
     #[error("{} {}: {what}", .kind.plural(), quoted(.name))]
     InUse { kind: Kind, name: String, what: String },
     /// Others changed the object each time that we tried.
-    #[error("{} {}: others keep changing it; try again", .kind.plural(), quoted(.name))]
-    Contended { kind: Kind, name: String },
+    #[error("{0}: others keep changing it; try again")]
+    Contended(String),
     #[error("{}", NOT_ACTIVE)]
     NotActive,
     #[error("this coordinator is shutting down; watch again")]
@@ -103,7 +103,7 @@ impl ApiError {
             Self::UnknownKind(_) | Self::Invalid(_) | Self::BadRequest(_) => Code::InvalidArgument,
             Self::NotFound { .. } | Self::Gone(_) => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
-            Self::Mismatch { .. } | Self::Contended { .. } => Code::Aborted,
+            Self::Mismatch { .. } | Self::Contended(_) => Code::Aborted,
             Self::InUse { .. } => Code::FailedPrecondition,
             Self::NotActive | Self::Stopping => Code::Unavailable,
             Self::TooOld { .. } | Self::Beyond { .. } => Code::OutOfRange,

@@ -1,11 +1,13 @@
 //! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`],
-//! [`Api::nodes`] and [`Api::cluster`]; who may call is decided by the [`Access`] that it hands in.
+//! [`Api::nodes`], [`Api::cluster`], [`Api::cluster_settings`] and [`Api::audit_record`]; who may call is decided by the [`Access`] that it hands in.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
 //! | `controllers`, `nodes`, `cluster` | Scale; Readmit, Forget; Info |
 //! | `leave` | a node deleted at its own agent's request |
+//! | `settings`, `freeze` | Show, Set; Freeze, Unfreeze |
+//! | `audit` | List of audit records |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
@@ -15,6 +17,7 @@
 //! Invariant: nothing is looked up, said or done before the caller was authorized; every write carries its
 //! audit record in its own commit.
 
+pub mod audit;
 pub mod cluster;
 pub mod controllers;
 pub mod convert;
@@ -22,12 +25,14 @@ mod create;
 mod delete;
 pub mod errors;
 mod filter;
+mod freeze;
 mod leave;
 pub mod nodes;
 mod patch;
 mod replace;
 pub mod resources;
 mod revise;
+pub mod settings;
 #[cfg(test)]
 mod testing;
 pub mod watch;
@@ -39,18 +44,20 @@ pub use delete::ORPHAN;
 use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
-    cluster_server::ClusterServer, controllers_server::ControllersServer, nodes_server::NodesServer,
-    resources_server::ResourcesServer,
+    audit_server::AuditServer, cluster_server::ClusterServer, controllers_server::ControllersServer,
+    nodes_server::NodesServer, resources_server::ResourcesServer, settings_server::SettingsServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};
 
 use self::{
+    audit::AuditService,
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
     nodes::NodeService,
     resources::ResourceService,
+    settings::{SettingsService, Started},
 };
 use crate::{ca::authorizer::Attributes, store::Fence, world::hub::Hub};
 
@@ -117,6 +124,17 @@ impl Api {
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {
         ClusterServer::new(ClusterService::new(Arc::clone(self), facts))
+    }
+
+    pub fn cluster_settings(self: &Arc<Self>, started: Started) -> SettingsServer<SettingsService> {
+        SettingsServer::new(SettingsService {
+            api: Arc::clone(self),
+            started,
+        })
+    }
+
+    pub fn audit_record(self: &Arc<Self>) -> AuditServer<AuditService> {
+        AuditServer::new(AuditService(Arc::clone(self)))
     }
 
     /// Ends every watch with UNAVAILABLE and returns once the last one has ended. Called at shutdown and when

@@ -9,6 +9,7 @@ use proto::{
     model::{Kind, Node, Object, ObjectMeta, labels::quoted},
     wire::{self, NodeReply, NodeRequest},
 };
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -61,7 +62,8 @@ impl NodeService {
         let message = request.get_ref();
         let name = &message.name;
         let caller = self.0.admit(request.extensions(), &Attributes { name, ..action })?;
-        let ticket = Ticket::new(caller, verb, message.dry_run, &message.request_id, message)?;
+        let ticket =
+            Ticket::new(caller, verb, message.dry_run, &message.request_id, message)?.because(request.metadata())?;
         let outcome = self.0.write(&ticket, |world| decide(world, name)).await?;
         let changed = match outcome {
             Outcome::Done(_) | Outcome::Repeat(_) => true,
@@ -83,7 +85,10 @@ fn readmit(world: &World, name: &str) -> Result<Decision, ApiError> {
     // The next agent that says Hello becomes the holder, if its identity is the node's present one.
     let vacant = HolderRecord::vacant(known.value.holder.generation, known.value.unsettled);
     let change = Change::put(keys::holder(name), Expect::At(known.rv), encode(&vacant));
-    Ok(Decision::new(vec![change], object))
+    Ok(Decision {
+        before: Some(json!(&*known.value)),
+        ..Decision::new(vec![change], object)
+    })
 }
 
 fn forget(world: &World, name: &str) -> Result<Decision, ApiError> {

@@ -72,7 +72,8 @@ impl Resources for ResourceService {
         let caller = self
             .0
             .admit_to(request.extensions(), "create", kind, &names.namespace, &names.name)?;
-        let ticket = Ticket::new(caller, "create", message.dry_run, &message.request_id, message)?;
+        let ticket = Ticket::new(caller, "create", message.dry_run, &message.request_id, message)?
+            .because(request.metadata())?;
         let create = Create::new(kind, &names, message, Time::now())?;
         let outcome = self.0.write(&ticket, |world| create.decide(world)).await?;
         Ok(Response::new(self.0.answer(outcome)))
@@ -86,7 +87,8 @@ impl Resources for ResourceService {
         let caller = self
             .0
             .admit_to(request.extensions(), "update", kind, &names.namespace, &names.name)?;
-        let ticket = Ticket::new(caller, "replace", message.dry_run, &message.request_id, message)?;
+        let ticket = Ticket::new(caller, "replace", message.dry_run, &message.request_id, message)?
+            .because(request.metadata())?;
         let replace = Replace::new(kind, &names, &message.json)?;
         let outcome = self.0.write(&ticket, |world| replace.decide(world)).await?;
         Ok(Response::new(self.0.answer(outcome)))
@@ -101,7 +103,8 @@ impl Resources for ResourceService {
             .0
             .admit_to(request.extensions(), "patch", kind, namespace, &message.name)?;
         named(&message.name)?;
-        let ticket = Ticket::new(caller, "patch", message.dry_run, &message.request_id, message)?;
+        let ticket =
+            Ticket::new(caller, "patch", message.dry_run, &message.request_id, message)?.because(request.metadata())?;
         let patch = Patch::new(kind, namespace, &message.name, &message.patch)?;
         let outcome = self.0.write(&ticket, |world| patch.decide(world)).await?;
         Ok(Response::new(self.0.answer(outcome)))
@@ -117,7 +120,8 @@ impl Resources for ResourceService {
             .admit_to(request.extensions(), "delete", kind, namespace, &message.name)?;
         named(&message.name)?;
         let delete = Delete::new(kind, namespace, &caller, message)?;
-        let ticket = Ticket::new(caller, "delete", message.dry_run, &message.request_id, message)?;
+        let ticket = Ticket::new(caller, "delete", message.dry_run, &message.request_id, message)?
+            .because(request.metadata())?;
         let outcome = self.0.write(&ticket, |world| delete.decide(world, Time::now())).await?;
         Ok(Response::new(self.0.answer(outcome)))
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     create,
     errors::ApiError,
-    write::{Decision, preconditions},
+    write::{Decision, audited, preconditions},
 };
 use crate::{
     ca::tokens::HOSTNAME_LABEL,
@@ -97,6 +97,8 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
     create::read_back(std::slice::from_ref(&change))?;
     Ok(Decision {
         detail,
+        before: Some(audited(old)),
+        after: Some(audited(&next)),
         warnings,
         ..Decision::new(vec![change], next)
     })

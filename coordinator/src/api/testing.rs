@@ -26,7 +26,8 @@ use super::{
 use crate::{
     ca::authorizer::Attributes,
     store::{
-        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Update, Watch, keys,
+        Change, CommitError, Committed, Entry, Expect, Fence, Order, ReadError, Rv, Snapshot, Span, Store, Update,
+        Watch, keys,
     },
     world::{
         hub::Hub,
@@ -44,6 +45,7 @@ struct State {
     rivals: VecDeque<Vec<Change>>,
     /// Answers of the next commits.
     faults: VecDeque<CommitError>,
+    scans: usize,
 }
 
 pub struct TestStore(Mutex<State>);
@@ -69,6 +71,11 @@ impl TestStore {
         found
             .map(|(_, (_, v))| serde_json::from_slice(v).expect("JSON"))
             .collect()
+    }
+
+    /// How often a span was read.
+    pub fn scans(&self) -> usize {
+        self.state().scans
     }
 
     pub fn keys(&self) -> Vec<String> {
@@ -145,6 +152,21 @@ impl Store for TestStore {
             key: key.to_owned(),
             value,
         }))
+    }
+
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        let mut state = self.state();
+        state.scans += 1;
+        let range = state.entries.range(span.from..span.until);
+        let entry = |(key, (rv, value)): (&String, &(Rv, Bytes))| Entry {
+            rv: *rv,
+            key: key.clone(),
+            value: value.clone(),
+        };
+        Ok(match span.order {
+            Order::Ascending => range.take(span.limit).map(entry).collect(),
+            Order::Descending => range.rev().take(span.limit).map(entry).collect(),
+        })
     }
 
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {

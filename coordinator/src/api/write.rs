@@ -10,11 +10,15 @@ use proto::{
     ids,
     model::{Kind, Object, Time, labels::quoted},
 };
-use tonic::Extensions;
+use serde_json::{Value, json};
+use tonic::{Extensions, Status, metadata::MetadataMap};
 
 use super::{Api, errors::ApiError};
 use crate::{
-    ca::{audit::AuditRecord, authorizer::Attributes},
+    ca::{
+        audit::{self, AuditRecord},
+        authorizer::Attributes,
+    },
     store::{Change, CommitError, Expect, Fence, Rv, keys},
     world::{
         World,
@@ -30,6 +34,8 @@ pub struct Ticket {
     pub caller: String,
     pub verb: &'static str,
     pub dry_run: bool,
+    /// Why, for the audit record.
+    reason: String,
     /// Request id and the hash of the request.
     op: Option<(String, String)>,
 }
@@ -60,8 +66,24 @@ impl Ticket {
             caller,
             verb,
             dry_run,
+            reason: String::new(),
             op,
         })
+    }
+
+    /// With the reason that the call carries ([`proto::reason::HEADER`]). Errors: INVALID_ARGUMENT.
+    pub fn because(self, metadata: &MetadataMap) -> Result<Self, Status> {
+        let reason = audit::reason(metadata)?;
+        Ok(Self { reason, ..self })
+    }
+
+    /// With a reason of the request itself, which goes before the call's.
+    pub fn with_reason(self, reason: &str) -> Self {
+        if reason.is_empty() {
+            return self;
+        }
+        let reason = reason.to_owned();
+        Self { reason, ..self }
     }
 
     /// The record of the same request made before.
@@ -82,25 +104,85 @@ impl Ticket {
     }
 }
 
+/// What a request is about, as its records name it.
+pub trait Subject {
+    /// Kind, namespace, name and uid; empty where it has none.
+    fn names(&self) -> [&str; 4];
+
+    /// As in an audit record: `pods/default/web-x2k4p`.
+    fn path(&self) -> String;
+
+    /// As in a refusal: `pods "web-x2k4p"`.
+    fn words(&self) -> String {
+        self.path()
+    }
+}
+
+impl Subject for Object {
+    fn names(&self) -> [&str; 4] {
+        let meta = self.meta();
+        [self.kind().name(), &meta.namespace, &meta.name, &meta.uid]
+    }
+
+    fn path(&self) -> String {
+        let (kind, meta) = (self.kind(), self.meta());
+        if kind.namespaced() {
+            format!("{}/{}/{}", kind.plural(), meta.namespace, meta.name)
+        } else {
+            format!("{}/{}", kind.plural(), meta.name)
+        }
+    }
+
+    fn words(&self) -> String {
+        format!("{} {}", self.kind().plural(), quoted(&self.meta().name))
+    }
+}
+
+/// What of an object an audit record shows: what users write, and why a node takes no pods.
+pub fn audited(object: &Object) -> Value {
+    let mut whole = object.to_json();
+    let mut shown = json!({});
+    for part in ["labels", "annotations"] {
+        let found = whole["metadata"][part].take();
+        if !found.is_null() {
+            shown[part] = found;
+        }
+    }
+    for (part, found) in [
+        ("spec", whole["spec"].take()),
+        ("holds", whole["status"]["holds"].take()),
+    ] {
+        if !found.is_null() {
+            shown[part] = found;
+        }
+    }
+    shown
+}
+
 /// What a request changes in the world that it was decided on.
-pub struct Decision {
+pub struct Decision<T = Object> {
     /// Empty: it is already as asked.
     pub changes: Vec<Change>,
     /// The object after the change, or before its removal.
-    pub object: Object,
+    pub object: T,
     /// For the audit record.
     pub detail: String,
+    /// For the audit record: what the change is about, before and after it; see [`audited`].
+    pub before: Option<Value>,
+    pub after: Option<Value>,
     /// For a repeat's answer ([`OpRecord::result`]).
     pub result: String,
     pub warnings: Vec<String>,
 }
 
-impl Decision {
-    pub fn new(changes: Vec<Change>, object: Object) -> Self {
+impl<T> Decision<T> {
+    pub fn new(changes: Vec<Change>, object: T) -> Self {
         Self {
             changes,
             object,
             detail: String::new(),
+            before: None,
+            after: None,
             result: String::new(),
             warnings: Vec::new(),
         }
@@ -126,16 +208,22 @@ pub fn preconditions(object: &Object, uid: &str, resource_version: &str) -> Resu
     Ok(())
 }
 
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 pub struct Repeat {
     pub rv: Rv,
     pub record: OpRecord,
 }
 
-pub enum Outcome {
+pub enum Outcome<T = Object> {
     /// Committed and visible.
-    Done(Decision),
+    Done(Decision<T>),
     /// A dry run, or nothing to change.
-    Unchanged(Decision),
+    Unchanged(Decision<T>),
     Repeat(Repeat),
 }
 
@@ -168,13 +256,13 @@ impl Api {
     }
 
     /// See the module's head. `decide` runs under the world's lock, once an attempt.
-    pub(super) async fn write(
+    pub(super) async fn write<T: Subject>(
         &self,
         ticket: &Ticket,
-        mut decide: impl FnMut(&World) -> Result<Decision, ApiError>,
-    ) -> Result<Outcome, ApiError> {
+        mut decide: impl FnMut(&World) -> Result<Decision<T>, ApiError>,
+    ) -> Result<Outcome<T>, ApiError> {
         let fence = self.active()?;
-        let mut contended = None;
+        let mut contended = String::new();
         for _ in 0..self.settings.attempts.max(1) {
             let (seen, step) = self.hub.read(|world| {
                 let step = match ticket.repeat(world) {
@@ -194,11 +282,10 @@ impl Api {
             let changes = ticket.sealed(&mut decision);
             match self.commit(&fence, changes, seen).await? {
                 true => return Ok(Outcome::Done(decision)),
-                false => contended = Some((decision.object.kind(), decision.object.meta().name.clone())),
+                false => contended = decision.object.words(),
             }
         }
-        let (kind, name) = contended.unwrap_or((Kind::Event, String::new()));
-        Err(ApiError::Contended { kind, name })
+        Err(ApiError::Contended(contended))
     }
 
     /// False: somebody was faster, and the world now shows what he did.
@@ -218,34 +305,28 @@ impl Api {
 impl Ticket {
     /// The decision's changes with the request's record and, last, the audit record: the last change must be
     /// one that surely becomes an update, because the commit is waited for by its version.
-    fn sealed(&self, decision: &mut Decision) -> Vec<Change> {
-        let (kind, meta) = (decision.object.kind(), decision.object.meta());
+    fn sealed<T: Subject>(&self, decision: &mut Decision<T>) -> Vec<Change> {
         let mut changes = std::mem::take(&mut decision.changes);
-        let ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+        let ms = now_ms();
         let at = Time::from_millis(ms);
         if let Some((id, request)) = &self.op {
+            let [kind, namespace, name, uid] = decision.object.names().map(str::to_owned);
             let record = OpRecord {
                 at,
                 caller: self.caller.clone(),
                 request: request.clone(),
-                kind: kind.name().to_owned(),
-                namespace: meta.namespace.clone(),
-                name: meta.name.clone(),
-                uid: meta.uid.clone(),
+                kind,
+                namespace,
+                name,
+                uid,
                 result: decision.result.clone(),
             };
             changes.push(Change::put(keys::op(id), Expect::Absent, encode(&record)));
         }
-        let object = if kind.namespaced() {
-            format!("{}/{}/{}", kind.plural(), meta.namespace, meta.name)
-        } else {
-            format!("{}/{}", kind.plural(), meta.name)
-        };
-        let audit = AuditRecord::new(ms, &self.caller, self.verb, object, &decision.detail);
+        let object = decision.object.path();
+        let audit = AuditRecord::new(ms, &self.caller, self.verb, object, &decision.detail)
+            .because(&self.reason)
+            .about(decision.before.take(), decision.after.take());
         changes.push(audit.change());
         changes
     }

@@ -142,7 +142,7 @@ fn serial(issued: &wire::Issued) -> String {
 
 impl Bed {
     async fn token(&self, spec: &TokenSpec) -> (String, String) {
-        let (id, _, text) = self.ca.create_token(spec, "user/admin").await.expect("token");
+        let (id, _, text) = self.ca.create_token(spec, "user/admin", "").await.expect("token");
         (id, text)
     }
 
@@ -256,13 +256,20 @@ async fn spent_and_revoked() {
     let (id, token) = bed.token(&spec(5)).await;
     let n3 = Host::new("n3");
     bed.join(&n3, &token).await.expect("joins");
-    let record = bed.ca.revoke_token(&id, "user/admin").await.expect("revoked");
+    let record = bed.ca.revoke_token(&id, "user/admin", "").await.expect("revoked");
     assert!(record.revoked);
-    bed.ca.revoke_token(&id, "user/admin").await.expect("twice is no error");
+    bed.ca
+        .revoke_token(&id, "user/admin", "")
+        .await
+        .expect("twice is no error");
     assert_eq!(bed.join(&Host::new("n4"), &token).await, Err(JoinError::Refused));
     assert_eq!(bed.join(&n3, &token).await, Err(JoinError::Refused));
     assert_eq!(bed.keys("obj/node/").await, ["obj/node/-/n1", "obj/node/-/n3"]);
-    let missing = bed.ca.revoke_token("nope", "user/admin").await.expect_err("unknown");
+    let missing = bed
+        .ca
+        .revoke_token("nope", "user/admin", "")
+        .await
+        .expect_err("unknown");
     assert_eq!(missing.code(), Code::NotFound);
 }
 
@@ -579,7 +586,10 @@ async fn upkeep_takes_in_audit_and_forgets_old_tokens() {
     let key = bed.keys(&format!("audit/{:013}-", NOW + 5)).await;
     let entry = bed.store.get(&key[0]).await.expect("get").expect("record");
     let record: AuditRecord = serde_json::from_slice(&entry.value).expect("record");
-    assert_eq!((record.caller.as_str(), record.object.as_str()), ("host", "user/admin"));
+    assert_eq!(
+        (record.caller.as_str(), record.object.as_str()),
+        ("host", "users/admin")
+    );
     assert_eq!(
         std::fs::read_dir(bed.dir.path().join("ca/audit"))
             .expect("list")

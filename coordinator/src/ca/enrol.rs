@@ -300,9 +300,9 @@ impl Authority {
         changes.push(record.change(&token.id, Expect::At(rv)));
         let audit = AuditRecord::new(
             now_ms,
-            format!("token/{}", token.id),
+            format!("tokens/{}", token.id),
             "join",
-            format!("node/{asked}"),
+            format!("nodes/{asked}"),
             if again {
                 "with a new identity; the old one is revoked"
             } else {

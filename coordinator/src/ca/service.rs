@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Authority,
-    audit::AuditRecord,
+    audit::{self, AuditRecord},
     authorizer::Attributes,
     certs::Caller,
     enrol::{decode, not_active},
@@ -78,7 +78,8 @@ impl tokens_server::Tokens for TokensService {
             let (_, record) = self.0.new_token(&spec, &caller.to_string())?;
             (String::new(), record, String::new())
         } else {
-            self.0.create_token(&spec, &caller.to_string()).await?
+            let reason = audit::reason(request.metadata())?;
+            self.0.create_token(&spec, &caller.to_string(), &reason).await?
         };
         Ok(Response::new(wire::CreateTokenReply {
             token: Some(record.to_wire(&id)),
@@ -109,7 +110,8 @@ impl tokens_server::Tokens for TokensService {
             record.revoked = true;
             record
         } else {
-            self.0.revoke_token(id, &caller.to_string()).await?
+            let reason = audit::reason(request.metadata())?;
+            self.0.revoke_token(id, &caller.to_string(), &reason).await?
         };
         Ok(Response::new(record.to_wire(id)))
     }
@@ -132,16 +134,22 @@ impl TokensService {
 
 impl Authority {
     /// Makes a token; answers (id, record, secret text). The text exists nowhere else.
-    pub async fn create_token(&self, spec: &TokenSpec, creator: &str) -> Result<(String, TokenRecord, String), Status> {
+    pub async fn create_token(
+        &self,
+        spec: &TokenSpec,
+        creator: &str,
+        reason: &str,
+    ) -> Result<(String, TokenRecord, String), Status> {
         let fence = self.active()?;
         let (token, record) = self.new_token(spec, creator)?;
         let audit = AuditRecord::new(
             record.created_at_ms,
             creator,
             "create",
-            format!("token/{}", token.id),
+            format!("tokens/{}", token.id),
             format!("uses {}", record.max_uses),
-        );
+        )
+        .because(reason);
         self.commit(&fence, vec![record.change(&token.id, Expect::Absent), audit.change()])
             .await
             .map_err(commit_status)?;
@@ -149,7 +157,7 @@ impl Authority {
     }
 
     /// Revoking twice is no error.
-    pub async fn revoke_token(&self, id: &str, who: &str) -> Result<TokenRecord, Status> {
+    pub async fn revoke_token(&self, id: &str, who: &str, reason: &str) -> Result<TokenRecord, Status> {
         for _ in 0..self.0.settings.commit_attempts {
             let fence = self.active()?;
             let (rv, mut record) = self.token(id).await?;
@@ -157,7 +165,7 @@ impl Authority {
                 return Ok(record);
             }
             record.revoked = true;
-            let audit = AuditRecord::new(self.now_ms(), who, "revoke", format!("token/{id}"), "");
+            let audit = AuditRecord::new(self.now_ms(), who, "revoke", format!("tokens/{id}"), "").because(reason);
             match self
                 .commit(&fence, vec![record.change(id, Expect::At(rv)), audit.change()])
                 .await

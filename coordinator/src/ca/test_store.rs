@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use super::store::{
-    Change, CommitError, Committed, Entry, Fence, ReadError, Rv, Snapshot, Store, Watch, memory::MemoryStore,
+    Change, CommitError, Committed, Entry, Fence, ReadError, Rv, Snapshot, Span, Store, Watch, memory::MemoryStore,
 };
 
 #[derive(Default)]
@@ -33,6 +33,10 @@ impl Store for TestStore {
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError> {
         self.inner.get(key).await
+    }
+
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        self.inner.scan(span).await
     }
 
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {

@@ -24,7 +24,7 @@ use crate::{
     events::{Note, Recorder},
     plan::{Commit, Group, Pass, Plan, change::to_store, check::Violation, dirty::Dirty},
     store::{CommitError, Committed, Fence},
-    world::{World, hub::Batch, hub::Hub},
+    world::{Touched, World, hub::Batch, hub::Hub},
 };
 
 /// Plans one group; a seam for tests that need a planner that panics.
@@ -113,7 +113,7 @@ impl Driver {
             let groups = work.take(now, self.settings.groups_per_pass.max(1));
             let groups = if !groups.is_empty() {
                 groups
-            } else if now >= next_expiry {
+            } else if std::mem::take(&mut work.expire) || now >= next_expiry {
                 next_expiry = now + expiry;
                 vec![Group::Expiry]
             } else {
@@ -143,7 +143,10 @@ impl Driver {
 
     fn note_batch(&self, batch: Result<Arc<Batch>, RecvError>, work: &mut Work) {
         match batch {
-            Ok(batch) => self.hub.read(|w| work.dirty.touch(w, &batch.touched)),
+            Ok(batch) => {
+                work.expire |= batch.touched.contains(&Touched::Settings);
+                self.hub.read(|w| work.dirty.touch(w, &batch.touched));
+            }
             // Updates were lost: look at everything. What is dirty without an update stays so.
             Err(RecvError::Lagged(_)) => work.dirty.groups.extend(self.hub.read(Dirty::all).groups),
             Err(RecvError::Closed) => {}
@@ -156,7 +159,11 @@ impl Driver {
         groups: Vec<Group>,
         work: &mut Work,
     ) -> Result<Option<Deposed>, ControlError> {
-        let mut pass = Pass::new(Time::now(), random_seed(), self.settings.keep());
+        let mut pass = Pass::new(
+            Time::now(),
+            random_seed(),
+            self.hub.read(|world| self.settings.keep(&world.settings)),
+        );
         let (mut commits, mut failed) = (Vec::new(), false);
         for group in groups {
             // Under one lock, so that plan and check see the same world.

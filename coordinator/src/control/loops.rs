@@ -34,6 +34,14 @@ pub const PLAN: Loop = Loop {
     on_end: OnEnd::EndProcess,
 };
 
+/// Removes old audit records: `audit`.
+pub const AUDIT: Loop = Loop {
+    name: "audit",
+    trigger: Trigger::Period,
+    period: "audit_expiry_ms",
+    on_end: OnEnd::EndProcess,
+};
+
 /// Stores events: `events`.
 pub const EVENTS: Loop = Loop {
     name: "events",

@@ -4,6 +4,7 @@
 //! Invariant: nothing is committed under another fence than the one the decision was made under; a fault of
 //! one group of objects stops that group alone.
 
+mod audit;
 mod driver;
 mod events;
 mod loops;
@@ -11,7 +12,7 @@ mod loops;
 mod tests;
 mod work;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -21,7 +22,10 @@ use crate::{
     events::{Note, Recorder},
     plan::Keep,
     store::CommitError,
-    world::hub::Hub,
+    world::{
+        hub::Hub,
+        settings::{self, AUDIT_KEEP, EVENT_KEEP},
+    },
 };
 pub use loops::{Loop, OnEnd, Trigger};
 
@@ -35,7 +39,11 @@ pub struct Settings {
     pub expiry_ms: u64,
     /// How often events are written.
     pub events_flush_ms: u64,
-    /// How long an event is kept after its last occurrence.
+    /// How often old audit records are removed.
+    pub audit_expiry_ms: u64,
+    /// How long an audit record is kept, unless the cluster's settings say.
+    pub audit_keep_ms: u64,
+    /// How long an event is kept after its last occurrence, unless the cluster's settings say.
     pub event_keep_ms: u64,
     pub events_per_object: usize,
     /// How long the result of a write is kept for a repeat of it.
@@ -64,7 +72,9 @@ impl Default for Settings {
             full_pass_ms: 60_000,
             expiry_ms: 60_000,
             events_flush_ms: 500,
-            event_keep_ms: 72 * hour,
+            audit_expiry_ms: 60_000,
+            audit_keep_ms: AUDIT_KEEP.default,
+            event_keep_ms: EVENT_KEEP.default,
             events_per_object: 100,
             op_keep_ms: 24 * hour,
             namespace_settle_ms: 1000,
@@ -80,11 +90,21 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Stored times have whole seconds; a part of one counts as one.
-    fn keep(&self) -> Keep {
+    /// What holds for the cluster's settings that are not set, by name.
+    pub fn started(&self) -> BTreeMap<&'static str, u64> {
+        [
+            (AUDIT_KEEP.name, self.audit_keep_ms),
+            (EVENT_KEEP.name, self.event_keep_ms),
+        ]
+        .into()
+    }
+
+    /// Stored times have whole seconds; a part of one counts as one. What is set for the cluster goes before what this
+    /// process was started with.
+    fn keep(&self, set: &settings::Settings) -> Keep {
         let seconds = |ms: u64| ms.div_ceil(1000);
         Keep {
-            event_seconds: seconds(self.event_keep_ms),
+            event_seconds: seconds(set.given(&EVENT_KEEP).unwrap_or(self.event_keep_ms)),
             events_per_object: self.events_per_object,
             op_seconds: seconds(self.op_keep_ms),
             namespace_settle_seconds: seconds(self.namespace_settle_ms),
@@ -115,7 +135,8 @@ pub async fn run(
     let driver = driver::Driver::new(hub.clone(), recorder, settings.clone());
     tasks.spawn(named(loops::PLAN, driver.run()));
     let flush = Duration::from_millis(settings.events_flush_ms.max(1));
-    tasks.spawn(named(loops::EVENTS, events::run(hub, queue, flush)));
+    tasks.spawn(named(loops::EVENTS, events::run(hub.clone(), queue, flush)));
+    tasks.spawn(named(loops::AUDIT, audit::run(hub, settings)));
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = tasks.join_next() => Err(match ended {

@@ -28,7 +28,8 @@ use crate::{
     events::Recorder,
     plan::{Group, Pass, Plan, check::Violation},
     store::{
-        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Update, Watch,
+        Change, CommitError, Committed, Entry, Expect, Fence, Order, ReadError, Rv, Snapshot, Span, Store, Update,
+        Watch,
         keys::{self, TermRecord},
     },
     world::{
@@ -149,6 +150,20 @@ impl Store for Double {
                 key: key.to_owned(),
                 value: value.clone(),
             })
+        }))
+    }
+
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        assert_eq!(span.order, Order::Ascending, "control reads the oldest first");
+        Ok(self.with(|s| {
+            let found = s.entries.range(span.from..span.until).take(span.limit);
+            found
+                .map(|(key, (rv, value))| Entry {
+                    rv: *rv,
+                    key: key.clone(),
+                    value: value.clone(),
+                })
+                .collect()
         }))
     }
 
@@ -473,4 +488,25 @@ async fn what_has_expired_goes_and_what_is_used_stays() {
             .hub
             .read(|w| w.pods.values().all(|p| w.templates.contains_key(&p.record.template)))
     );
+}
+
+#[tokio::test]
+async fn a_setting_of_the_cluster_acts_at_once() {
+    let (mut bench, fence) = Bench::new().await;
+    let mut event = proto::model::Event::default();
+    event.last_timestamp = Some(proto::model::Time(proto::model::Time::now().0 - 600));
+    bench.put(&fence, keys::event("default", "e"), &event).await;
+    let settings = Settings {
+        // Only the setting can be what makes it look.
+        expiry_ms: 3_600_000,
+        ..settings()
+    };
+    let _ended = bench.start(settings);
+    bench.hub.set_fence(Some(fence.clone()));
+    bench.put_rc(&fence, "web", 1).await;
+    bench.until("it plans", |w| placed(w, "web") == 1).await;
+    assert_eq!(bench.hub.read(|w| w.events.len()), 1, "kept for its own 72 hours");
+    let set = serde_json::json!({"event-keep": "5m"});
+    bench.put(&fence, keys::SETTINGS.to_owned(), &set).await;
+    bench.until("the event is old now", |w| w.events.is_empty()).await;
 }

@@ -15,6 +15,8 @@ use crate::plan::{Group, dirty::Dirty};
 #[derive(Debug, Default)]
 pub struct Work {
     pub dirty: Dirty,
+    /// How long things are kept may be another now: what has expired is looked for at once.
+    pub expire: bool,
     held: HashMap<Group, Hold>,
     wakes: BTreeMap<Group, Instant>,
 }

@@ -21,7 +21,7 @@ use proto::model::Phase;
 use tokio::time::Instant;
 
 use crate::{
-    store::{Change, CommitError, Committed, Entry, Fence, ReadError, Rv, Snapshot, Store, Watch},
+    store::{Change, CommitError, Committed, Entry, Fence, ReadError, Rv, Snapshot, Span, Store, Watch},
     world::hub::Hub,
 };
 
@@ -187,6 +187,10 @@ impl Store for Metered {
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError> {
         self.store.get(key).await
+    }
+
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        self.store.scan(span).await
     }
 
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {

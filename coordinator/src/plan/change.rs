@@ -5,9 +5,13 @@
 
 use std::sync::Arc;
 
-use proto::model::{Kind, Time};
+use proto::{
+    ids,
+    model::{Kind, Time},
+};
 
 use crate::{
+    ca::audit::AuditRecord,
     store::{self, Expect, Rv, keys},
     world::{
         Key,
@@ -90,6 +94,12 @@ pub enum Change {
         node: String,
         rv: Rv,
     },
+    /// Ends the cluster's freeze.
+    Unfreeze {
+        rv: Rv,
+    },
+    /// Goes with what it records; its key is the hash of its content, so writing it again changes nothing.
+    Record(AuditRecord),
     /// A status that no pod has.
     RemoveStatus {
         key: Key,
@@ -169,6 +179,8 @@ impl Change {
                 out.push(store::Change::delete(keys::tombstone(node), Expect::At(*rv)));
                 out.push(store::Change::delete(keys::cert(node), Expect::Any));
             }
+            Self::Unfreeze { rv } => out.push(store::Change::delete(keys::FREEZE, Expect::At(*rv))),
+            Self::Record(record) => out.push(record.change_with_id(&ids::content_hash(&encode(record)))),
             Self::RemoveStatus { key, rv } => {
                 out.push(store::Change::delete(keys::pod_status(&key.0, &key.1), Expect::At(*rv)));
             }

@@ -9,6 +9,7 @@ use proto::model::Protocol;
 
 use super::{Group, Plan, change::Before, change::Change, change::to_store, scheduler::port_domain};
 use crate::{
+    ca::audit::COORDINATOR,
     store::{MAX_CHANGES, Rv},
     world::{Amounts, Key, PodState, Template, World, record::PodRecord},
 };
@@ -204,6 +205,14 @@ impl Staged<'_> {
                 let tombstone = self.world.tombstones.get(node).ok_or("the tombstone is gone")?;
                 at(tombstone.rv, *rv)
             }
+            Change::Unfreeze { rv } => {
+                let freeze = self.world.freeze.as_ref().ok_or("it is not frozen")?;
+                at(freeze.rv, *rv)?;
+                ensure(freeze.value.until.is_some(), || "nobody said when it ends".into())
+            }
+            Change::Record(record) => ensure(record.caller == COORDINATOR && commit.len() > 1, || {
+                format!("the audit record of {} goes with no change of ours", record.object)
+            }),
             Change::RemoveStatus { key, rv } => ensure(self.world.stray_status(key) == Some(*rv), || {
                 format!("the status of {key:?} is in use")
             }),

@@ -26,6 +26,7 @@ impl Dirty {
         for name in world.namespaces.keys().filter(|n| world.terminating(n)) {
             groups.insert(Group::Namespace(name.clone()));
         }
+        groups.extend(world.freeze.is_some().then_some(Group::Freeze));
         let mut dirty = Self { groups };
         dirty.orphans(world);
         dirty

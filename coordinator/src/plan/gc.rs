@@ -15,7 +15,12 @@ use super::{
     pod_note, replicas,
     scheduler::{self, Placed},
 };
-use crate::world::{Key, PodState, World};
+use crate::{
+    ca::audit::{AuditRecord, COORDINATOR},
+    events::Note,
+    store::keys,
+    world::{Key, PodState, World, record::FreezeRecord},
+};
 
 /// Why a pod is stopped whose node was deleted.
 pub(super) const NODE_DELETED: &str = "its node was deleted";
@@ -153,6 +158,32 @@ pub(super) fn namespace(world: &World, name: &str, keep: Keep, out: &mut Draft) 
     out.push(Change::RemoveNamespace {
         name: name.to_owned(),
         rv: namespace.rv,
+    });
+}
+
+/// Ends a freeze whose time is over.
+pub(super) fn freeze(world: &World, out: &mut Draft) {
+    let Some(freeze) = &world.freeze else { return };
+    let Some(until) = freeze.value.until else { return };
+    if until > out.now {
+        out.wake_at(until);
+        return;
+    }
+    let FreezeRecord { by, reason, since, .. } = &*freeze.value;
+    out.push(Change::Unfreeze { rv: freeze.rv });
+    let at_ms = u64::try_from(out.now.0).unwrap_or_default().saturating_mul(1000);
+    let record = AuditRecord::new(at_ms, COORDINATOR, "unfreeze", keys::FREEZE, "")
+        .because(format!("its time was over at {until}"))
+        .about(Some(serde_json::json!(&*freeze.value)), None);
+    out.push(Change::Record(record));
+    out.note(Note {
+        involved: ObjectReference::default(),
+        reason: "Unfrozen".to_owned(),
+        message: format!("the freeze by {by} since {since} ended at its time: {reason}"),
+        kind: EventType::Normal,
+        component: "planner",
+        host: String::new(),
+        at: out.now,
     });
 }
 

@@ -10,7 +10,6 @@ use crate::{
         Plan,
         sim::{Ask, Sim, key, rc, template},
     },
-    store::keys,
     world::record::{OpRecord, TemplateRecord},
 };
 
@@ -379,4 +378,53 @@ fn expiry_removes_what_is_old_unused_or_too_much() {
     assert_eq!(sim.world.ops.keys().collect::<Vec<_>>(), ["new"]);
     assert!(sim.world.stray_statuses().next().is_none());
     assert!(!sim.world.pods[&key("default", "p")].record.node.is_empty());
+}
+
+fn put_freeze(sim: &mut Sim, until: Option<Time>) {
+    let record = FreezeRecord {
+        by: "user/admin".into(),
+        reason: "power work".into(),
+        since: sim.now,
+        until,
+    };
+    sim.put(keys::FREEZE.to_owned(), &record);
+}
+
+#[test]
+fn a_freeze_ends_at_its_time_and_on_record() {
+    let mut sim = fleet();
+    put_freeze(&mut sim, None);
+    sim.settle();
+    sim.now.0 += 1_000_000;
+    sim.dirty = crate::plan::dirty::Dirty::all(&sim.world);
+    sim.settle();
+    assert!(sim.world.freeze.is_some(), "nobody said when it ends");
+
+    let until = Time(sim.now.0 + 10);
+    put_freeze(&mut sim, Some(until));
+    let mut pass = crate::plan::Pass::new(sim.now, 1, Keep::default());
+    let plan = pass.plan(&sim.world, &Group::Freeze).expect("a plan");
+    assert_eq!((plan.changes().count(), plan.wake_at), (0, Some(until)));
+    sim.now = until;
+    sim.dirty.groups.insert(Group::Freeze);
+    sim.settle();
+    assert!(sim.world.freeze.is_none());
+    let found: Vec<serde_json::Value> = sim
+        .entries
+        .iter()
+        .filter(|(key, _)| key.starts_with(keys::AUDIT))
+        .map(|(_, (_, value))| serde_json::from_slice(value).expect("JSON"))
+        .collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&found[0]["caller"], &found[0]["verb"]),
+        (&COORDINATOR.into(), &"unfreeze".into())
+    );
+    assert_eq!(found[0]["before"]["reason"], "power work");
+    // A new leader finds a freeze that ended while nobody led.
+    let past = Time(sim.now.0 - 1);
+    put_freeze(&mut sim, Some(past));
+    sim.dirty = crate::plan::dirty::Dirty::all(&sim.world);
+    sim.settle();
+    assert!(sim.world.freeze.is_none());
 }

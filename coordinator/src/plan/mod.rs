@@ -52,6 +52,8 @@ pub enum Group {
     Pod(Key),
     /// A namespace that is being emptied, with all in it.
     Namespace(String),
+    /// Whether the cluster is frozen.
+    Freeze,
     /// What is kept for a time only: unused templates, old events and results.
     Expiry,
 }
@@ -105,7 +107,7 @@ impl Group {
                 let uid = world.namespaces.get(name).map(|n| n.value.metadata.uid.as_str());
                 of(Kind::Namespace, "", name, uid.unwrap_or_default())
             }
-            Self::Expiry => ObjectReference::default(),
+            Self::Freeze | Self::Expiry => ObjectReference::default(),
         }
     }
 }
@@ -197,6 +199,7 @@ impl Pass {
             Group::Pod(key) => gc::bare(world, key, seed, &mut self.placed, &mut out),
             Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
             Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
+            Group::Freeze => gc::freeze(world, &mut out),
             Group::Expiry => gc::expiry(world, self.keep, &mut out),
         }
         out.finish()

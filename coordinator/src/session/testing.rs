@@ -36,7 +36,7 @@ use crate::{
     http::metrics::Metrics,
     leader,
     store::{
-        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Watch, keys,
+        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Span, Store, Watch, keys,
         memory::{MemoryOptions, MemoryStore},
     },
     world::{
@@ -89,6 +89,9 @@ impl Store for Gated {
     }
     async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError> {
         self.inner.get(key).await
+    }
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        self.inner.scan(span).await
     }
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {
         self.inner.watch(after).await

@@ -19,7 +19,7 @@
 //! | `token/<id>`, `cert/<node>`, `binding/<user>` | ca; `cert` goes with its tombstone | see `ca/` |
 //! | `event/<namespace>/<name>` | the event recorder | lossy |
 //! | `op/<request id>` | api | result of a write, so that a repeat is safe |
-//! | `audit/<time>-<id>` | api, ca | in the commit of the change it records |
+//! | `audit/<time>-<id>` | api, ca, control; control when it is old | in the commit of the change it records |
 //!
 //! A cluster-scoped object's namespace is written `-`.
 
@@ -103,6 +103,12 @@ pub fn binding(user: &str) -> String {
 pub fn op(request_id: &str) -> String {
     format!("op/{request_id}")
 }
+
+/// What the keys of audit records begin with; what follows sorts by time.
+pub const AUDIT: &str = "audit/";
+
+/// All of them come before this key.
+pub const AUDIT_END: &str = "audit0";
 
 /// Sorted by time; `ms` since the Unix epoch.
 pub fn audit(ms: u64, id: &str) -> String {

@@ -116,6 +116,24 @@ pub struct Snapshot {
     pub entries: Vec<Entry>,
 }
 
+/// Some keys in a row, for a read whose cost follows what it returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first key that may be among them.
+    pub from: String,
+    /// All that are among them come before this one.
+    pub until: String,
+    pub order: Order,
+    pub limit: usize,
+}
+
+/// By key, compared as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
 /// Updates in order of `rv`, each once, none missing. Ends when the store closes or the reader fell too far
 /// behind (then load again).
 pub type Watch = tokio::sync::mpsc::Receiver<Vec<Update>>;
@@ -199,6 +217,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// One key as it is now, after every commit acknowledged before the call.
     async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError>;
+
+    /// The first entries of the span in its order, all true at one version, after every commit acknowledged before the
+    /// call. An empty or reversed span has none.
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError>;
 
     /// Updates with `rv > after`, from the kept history first, then live.
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError>;

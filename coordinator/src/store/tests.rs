@@ -21,4 +21,5 @@ mod group;
 mod kill;
 mod model;
 mod rig;
+mod scans;
 mod watches;

@@ -222,6 +222,31 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_table_is_this_one() {
+        let text = include_str!("../../../docs/operate.md");
+        let rows: Vec<[&str; 3]> = text
+            .lines()
+            .skip_while(|line| !line.starts_with("| Setting |"))
+            .skip(2)
+            .map_while(|line| line.strip_prefix("| `")?.strip_suffix(" |"))
+            .filter_map(|row| row.splitn(3, " | ").collect::<Vec<_>>().try_into().ok())
+            .collect();
+        let shown: Vec<_> = rows
+            .iter()
+            .map(|[name, _, about]| (name.trim_end_matches('`'), *about))
+            .collect();
+        assert_eq!(shown, ALL.map(|s| (s.name, s.about)), "docs/operate.md");
+        for (setting, [_, default, _]) in ALL.into_iter().zip(rows) {
+            assert_eq!(
+                setting.parse(default),
+                Ok(setting.default),
+                "docs/operate.md, {}",
+                setting.name
+            );
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_the_default() {
         let record = [
             ("heartbeat", "soon"),
@@ -240,7 +265,7 @@ mod tests {
         assert_eq!(BRAKE_STOP.parse("101%"), Err("must be from 1% to 100%".into()));
         assert_eq!(
             HEARTBEAT.parse("2"),
-            Err("must be a time from 10ms to 1year 1month 4days 7h 53m 36s, e.g. 2s".into())
+            Err("must be a time from 10ms to 1year 1month 4days 7h 26m 24s, e.g. 2s".into())
         );
     }
 }

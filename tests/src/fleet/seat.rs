@@ -24,7 +24,7 @@ use coordinator::{
     serve::start_services,
     session::service::{Callers, Peer, Renewer},
     store::{
-        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Store, Watch,
+        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Span, Store, Watch,
         keys::{self, Parsed},
         memory::{MemoryOptions, MemoryStore},
     },
@@ -63,6 +63,9 @@ impl Store for Noting {
     }
     async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError> {
         self.inner.get(key).await
+    }
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        self.inner.scan(span).await
     }
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {
         self.inner.watch(after).await

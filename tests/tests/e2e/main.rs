@@ -13,6 +13,7 @@ mod kills;
 mod overload;
 mod pod_spec;
 mod quarantine;
+mod record;
 mod refusals;
 mod secrets;
 mod units;

@@ -182,7 +182,11 @@ pub fn at(enrol: SocketAddr, token: &str, data_dir: &Path, name: &str) -> EnrolO
 
 impl Bed {
     pub async fn token(&self, uses: u32) -> String {
-        self.ca.create_token(&spec(uses), "user/admin").await.expect("token").2
+        self.ca
+            .create_token(&spec(uses), "user/admin", "")
+            .await
+            .expect("token")
+            .2
     }
 
     pub async fn nodes(&self) -> usize {

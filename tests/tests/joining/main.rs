@@ -245,18 +245,18 @@ async fn bad_tokens_end_the_agent_with_one_line_and_change_nothing() {
     let mut token = JoinToken::parse(&good).expect("token");
     token.root_spki[0] ^= 1;
     assert!(refused(&token.reveal()).await.contains("nothing was sent to it"));
-    let (id, _, revoked) = bed.ca.create_token(&spec(1), "user/admin").await.expect("token");
-    bed.ca.revoke_token(&id, "user/admin").await.expect("revoked");
+    let (id, _, revoked) = bed.ca.create_token(&spec(1), "user/admin", "").await.expect("token");
+    bed.ca.revoke_token(&id, "user/admin", "").await.expect("revoked");
     assert!(refused(&revoked).await.ends_with(REFUSED));
     let short = TokenSpec { ttl_ms: 1, ..spec(1) };
-    let (_, _, expired) = bed.ca.create_token(&short, "user/admin").await.expect("token");
+    let (_, _, expired) = bed.ca.create_token(&short, "user/admin", "").await.expect("token");
     bed.ahead.store(2, Ordering::SeqCst);
     assert!(refused(&expired).await.ends_with(REFUSED));
     let only = TokenSpec {
         node: "n9".into(),
         ..spec(1)
     };
-    let (_, _, only) = bed.ca.create_token(&only, "user/admin").await.expect("token");
+    let (_, _, only) = bed.ca.create_token(&only, "user/admin", "").await.expect("token");
     assert!(refused(&only).await.contains("--name n9"));
     let elsewhere = tempfile::tempdir().expect("directory");
     enrol(&at(bed.enrol, &good, elsewhere.path(), "n0"))

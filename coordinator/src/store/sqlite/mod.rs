@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Change, CommitError, Committed, Entry, Fence, OpenError, ReadError, Rv, Snapshot, Store, Watch, apply,
+    Change, CommitError, Committed, Entry, Fence, OpenError, ReadError, Rv, Snapshot, Span, Store, Watch, apply,
     fanout::Fanout,
 };
 use reader::Readers;
@@ -200,6 +200,13 @@ impl Store for SqliteStore {
         let entry = self.read(move |readers| readers.get(&key)).await?;
         self.shared.saw(entry.as_ref().map_or(Rv(0), |e| e.rv));
         Ok(entry)
+    }
+
+    async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
+        let entries = self.read(move |readers| readers.scan(&span)).await?;
+        let newest = entries.iter().map(|e| e.rv).max();
+        self.shared.saw(newest.unwrap_or_default());
+        Ok(entries)
     }
 
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {

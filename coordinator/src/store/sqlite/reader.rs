@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::schema;
-use crate::store::{Entry, Rv, Snapshot, Update};
+use crate::store::{Entry, Order, Rv, Snapshot, Span, Update};
 
 /// Connections kept open; more are opened when more reads run at once.
 const IDLE: usize = 4;
@@ -54,6 +54,22 @@ impl Readers {
             db.prepare_cached("SELECT rv, key, value FROM state WHERE key = ?1")?
                 .query_row([key], entry)
                 .optional()
+        })
+    }
+
+    /// The primary key gives the rows in either order, so that no others are read.
+    pub(super) fn scan(&self, span: &Span) -> rusqlite::Result<Vec<Entry>> {
+        let sql = match span.order {
+            Order::Ascending => "SELECT rv, key, value FROM state WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
+            Order::Descending => {
+                "SELECT rv, key, value FROM state WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3"
+            }
+        };
+        let limit = i64::try_from(span.limit).unwrap_or(i64::MAX);
+        self.read(|db| {
+            db.prepare_cached(sql)?
+                .query_map((&span.from, &span.until, limit), entry)?
+                .collect()
         })
     }
 
