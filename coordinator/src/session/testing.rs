@@ -287,10 +287,8 @@ impl Callers for ByHeader {
             .get::<Named>()
             .ok_or_else(|| Status::unauthenticated("no certificate"))?;
         // As the certificate of a deleted node is known by its tombstone, and a generation by the registry.
-        let (node, deleted) = match name.strip_prefix("deleted:") {
-            Some(node) => (node, true),
-            None => (name.as_str(), false),
-        };
+        let bare = name.strip_prefix("deleted:");
+        let (node, deleted) = (bare.unwrap_or(name), bare.is_some());
         let (node, generation) = node.split_once('#').unwrap_or((node, "0"));
         Ok(Peer {
             node: node.to_owned(),
