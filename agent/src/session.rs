@@ -4,6 +4,8 @@
 //! Invariants: any error ends the whole session, and ending a session touches no container. Nothing is handed to
 //! the worker before the ledger has it on disk. A coordinator that is not believed gets no status.
 
+mod lines;
+mod pipes;
 pub mod reconnect;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
+use self::pipes::Pipes;
 use crate::{clock::wall_ms, join::Connector, ledger::Saved, settings::ms, worker::Shared};
 
 /// Assignments carry whole specs; a node's worth must fit.
@@ -115,6 +118,7 @@ struct Session<'a> {
     links: &'a mut Links,
     address: &'a str,
     channel: Channel,
+    pipes: Pipes,
     out: mpsc::Sender<wire::Up>,
     down: Streaming<wire::Down>,
     active: bool,
@@ -147,9 +151,11 @@ impl<'a> Session<'a> {
         };
         links.worker.metrics.sessions.inc();
         links.worker.reporter.resend_unacknowledged();
+        let pipes = Pipes::new(links.worker.clone(), channel.clone());
         Ok(Session {
             links,
             address,
+            pipes,
             channel,
             out,
             down,
@@ -271,8 +277,12 @@ impl<'a> Session<'a> {
                 self.send_statuses().await
             }
             down::Message::Goodbye(g) => Err(goodbye(g)),
-            // This agent has neither pipes nor settings that a coordinator gives; it says so by its capabilities.
-            down::Message::OpenPipe(_) | down::Message::Settings(_) => Ok(()),
+            down::Message::OpenPipe(asked) => {
+                self.pipes.open(asked);
+                Ok(())
+            }
+            // This agent has no settings that a coordinator gives; it says so by its capabilities.
+            down::Message::Settings(_) => Ok(()),
         }
     }
 

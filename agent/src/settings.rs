@@ -93,6 +93,8 @@ pub struct Settings {
     pub renew_timeout_ms: u64,
     /// Statuses are gathered this long before they are sent.
     pub gather_ms: u64,
+    /// Pipes open at once, i.e. logs that are read.
+    pub max_pipes: usize,
 }
 
 impl Default for Settings {
@@ -142,6 +144,7 @@ impl Default for Settings {
             renew_retry_ms: 60_000,
             renew_timeout_ms: 30_000,
             gather_ms: 50,
+            max_pipes: 64,
         }
     }
 }
@@ -191,6 +194,7 @@ impl Settings {
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("max_stops", self.max_stops as u64),
             ("max_pulls", self.max_pulls as u64),
+            ("max_pipes", self.max_pipes as u64),
             ("pull_inactivity_ms", self.pull_inactivity_ms),
             ("credential_helper_ms", self.credential_helper_ms),
             ("pull_progress_ms", self.pull_progress_ms),

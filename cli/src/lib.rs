@@ -11,7 +11,7 @@
 //! | `session` | what every command has at hand |
 //! | `files`, [`manifest`], `yaml` | files of objects, read strictly with their places |
 //! | `target`, `select` | which objects a command line names |
-//! | `get`, `watch`, `describe`, `events`, `diff`, `wait` | one command each that reads |
+//! | `get`, `watch`, `describe`, `events`, `logs`, `diff`, `wait` | one command each that reads |
 //! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `node`, `token`, `freeze` | one command each that writes |
 //! | `settings`, `audit`, `status_page` (status) | the cluster as a whole |
 //! | `completion`, `version` | one command each that needs no coordinator |
@@ -39,6 +39,7 @@ mod files;
 mod follow;
 mod freeze;
 mod get;
+mod logs;
 pub mod manifest;
 mod mark;
 mod node;
@@ -152,6 +153,7 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Get(args) => get::run(args, session).await,
         Command::Describe(args) => describe::run(args, session).await,
         Command::Events(args) => events::run(args, session).await,
+        Command::Logs(args) => logs::run(args, session).await,
         Command::Apply(args) => apply::run(args, session).await,
         Command::Create(args) => create::run(args, session).await,
         Command::Replace(args) => replace::run(args, session).await,

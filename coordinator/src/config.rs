@@ -149,6 +149,15 @@ options! {
     /// Most agents connected at a time [default: 12000].
     #[arg(long, env = "WHARF_MAX_SESSIONS", value_name = "N", hide_short_help = true)]
     max_sessions: usize,
+    /// Logs read at a time, of all nodes together [default: 1024].
+    #[arg(long, env = "WHARF_MAX_PIPES", value_name = "N", hide_short_help = true)]
+    max_pipes: usize,
+    /// Logs read at a time, of one node [default: 32].
+    #[arg(long, env = "WHARF_MAX_NODE_PIPES", value_name = "N", hide_short_help = true)]
+    max_node_pipes: usize,
+    /// Time for an agent to begin sending a log that was asked for, milliseconds [default: 10000].
+    #[arg(long, env = "WHARF_PIPE_OPEN_MS", value_name = "MS", hide_short_help = true)]
+    pipe_open_ms: u64,
     /// Events that an agent may send at once [default: 256].
     #[arg(long, env = "WHARF_EVENT_BURST", value_name = "N", hide_short_help = true)]
     event_burst: u32,
@@ -260,6 +269,10 @@ impl Config {
             max_silence: time("max-silence-ms", options.max_silence_ms, d.max_silence)?,
             max_skew: time("max-clock-skew-ms", options.max_clock_skew_ms, d.max_skew)?,
             max_sessions: count("max-sessions", options.max_sessions.unwrap_or(d.max_sessions), 100_000)?,
+            max_pipes: count("max-pipes", options.max_pipes.unwrap_or(d.max_pipes), 100_000)?,
+            // As many as fit on the agent's connection beside its session, and as many as it opens.
+            max_node_pipes: count("max-node-pipes", options.max_node_pipes.unwrap_or(d.max_node_pipes), 64)?,
+            pipe_open: time("pipe-open-ms", options.pipe_open_ms, d.pipe_open)?,
             event_burst: options.event_burst.unwrap_or(d.event_burst),
             event_every: time("event-every-ms", options.event_every_ms, d.event_every)?,
             coordinators: options.advertise.iter().cloned().collect(),

@@ -165,7 +165,8 @@ pub fn start_services<G: Access + Callers + Renewer>(
         .add_service(api.nodes())
         .add_service(api.cluster(facts))
         .add_service(api.cluster_settings(started))
-        .add_service(api.audit_record());
+        .add_service(api.audit_record())
+        .add_service(api.logs(coordinator.sessions().clone()));
     Ok(routes)
 }
 

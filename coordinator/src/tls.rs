@@ -15,6 +15,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use proto::flow;
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
@@ -291,12 +292,15 @@ pub fn enrol_config(
     config(chain, key, None, clock)
 }
 
-/// HTTP/2 of the session port. tonic's defaults are no keepalive and streams without limit.
+/// HTTP/2 of the session port. tonic's defaults are no keepalive, streams without limit, and a window for the
+/// connection that one stream can fill.
 pub fn session_server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .max_concurrent_streams(256)
+        .max_concurrent_streams(flow::STREAMS)
+        .initial_stream_window_size(flow::STREAM_WINDOW)
+        .initial_connection_window_size(flow::CONNECTION_WINDOW)
 }
 
 /// HTTP/2 of the enrolment port: one short call a connection, and no connection for long.

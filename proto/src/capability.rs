@@ -16,8 +16,18 @@ pub const HOST_NETWORK: &str = "host-network";
 /// `workingDir`, `terminationMessagePath` and its policy, `resources.limits.pids`.
 pub const CONTAINER_SETTINGS: &str = "container-settings";
 
+/// Opens a pipe when it is asked to, and sends a container's log over it. No pod needs it.
+pub const LOGS: &str = "logs";
+
 /// All that an agent of this build can do.
-pub const ALL: [&str; 5] = [SANDBOX, VOLUMES, SECURITY_CONTEXT, HOST_NETWORK, CONTAINER_SETTINGS];
+pub const ALL: [&str; 6] = [
+    SANDBOX,
+    VOLUMES,
+    SECURITY_CONTEXT,
+    HOST_NETWORK,
+    CONTAINER_SETTINGS,
+    LOGS,
+];
 
 /// What the pod needs beyond what every agent can do. An agent without it would refuse the pod, or run it
 /// without the limit that was asked for.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::identity::coordinator_dns_name;
+use crate::{flow, identity::coordinator_dns_name};
 
 /// The document `admin.yaml` (and its JSON form).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,8 @@ impl Credentials {
             .keep_alive_timeout(times.keepalive_timeout)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
+            .initial_stream_window_size(flow::STREAM_WINDOW)
+            .initial_connection_window_size(flow::CONNECTION_WINDOW)
             .tls_config(tls)
             .map_err(ChannelError::Credentials)
     }

@@ -12,6 +12,7 @@
 //! | [`token`] | the joining token's text |
 //! | [`digest`] | the digest over a node's assignments |
 //! | [`credentials`] | `admin.yaml` / PEM bundle, and a channel made from it |
+//! | [`flow`] | HTTP/2 windows: what may wait on a connection |
 //! | [`files`] | private files that are whole or absent |
 //! | [`program`] | what every program does the same at its start: logging, the TLS provider |
 //!
@@ -21,6 +22,7 @@ pub mod capability;
 pub mod credentials;
 pub mod digest;
 pub mod files;
+pub mod flow;
 pub mod identity;
 pub mod ids;
 pub mod model;

@@ -5,6 +5,8 @@
 //! exit of the one before it was shown to the agent, or a stop without leave ([`FakeEngine::guard_stops`]) is
 //! recorded and never forgotten ([`FakeEngine::violations`]).
 
+#[path = "fake/logs.rs"]
+mod logs;
 #[path = "fake/script.rs"]
 mod script;
 #[path = "fake/state.rs"]
@@ -24,7 +26,8 @@ pub(crate) use state::Inner as FakeState;
 use tokio::sync::mpsc;
 
 use super::{
-    ContainerInfo, CreateContainer, EngineInfo, Exit, Hint, MemoryVolume, Runtime, RuntimeError, Source, State,
+    ContainerInfo, CreateContainer, EngineInfo, Exit, Hint, LogQuery, LogStream, MemoryVolume, Runtime, RuntimeError,
+    Source, State,
 };
 use crate::clock::Clock;
 
@@ -109,6 +112,22 @@ impl FakeEngine {
     /// if the sandbox with its network is gone.
     pub fn guard_stops(&self, leave: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.lock().leave_to_stop = Some(Box::new(leave));
+    }
+
+    /// The container writes, at this moment; each line is an entry of its own.
+    pub fn write(&self, id: &str, stderr: bool, text: &[u8]) {
+        let now_ms = self.clock.now_ms();
+        self.lock().logs.write(id, now_ms, stderr, text);
+    }
+
+    /// Logs that are being read.
+    pub fn log_readers(&self) -> usize {
+        self.lock().logs.readers()
+    }
+
+    /// Bytes of logs that readers took so far.
+    pub fn log_taken(&self) -> u64 {
+        self.lock().logs.taken()
     }
 
     /// Volumes in memory and the uids of their pods.
@@ -313,6 +332,18 @@ impl Runtime for FakeEngine {
             image.map(|i| inner.image(&i).log).unwrap_or_default()
         };
         entered.finish(log)
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<LogStream, RuntimeError> {
+        let entered = self.enter(Op::Log).await?;
+        let inner = self.lock();
+        let theirs = |o: &super::Owner| (&o.uid, &o.container) == (&query.uid, &query.container);
+        if !inner.containers.get(&query.id).is_some_and(|c| theirs(&c.spec.owner)) {
+            return Err(RuntimeError::NoSuchContainer(query.id.clone()));
+        }
+        let stream = inner.logs.open(query);
+        drop(inner);
+        entered.finish(stream)
     }
 
     async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError> {

@@ -10,6 +10,7 @@ pub mod fake;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use proto::model::{HostPathType, Time};
 
 /// A container as the engine shows it. Identity comes from its labels alone.
@@ -156,6 +157,32 @@ pub enum Hint {
     All,
 }
 
+/// Which output of which container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// The engine's id; refused unless it is this container's of this pod.
+    pub id: String,
+    pub uid: String,
+    pub container: String,
+    /// Go on until the container ends.
+    pub follow: bool,
+    /// The last so many lines; `None`: all.
+    pub tail: Option<u32>,
+    /// Nothing that was written before.
+    pub since: Option<jiff::Timestamp>,
+}
+
+/// A line that a container wrote, with its line end, or a part of one too long for the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    pub at: jiff::Timestamp,
+    pub stderr: bool,
+    pub text: Vec<u8>,
+}
+
+/// Read from the engine as it is polled; dropping it ends the reading.
+pub type LogStream = BoxStream<'static, Result<LogEntry, RuntimeError>>;
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
     /// The engine does not answer (socket, timeout). Nothing is known of the call's effect.
@@ -176,7 +203,8 @@ pub enum RuntimeError {
     Refused(String),
 }
 
-/// See the module's head. Every method has a deadline of its own and never waits for ever.
+/// See the module's head. Every method has a deadline of its own and never waits for ever; a log's stream may, for a
+/// container that writes nothing.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
     /// Asks the engine for a sign of life and its facts.
@@ -217,6 +245,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The end of a container's output, at most this many lines.
     async fn log_tail(&self, id: &str, lines: u32) -> Result<String, RuntimeError>;
+
+    /// What a container wrote, oldest first. The stream ends with it, or, when following, with the container.
+    async fn logs(&self, query: &LogQuery) -> Result<LogStream, RuntimeError>;
 
     /// All of this node's volumes in memory.
     async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError>;

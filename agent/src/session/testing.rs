@@ -29,6 +29,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Coordinator {
     pub address: String,
     sessions: tokio::sync::Mutex<mpsc::Receiver<Line>>,
+    pipes: tokio::sync::Mutex<mpsc::Receiver<Pipe>>,
     server: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -38,7 +39,16 @@ pub(super) struct Line {
     pub downs: mpsc::Sender<Result<wire::Down, Status>>,
 }
 
-pub(super) struct Service(mpsc::Sender<Line>);
+/// The coordinator's end of one pipe; dropping it ends it.
+pub(super) struct Pipe {
+    pub chunks: Streaming<wire::Chunk>,
+    _down: mpsc::Sender<Result<wire::Chunk, Status>>,
+}
+
+pub(super) struct Service {
+    sessions: mpsc::Sender<Line>,
+    pipes: mpsc::Sender<Pipe>,
+}
 
 #[async_trait]
 impl Agent for Service {
@@ -50,7 +60,7 @@ impl Agent for Service {
             ups: request.into_inner(),
             downs,
         };
-        self.0
+        self.sessions
             .send(line)
             .await
             .map_err(|_| Status::unavailable("shutting down"))?;
@@ -59,8 +69,17 @@ impl Agent for Service {
 
     type PipeStream = ReceiverStream<Result<wire::Chunk, Status>>;
 
-    async fn pipe(&self, _: Request<Streaming<wire::Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
-        Err(Status::not_found("nobody waits for a pipe"))
+    async fn pipe(&self, request: Request<Streaming<wire::Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
+        let (down, stream) = mpsc::channel(1);
+        let pipe = Pipe {
+            chunks: request.into_inner(),
+            _down: down,
+        };
+        self.pipes
+            .send(pipe)
+            .await
+            .map_err(|_| Status::unavailable("shutting down"))?;
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn renew(&self, _: Request<wire::RenewRequest>) -> Result<Response<wire::Issued>, Status> {
@@ -81,8 +100,16 @@ impl Coordinator {
     pub(super) fn on(listener: TcpListener) -> Self {
         let address: SocketAddr = listener.local_addr().expect("bound");
         let (sender, sessions) = mpsc::channel(8);
+        let (piper, pipes) = mpsc::channel(8);
+        let service = Service {
+            sessions: sender,
+            pipes: piper,
+        };
+        // As of a real coordinator: one pipe that nobody reads must not fill the connection.
         let server = tonic::transport::Server::builder()
-            .add_service(AgentServer::new(Service(sender)))
+            .initial_stream_window_size(proto::flow::STREAM_WINDOW)
+            .initial_connection_window_size(proto::flow::CONNECTION_WINDOW)
+            .add_service(AgentServer::new(service))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move {
             let _ = server.await;
@@ -90,6 +117,7 @@ impl Coordinator {
         Self {
             address: address.to_string(),
             sessions: tokio::sync::Mutex::new(sessions),
+            pipes: tokio::sync::Mutex::new(pipes),
             server: Mutex::new(Some(server)),
         }
     }
@@ -103,11 +131,41 @@ impl Coordinator {
             .expect("serving")
     }
 
+    /// The next pipe that an agent opens.
+    pub(super) async fn pipe(&self) -> Pipe {
+        let mut pipes = self.pipes.lock().await;
+        timeout(PATIENCE, pipes.recv())
+            .await
+            .expect("a pipe comes")
+            .expect("serving")
+    }
+
     /// As SIGKILL: connections break.
     pub(super) async fn kill(&self) {
         let server = self.server.lock().expect("not poisoned").take().expect("running");
         server.abort();
         let _ = server.await;
+    }
+}
+
+impl Pipe {
+    /// The next message; `None` when the call has ended or broken.
+    pub(super) async fn next(&mut self) -> Option<wire::chunk::Message> {
+        let next = timeout(PATIENCE, self.chunks.message()).await;
+        let chunk = next.expect("a message or the end comes").ok().flatten();
+        chunk.map(|c| c.message.expect("not empty"))
+    }
+
+    /// All the bytes to its end, which is returned.
+    pub(super) async fn read(&mut self) -> (String, wire::PipeEnd) {
+        let mut text = Vec::new();
+        loop {
+            match self.next().await.expect("an end") {
+                wire::chunk::Message::Data(data) => text.extend(data.data),
+                wire::chunk::Message::End(end) => return (String::from_utf8_lossy(&text).into_owned(), end),
+                wire::chunk::Message::Open(id) => panic!("a second opening of {id}"),
+            }
+        }
     }
 }
 

@@ -68,6 +68,7 @@ pub enum Command {
     Get(GetArgs),
     Describe(DescribeArgs),
     Events(EventsArgs),
+    Logs(LogsArgs),
     Apply(ApplyArgs),
     Create(CreateArgs),
     Replace(ReplaceArgs),

@@ -1,4 +1,4 @@
-//! The arguments of the commands that change nothing: get, describe, events, diff, wait, completion, version.
+//! The arguments of the commands that change nothing: get, describe, events, logs, diff, wait, completion, version.
 //!
 //! Invariant: as of [`super`].
 
@@ -132,6 +132,56 @@ pub struct WaitArgs {
     /// How long to wait; 0: look once
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
     pub timeout: Duration,
+}
+
+/// Show what containers wrote, stdout and stderr together
+///
+/// Of a pod with several containers the first one is shown unless -c or --all-containers says otherwise. Several pods
+/// (-l, or rc/NAME) are shown one after the other, or together with -f. -f ends when the container does; it goes on when
+/// a coordinator or an agent restarts. Only what the Docker host still keeps can be shown: the newest 30 MB of a
+/// container, and of its restarts the last one.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  wharf logs web-x2k4p --tail 20 --timestamps\n  wharf logs -l app=web --since 5m --prefix"
+)]
+pub struct LogsArgs {
+    /// A pod, as NAME or pod/NAME, or all pods of a controller, as rc/NAME
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "selector",
+        conflicts_with = "selector"
+    )]
+    pub target: Option<String>,
+    /// The pods with these labels, e.g. `app=web,tier!=test`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// This container
+    #[arg(short, long, value_name = "NAME", conflicts_with = "all_containers")]
+    pub container: Option<String>,
+    /// Every container of the pod
+    #[arg(long)]
+    pub all_containers: bool,
+    /// Go on until the container ends, or Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The last so many lines; -1: all [default: all; 10 of each container with -l]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub tail: Option<i64>,
+    /// Only what was written in this time, e.g. 90s, 5m, 2h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub since: Option<Duration>,
+    /// What the container wrote before its last restart
+    #[arg(short, long)]
+    pub previous: bool,
+    /// Before each line, when it was written
+    #[arg(long)]
+    pub timestamps: bool,
+    /// Before each line, its pod and container
+    #[arg(long)]
+    pub prefix: bool,
+    /// Most logs that -f follows at once
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub max_log_requests: usize,
 }
 
 /// Print the script by which a shell completes commands, kinds and flags

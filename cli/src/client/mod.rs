@@ -7,6 +7,7 @@
 //! Invariant: a call that is not safe to repeat is never sent a second time once it may have been received.
 
 mod admin;
+mod logs;
 mod resources;
 
 use std::{error::Error as _, future::Future, time::Duration};
@@ -23,6 +24,7 @@ use tonic::{
     transport::Channel,
 };
 
+pub use self::logs::{Log, LogError};
 pub use self::resources::{Query, Watch, WatchError};
 use crate::{
     env::{Connect, Times},

@@ -5,7 +5,7 @@ use proto::model::Kind;
 use serde_json::json;
 use wharf::args::Cli;
 
-use crate::fake::{Command, Fake, pod, rc, within};
+use crate::fake::{Command, Fake, Wrote, pod, rc, within};
 
 /// The files that examples name.
 const FILES: [(&str, &str); 4] = [
@@ -34,6 +34,7 @@ fn cluster() -> Fake {
     web["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
     fake.put(Kind::Pod, web);
     fake.put(Kind::ReplicationController, rc("web", 9));
+    fake.write("web-x2k4p/c", &[Wrote::Line(1, "hello\n".into()), Wrote::End]);
     fake.put(
         Kind::Event,
         json!({"metadata": {"name": "e", "namespace": "default"}, "reason": "Started", "message": "m",

@@ -16,6 +16,7 @@ use proto::{
         audit_server::AuditServer,
         cluster_server::{Cluster, ClusterServer},
         controllers_server::{Controllers, ControllersServer},
+        logs_server::{Logs, LogsServer},
         nodes_server::{Nodes, NodesServer},
         resources_server::{Resources, ResourcesServer},
         settings_server::SettingsServer,
@@ -60,6 +61,10 @@ pub struct State {
     pub audit: Vec<wire::AuditEntry>,
     /// The one that answers is a standby.
     pub standby: bool,
+    /// What containers wrote, by `pod/container`.
+    pub logs: BTreeMap<String, Vec<Wrote>>,
+    /// The readings that come next break after so many chunks.
+    pub log_breaks: VecDeque<usize>,
     uids: u64,
 }
 
@@ -109,6 +114,7 @@ impl Fake {
             .add_service(ResourcesServer::new(self.clone()))
             .add_service(ControllersServer::new(self.clone()))
             .add_service(NodesServer::new(self.clone()))
+            .add_service(LogsServer::new(self.clone()))
             .add_service(TokensServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
@@ -606,6 +612,82 @@ impl Cluster for Fake {
             fence: (!self.state().standby).then(wire::Fence::default),
             ..wire::InfoReply::default()
         }))
+    }
+}
+
+/// One line, or the end of the container.
+#[derive(Clone)]
+pub enum Wrote {
+    /// Second of 2026-01-31T12:00, and text.
+    Line(u32, String),
+    End,
+}
+
+impl Fake {
+    pub fn write(&self, log: &str, lines: &[Wrote]) {
+        self.state()
+            .logs
+            .entry(log.to_owned())
+            .or_default()
+            .extend(lines.iter().cloned());
+        self.tick.send_modify(|t| t.0 += 1);
+    }
+
+    /// The next message of a reading that has taken `at` lines.
+    fn next_chunk(&self, r: &wire::LogsRequest, at: usize) -> Option<Option<wire::LogsChunk>> {
+        let state = self.state();
+        let key = format!("{}/{}", r.pod, r.container);
+        match state.logs.get(&key).and_then(|log| log.get(at)) {
+            Some(Wrote::Line(second, text)) => {
+                let time = format!("2026-01-31T12:00:{second:02}.000000000Z ");
+                let early = (NOW as u64 + u64::from(*second)) * 1000 < r.since_ms;
+                let line = if early { String::new() } else { time + text };
+                Some(Some(wire::LogsChunk {
+                    data: line.into_bytes(),
+                    ..wire::LogsChunk::default()
+                }))
+            }
+            Some(Wrote::End) => Some(None),
+            None if r.follow => None,
+            None => Some(None),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Logs for Fake {
+    type ReadStream = Pin<Box<dyn Stream<Item = Result<wire::LogsChunk, Status>> + Send>>;
+
+    async fn read(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let r = request.into_inner();
+        self.begin(format!(
+            "log {}/{} id={:?} tail={:?} since={} previous={}",
+            r.pod, r.container, r.container_id, r.tail_lines, r.since_ms, r.previous
+        ))
+        .await?;
+        assert!(r.timestamps, "readings are taken up by the times of lines");
+        let breaks = self.state().log_breaks.pop_front();
+        let first = wire::LogsChunk {
+            container_id: "c1".into(),
+            ..wire::LogsChunk::default()
+        };
+        let start = (self.clone(), self.tick.subscribe(), 0, breaks, Some(r));
+        let rest = stream::unfold(start, |(fake, mut tick, at, breaks, request)| async move {
+            let r = request?;
+            if breaks == Some(at) {
+                let gone = Status::unavailable("the agent was lost");
+                return Some((Err(gone), (fake, tick, at, None, None)));
+            }
+            loop {
+                tick.borrow_and_update();
+                if let Some(next) = fake.next_chunk(&r, at) {
+                    return next.map(|chunk| (Ok(chunk), (fake, tick, at + 1, breaks, Some(r))));
+                }
+                tick.changed().await.ok()?;
+            }
+        });
+        let all = stream::once(std::future::ready(Ok(first)));
+        Ok(Response::new(Box::pin(futures::StreamExt::chain(all, rest))))
     }
 }
 

@@ -7,6 +7,7 @@ mod errors;
 mod examples;
 mod fake;
 mod fake_record;
+mod logs;
 mod mark;
 mod node;
 mod patch;

@@ -164,7 +164,7 @@ fn joined(errors: &[FieldError]) -> String {
 }
 
 /// Field names come from the caller: no line breaks, no endless lines.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut line: String = text.chars().take(LONGEST).map(clean).collect();
     if line.len() < text.len() {

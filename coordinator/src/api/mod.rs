@@ -8,6 +8,7 @@
 //! | `leave` | a node deleted at its own agent's request |
 //! | `settings`, `freeze` | Show, Set; Freeze, Unfreeze |
 //! | `audit` | List of audit records |
+//! | `logs` | Read |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
 //! | `write` | one write: request id, audit record, commit, retry |
@@ -27,6 +28,7 @@ pub mod errors;
 mod filter;
 mod freeze;
 mod leave;
+pub mod logs;
 pub mod nodes;
 mod patch;
 mod replace;
@@ -45,7 +47,8 @@ use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
     audit_server::AuditServer, cluster_server::ClusterServer, controllers_server::ControllersServer,
-    nodes_server::NodesServer, resources_server::ResourcesServer, settings_server::SettingsServer,
+    logs_server::LogsServer, nodes_server::NodesServer, resources_server::ResourcesServer,
+    settings_server::SettingsServer,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};
@@ -55,11 +58,12 @@ use self::{
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
     errors::ApiError,
+    logs::LogsService,
     nodes::NodeService,
     resources::ResourceService,
     settings::{SettingsService, Started},
 };
-use crate::{ca::authorizer::Attributes, store::Fence, world::hub::Hub};
+use crate::{ca::authorizer::Attributes, session::Sessions, store::Fence, world::hub::Hub};
 
 /// Who calls, and what he may do. One implementation decides for every service (`ca::authorizer`).
 pub trait Access: Send + Sync + 'static {
@@ -120,6 +124,14 @@ impl Api {
 
     pub fn nodes(self: &Arc<Self>) -> NodesServer<NodeService> {
         NodesServer::new(NodeService(Arc::clone(self)))
+    }
+
+    /// Over the pipes of these sessions.
+    pub fn logs(self: &Arc<Self>, sessions: Arc<Sessions>) -> LogsServer<LogsService> {
+        LogsServer::new(LogsService {
+            api: Arc::clone(self),
+            sessions,
+        })
     }
 
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {

@@ -12,6 +12,7 @@
 //! | `assignments` | PURE: what a node should run, and the change between two states |
 //! | `ingest`, `facts`, `notes` | what agents report, checked, on its way to the store |
 //! | `registry` | node → live session |
+//! | `pipes` | streams of bytes beside the sessions |
 //! | `router` | which session a change concerns |
 //! | `liveness`, `pulse` | the nodes' Ready condition |
 //!
@@ -28,6 +29,7 @@ mod holder;
 mod ingest;
 pub mod liveness;
 mod notes;
+pub mod pipes;
 mod pulse;
 #[cfg(test)]
 mod quarantine_tests;
@@ -51,6 +53,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{events::Recorder, http::metrics::Metrics, store::CommitError, world::hub::Hub};
 pub use hello::check_version;
 use liveness::Signal;
+use pipes::Pipes;
 use pulse::Timing;
 use registry::Registry;
 
@@ -76,6 +79,11 @@ pub struct Settings {
     /// Events that an agent may send at once, and how long until it may send one more.
     pub event_burst: u32,
     pub event_every: Duration,
+    /// Pipes open at a time, in all and of one node.
+    pub max_pipes: usize,
+    pub max_node_pipes: usize,
+    /// An agent opens a pipe within this.
+    pub pipe_open: Duration,
     /// Session addresses (HOST:PORT) that agents are told, this coordinator's first.
     pub coordinators: Vec<String>,
 }
@@ -93,6 +101,9 @@ impl Default for Settings {
             max_sessions: 12_000,
             event_burst: 256,
             event_every: Duration::from_millis(100),
+            max_pipes: 1024,
+            max_node_pipes: 32,
+            pipe_open: Duration::from_secs(10),
             coordinators: Vec::new(),
         }
     }
@@ -111,6 +122,7 @@ impl Settings {
 pub struct Sessions {
     hub: Arc<Hub>,
     registry: Registry,
+    pipes: Arc<Pipes>,
     recorder: Recorder,
     metrics: Arc<Metrics>,
     settings: Settings,
@@ -138,6 +150,7 @@ impl Sessions {
         let sessions = Arc::new(Self {
             hub,
             registry: Registry::new(settings.max_sessions),
+            pipes: Pipes::new(settings.max_pipes, settings.max_node_pipes, settings.pipe_open),
             recorder,
             metrics,
             streams: Arc::new(Semaphore::new(settings.max_sessions.saturating_mul(2).min(1 << 20))),
@@ -158,6 +171,11 @@ impl Sessions {
     /// The live sessions.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Streams of bytes beside the sessions.
+    pub fn pipes(&self) -> &Arc<Pipes> {
+        &self.pipes
     }
 
     /// Ends the session of `node`, if there is one: its certificate was revoked or its node deleted.

@@ -5,7 +5,7 @@
 //! its work after the old one's last write. Sessions in quarantine have places of their own beside it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use proto::wire::goodbye::Reason;
+use proto::wire::{OpenPipe, goodbye::Reason};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -68,6 +68,10 @@ pub struct Handle {
     pub incomplete: AtomicBool,
     /// The node's pods may have changed.
     pub dirty: Notify,
+    /// Pipes to be asked for; as many as `pipes` has places, at most.
+    asks: Mutex<VecDeque<OpenPipe>>,
+    /// There are some.
+    pub asked: Notify,
     kick: watch::Sender<Option<Kick>>,
     ended: CancellationToken,
 }
@@ -87,6 +91,17 @@ impl Handle {
 
     pub fn set_lost(&self) {
         self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the agent for a pipe, once the session gets to it.
+    pub fn ask(&self, open: OpenPipe) {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).push_back(open);
+        self.asked.notify_one();
+    }
+
+    /// The next pipe to be asked for.
+    pub fn next_ask(&self) -> Option<OpenPipe> {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     /// Ends the session with a Goodbye; the first reason counts.
@@ -163,6 +178,8 @@ impl Registry {
             lost: AtomicBool::new(false),
             incomplete: AtomicBool::new(false),
             dirty: Notify::new(),
+            asks: Mutex::default(),
+            asked: Notify::new(),
             kick: watch::Sender::new(None),
             ended: CancellationToken::new(),
         });

@@ -6,7 +6,7 @@ use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _, stream};
-use proto::wire::{Chunk, Down, Issued, LeaveReply, LeaveRequest, RenewRequest, Up, agent_server};
+use proto::wire::{Chunk, Down, Issued, LeaveReply, LeaveRequest, RenewRequest, Up, agent_server, chunk};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -120,8 +120,21 @@ impl agent_server::Agent for AgentService {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send + 'static>>;
 
     async fn pipe(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
-        self.helpers.callers.peer(request.extensions())?;
-        Err(Status::not_found("nobody waits for a pipe of this node"))
+        let peer = self.helpers.callers.peer(request.extensions())?;
+        if peer.deleted {
+            return Err(Status::permission_denied(
+                "the node of this agent was deleted; nothing is read from it",
+            ));
+        }
+        let mut chunks = request.into_inner();
+        let within = self.sessions.settings.hello_timeout;
+        let first = tokio::time::timeout(within, chunks.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("the pipe was not named in time"))??;
+        let Some(chunk::Message::Open(id)) = first.and_then(|c| c.message) else {
+            return Err(Status::invalid_argument("the first message of a pipe does not name it"));
+        };
+        let down = self.sessions.pipes.claim(&id, &peer.node, chunks.boxed())?;
+        Ok(Response::new(Box::pin(down)))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Issued>, Status> {

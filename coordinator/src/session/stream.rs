@@ -118,6 +118,8 @@ struct Session {
     budget: Budget,
     dirty: bool,
     ack_due: bool,
+    /// Pipes are to be asked for.
+    asks: bool,
     wants_since: Option<Instant>,
     last_sent: Instant,
 }
@@ -149,6 +151,7 @@ impl Session {
             acked: 0,
             dirty: false,
             ack_due: false,
+            asks: false,
             wants_since: None,
             last_sent: Instant::now(),
         }
@@ -242,7 +245,7 @@ impl Session {
                 return end;
             }
             self.start_flush();
-            let wants = self.dirty || self.ack_due;
+            let wants = self.dirty || self.ack_due || self.asks;
             self.wants_since = wants.then(|| self.wants_since.unwrap_or_else(Instant::now));
             let stalled = self.wants_since.unwrap_or_else(Instant::now) + stall;
             let result = tokio::select! {
@@ -267,6 +270,10 @@ impl Session {
                 }
                 () = handle.dirty.notified() => {
                     self.dirty = true;
+                    Ok(())
+                }
+                () = handle.asked.notified() => {
+                    self.asks = true;
                     Ok(())
                 }
                 () = tokio::time::sleep_until(self.last_sent + quiet), if !wants => {
@@ -336,6 +343,12 @@ impl Session {
             && let Some(change) = self.change()?
         {
             return Ok(Some(change));
+        }
+        if self.asks {
+            match self.handle.next_ask() {
+                Some(open) => return Ok(Some(say(down::Message::OpenPipe(open)))),
+                None => self.asks = false,
+            }
         }
         Ok(std::mem::take(&mut self.ack_due).then(|| say(down::Message::Ack(Ack { seq: self.acked }))))
     }

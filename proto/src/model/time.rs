@@ -18,6 +18,11 @@ impl Time {
         Self(i64::try_from(ms / 1000).unwrap_or(i64::MAX))
     }
 
+    /// From RFC 3339; a fraction of a second is left out.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_second()))
+    }
+
     /// Seconds from `earlier` to `self`, 0 when that is negative.
     pub fn since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
@@ -42,8 +47,7 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        text.parse::<jiff::Timestamp>()
-            .map(|t| Self(t.as_second()))
-            .map_err(|_| D::Error::custom(format!("`{text}` is not an RFC 3339 time such as 2026-01-31T12:00:00Z")))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not an RFC 3339 time such as 2026-01-31T12:00:00Z")))
     }
 }

@@ -6,6 +6,7 @@
 //! | `net` | connections that can be cut and silenced |
 //! | `seat`, `host` | the coordinator; one host with its agent: killed and started again |
 //! | `admin` | create, scale, patch, delete through the API, repeated until they are acknowledged |
+//! | `logs` | a reader of a log, as slow as a test wants it |
 //! | `check` | whether the fleet is what was asked for, and whether its history was lawful |
 //!
 //! Invariant: store, engines and data directories outlive every kill; a killed part runs no instruction more.
@@ -13,6 +14,7 @@
 mod admin;
 mod check;
 mod host;
+mod logs;
 mod net;
 mod seat;
 
@@ -39,6 +41,7 @@ pub use self::{
     admin::{Admin, Wanted, controller},
     check::Asked,
     host::Host,
+    logs::LogReader,
     net::{Link, Net, Who},
 };
 

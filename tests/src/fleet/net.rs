@@ -17,6 +17,7 @@ use agent::{
 };
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
+use proto::flow;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional, duplex},
     sync::{mpsc, watch},
@@ -190,6 +191,8 @@ impl Link {
             .http2_keep_alive_interval(ms(settings.keepalive_interval_ms))
             .keep_alive_timeout(ms(settings.keepalive_timeout_ms))
             .keep_alive_while_idle(true)
+            .initial_stream_window_size(flow::STREAM_WINDOW)
+            .initial_connection_window_size(flow::CONNECTION_WINDOW)
             .connect_with_connector(connect)
             .await
             .map_err(|e| e.to_string())

@@ -6,9 +6,10 @@ use std::{fs, process::Command};
 use harness::{Cluster, eventually, program};
 use serde_json::{Value, json};
 
-const IMAGE: &str = "wharf-test-busybox:1";
+pub const IMAGE: &str = "wharf-test-busybox:1";
 
-fn make_image() {
+/// An image with a shell, made without a registry.
+pub fn make_image() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/dev/busybox-root.sh");
     let line = format!("docker image inspect {IMAGE} >/dev/null 2>&1 || {script} | docker import - {IMAGE}");
     program::run(Command::new("sh").args(["-c", &line])).ok();

@@ -10,6 +10,7 @@
 //! | [`pull`] | image pulls, shared between callers |
 //! | [`progress`] | how far a pull is; pure |
 //! | [`credentials`] | what a registry is shown, from Docker's own configuration |
+//! | [`logs`] | a container's output |
 //! | [`volumes`] | mounts, and volumes in memory |
 //! | [`pause`] | the sandbox image, made here |
 //! | [`errors`] | silence, refusals, and Docker's words made readable |
@@ -23,6 +24,7 @@ mod engine;
 mod errors;
 mod events;
 mod exits;
+mod logs;
 mod observe;
 mod pause;
 mod progress;
@@ -52,7 +54,9 @@ use tokio_util::task::TaskTracker;
 use self::errors::Problem;
 pub use self::pause::SANDBOX_IMAGE;
 pub use self::settings::{DockerSettings, Scope};
-use super::{ContainerInfo, CreateContainer, EngineInfo, Hint, MemoryVolume, Runtime, RuntimeError, State};
+use super::{
+    ContainerInfo, CreateContainer, EngineInfo, Hint, LogQuery, LogStream, MemoryVolume, Runtime, RuntimeError, State,
+};
 
 /// Where Docker listens unless told otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -408,6 +412,10 @@ impl Runtime for DockerRuntime {
             .build();
         let read = self.read_log(id, options).await;
         read.map_err(|p| p.into_error(&self.endpoint, &format!("log of {}", short(id))))
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<LogStream, RuntimeError> {
+        self.open_log(query).await
     }
 
     async fn memory_volumes(&self) -> Result<Vec<MemoryVolume>, RuntimeError> {

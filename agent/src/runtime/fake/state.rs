@@ -8,7 +8,9 @@ use std::{
 use proto::model::Time;
 use tokio::sync::mpsc;
 
-use super::{ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State};
+use super::{
+    ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State, logs::Logs,
+};
 
 #[derive(Default)]
 pub struct Inner {
@@ -25,6 +27,7 @@ pub struct Inner {
     /// Volumes in memory and the uids of their pods.
     pub volumes: BTreeMap<String, String>,
     pub leave_to_stop: Option<Leave>,
+    pub logs: Logs,
     /// Attempts whose end was not shown to the agent yet: exited or erased, with their id.
     unseen_ends: BTreeMap<Key, String>,
     next_id: u64,
@@ -190,7 +193,9 @@ impl Inner {
 
     pub fn run(&mut self, id: &str, now_ms: u64) {
         let Some(fake) = self.containers.get(id) else { return };
-        let ends = match self.image(&fake.spec.image).run {
+        let script = self.image(&fake.spec.image);
+        self.logs.begin(id, now_ms, &script.log);
+        let ends = match script.run {
             Run::Forever => None,
             Run::Exit { code, after } => Some((now_ms.saturating_add(millis(after)), code, false)),
             Run::OutOfMemory { after } => Some((now_ms.saturating_add(millis(after)), 137, true)),
@@ -262,6 +267,7 @@ impl Inner {
         });
         let (key, uid) = (fake.key(), fake.spec.owner.uid.clone());
         self.unseen_ends.insert(key, id.to_owned());
+        self.logs.end(id);
         self.hint(Hint::Pod(uid));
         true
     }
@@ -273,6 +279,7 @@ impl Inner {
         if fake.running() {
             self.unseen_ends.insert(fake.key(), id.to_owned());
         }
+        self.logs.end(id);
         self.hint(Hint::Pod(fake.spec.owner.uid.clone()));
         true
     }
