@@ -47,6 +47,11 @@ pub enum Command {
     /// Shows node, pods and last contact; needs no coordinator.
     #[command(after_help = "Examples:\n  wharf-agent status\n  wharf-agent status --data-dir /var/lib/n2")]
     Status(StatusArgs),
+    /// Takes this host out of the cluster: its node is deleted, its identity removed. Stop the agent first
+    #[command(
+        after_help = "Refused while pods are bound to the node.\n\nExamples:\n  wharf-agent leave\n  wharf-agent leave --data-dir /var/lib/n2 --force"
+    )]
+    Leave(LeaveArgs),
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -95,6 +100,16 @@ pub struct StatusArgs {
     /// The agent's data directory [default: /var/lib/wharf-agent]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct LeaveArgs {
+    /// The agent's data directory [default: /var/lib/wharf-agent]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Remove the identity here even where the cluster refuses or cannot be reached; containers keep running
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The configuration file.
@@ -230,7 +245,7 @@ impl Options {
     }
 }
 
-/// The data directory by the same precedence; also for `status`.
+/// The data directory by the same precedence; also for `status` and `leave`.
 pub fn data_dir(flag: Option<PathBuf>, env: impl Fn(&str) -> Option<String>, file: Option<PathBuf>) -> PathBuf {
     flag.or_else(|| env("WHARF_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from))
         .or(file)

@@ -5,7 +5,7 @@ use super::*;
 fn args(line: &str) -> RunArgs {
     match Cli::try_parse_from(line.split_whitespace()).expect("parses").command {
         Command::Run(args) => *args,
-        Command::Status(_) => panic!("not a run"),
+        Command::Status(_) | Command::Leave(_) => panic!("not a run"),
     }
 }
 

@@ -22,6 +22,9 @@ pub trait HostFacts: Send + Sync + 'static {
     /// guess.
     fn collect(&self, engine: Option<&EngineInfo>) -> NodeFacts;
 
+    /// Which boot of the host this is; empty: the host does not tell.
+    fn boot(&self) -> String;
+
     /// What is kept from one look to the next is read anew by the next one.
     fn forget(&self) {}
 }
@@ -40,6 +43,10 @@ pub enum Engine {
 impl HostFacts for HostProbe {
     fn collect(&self, engine: Option<&EngineInfo>) -> NodeFacts {
         Self::collect(self, engine, "")
+    }
+
+    fn boot(&self) -> String {
+        self.boot_id()
     }
 
     fn forget(&self) {
@@ -83,6 +90,10 @@ impl HostFacts for FixedFacts {
             docker_version: engine.map(|e| e.version.clone()).unwrap_or_default(),
             ..self.0.clone()
         }
+    }
+
+    fn boot(&self) -> String {
+        self.0.boot_id.clone()
     }
 }
 
@@ -150,6 +161,10 @@ mod tests {
                 hostname: self.0.load(Ordering::SeqCst).to_string(),
                 ..NodeFacts::default()
             }
+        }
+
+        fn boot(&self) -> String {
+            String::new()
         }
 
         fn forget(&self) {

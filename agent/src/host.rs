@@ -101,6 +101,15 @@ impl HostProbe {
         })
     }
 
+    /// What tells this machine from others.
+    pub fn machine_id(&self) -> &str {
+        &self.machine_id
+    }
+
+    pub fn boot_id(&self) -> String {
+        line(&self.opts.root, "proc/sys/kernel/random/boot_id").unwrap_or_default()
+    }
+
     /// The next look reads the inventory anew.
     pub fn forget_inventory(&self) {
         *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -157,7 +166,7 @@ impl HostProbe {
             architecture: architecture().into(),
             docker_version: version,
             agent_version: proto::VERSION.into(),
-            boot_id: line(root, "proc/sys/kernel/random/boot_id").unwrap_or_default(),
+            boot_id: self.boot_id(),
             machine_id: self.machine_id.clone(),
             docker_ready: engine.is_some(),
             docker_reason: if engine.is_some() {

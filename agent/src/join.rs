@@ -59,12 +59,7 @@ pub struct Join {
 }
 
 impl Join {
-    /// An identity that is not renewed while the agent runs.
-    pub fn ready(node: impl Into<String>, credentials: Credentials, settings: &Settings) -> Self {
-        Self::renewing(node, credentials, settings).0
-    }
-
-    /// An identity whose renewals are sent as new connectors ([`TlsConnector`]).
+    /// An identity whose renewals are sent as new connectors ([`TlsConnector`]); sessions end with the sender.
     pub fn renewing(
         node: impl Into<String>,
         credentials: Credentials,

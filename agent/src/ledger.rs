@@ -11,7 +11,7 @@ mod keeper;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use accept::{LedgerChange, Refusal, accept_assignments, accept_welcome};
-pub use disk::{LedgerError, load, replace as disk_replace, save};
+pub use disk::{LedgerError, load, remove, replace as disk_replace, save};
 pub use keeper::{Keeper, KeeperHandle, Saved};
 use proto::{digest, model::PodSpec, wire};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct Ledger {
     pub revision: u64,
     /// Number of starts of this agent.
     pub epoch: u64,
+    /// The host's boot in which this agent last took up its pods; empty: not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub boot: String,
     /// Session addresses of the coordinators, as last told.
     pub coordinators: Vec<String>,
     /// The cluster's setting, as last told; `None`: the agent's own holds.

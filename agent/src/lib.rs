@@ -17,10 +17,12 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod join;
+pub mod leave;
 pub mod ledger;
 pub mod lock;
 pub mod metrics;
 pub mod notes;
+pub mod preflight;
 pub mod probe;
 pub mod program;
 pub mod reporter;
@@ -136,6 +138,8 @@ pub async fn run(
     let epoch = handle.current().epoch;
     tracing::info!(node = %join.node, version = proto::VERSION, epoch, pods, "agent starts");
 
+    // A file of the kernel's: nothing to wait for.
+    let boot = facts.boot();
     let (host_ip, host_ip_seen) = watch::channel(String::new());
     let (facts_out, facts_seen) = watch::channel(None);
     let shared = Shared::new(Parts {
@@ -147,6 +151,7 @@ pub async fn run(
         settings: settings.clone(),
         clock,
         node: join.node,
+        boot,
         host_ip: host_ip_seen,
         files: PodFiles::new(&data_dir)
             .map_err(|e| AgentError::Usage(format!("--data-dir: {} has no absolute path: {e}", data_dir.display())))?,

@@ -14,7 +14,10 @@ use std::{
 pub enum LockError {
     #[error("another agent ({holder}) uses the data directory {}: stop it, or give this one another --data-dir", path.display())]
     Held { path: PathBuf, holder: String },
-    #[error("cannot use the data directory {}: {source}", path.display())]
+    #[error(
+        "cannot use the data directory {}: {source}; give --data-dir a directory that this user may write to and that has room",
+        path.display()
+    )]
     Io { path: PathBuf, source: io::Error },
 }
 

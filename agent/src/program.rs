@@ -3,7 +3,7 @@
 //!
 //! Invariant: exit status 0 done, 1 refused or failed, 2 usage; an error is one line on stderr.
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use futures::future::BoxFuture;
@@ -18,8 +18,9 @@ use crate::{
     config::{Cli, Command, Options, RunArgs, data_dir},
     facts::HostFacts,
     join::Join,
-    lock,
+    leave, lock,
     runtime::Runtime,
+    settings::Settings,
     status,
 };
 
@@ -57,6 +58,10 @@ pub fn main(wire: Wire) -> ExitCode {
             }
             Err(why) => fail(&AgentError::Refused(why)),
         },
+        Command::Leave(args) => match take_leave(&data_dir(args.data_dir, env, None), args.force) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
         Command::Run(args) => match run(*args, wire) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -72,6 +77,24 @@ fn fail(error: &AgentError) -> ExitCode {
     })
 }
 
+fn take_leave(data_dir: &Path, force: bool) -> Result<(), AgentError> {
+    proto::program::install_tls_provider();
+    let left = block_on(leave::leave(data_dir, force, &Settings::default()))??;
+    for warning in left.warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
+    let _ = std::io::stdout().write_all(left.text.as_bytes());
+    Ok(())
+}
+
+fn block_on<F: Future>(future: F) -> Result<F::Output, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| AgentError::Refused(format!("cannot start the runtime: {e}")))?;
+    Ok(runtime.block_on(future))
+}
+
 fn run(args: RunArgs, wire: Wire) -> Result<(), AgentError> {
     proto::program::install_tls_provider();
     proto::program::init_logging();
@@ -80,11 +103,7 @@ fn run(args: RunArgs, wire: Wire) -> Result<(), AgentError> {
         tracing::warn!("--token can be seen by others on this host (ps): prefer --token-file or WHARF_TOKEN");
     }
     let options = Arc::new(Options::load(args, |name| std::env::var(name).ok())?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| AgentError::Refused(format!("cannot start the runtime: {e}")))?;
-    runtime.block_on(serve(options, wire))
+    block_on(serve(options, wire))?
 }
 
 async fn serve(options: Arc<Options>, wire: Wire) -> Result<(), AgentError> {

@@ -67,6 +67,7 @@ impl Reporter {
         let stamp = Stamp {
             epoch: inner.epoch,
             seq: inner.seq + 1,
+            ..Stamp::default()
         };
         if let Some(old) = inner.pods.get(uid) {
             if old.status == status && old.stopped == stopped {
@@ -75,6 +76,7 @@ impl Reporter {
             let before = Stamp {
                 epoch: inner.epoch,
                 seq: old.seq,
+                ..Stamp::default()
             };
             if !supersedes((before, &old.status), (stamp, &status)) || (old.stopped && !stopped) {
                 tracing::warn!(pod = %format!("{namespace}/{name}"), "dropped a status that goes back");

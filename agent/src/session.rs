@@ -8,7 +8,7 @@ mod lines;
 mod pipes;
 pub mod reconnect;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use proto::{
     VERSION, capability,
@@ -206,7 +206,11 @@ impl<'a> Session<'a> {
             }
             let silence = self.silence_deadline();
             tokio::select! {
-                () = stop.cancelled() => return Err(End::Stopping),
+                () = stop.cancelled() => {
+                    // A coordinator that does not take it hears nothing more, as when the agent is killed.
+                    let _ = timeout(ms(settings.farewell_ms), self.farewell()).await;
+                    return Err(End::Stopping);
+                }
                 message = self.down.message() => {
                     let message = self.heard(message)?;
                     self.take(message).await?;
@@ -372,7 +376,7 @@ impl<'a> Session<'a> {
         let anew = assignments.kind() == wire::assignments::Kind::Complete;
         let worker = self.links.worker.clone();
         worker.keeper.assignments(assignments).await.map_err(End::NotAccepted)?;
-        worker.accepted.store(true, Ordering::SeqCst);
+        worker.accepted.send_replace(true);
         if anew {
             // Its picture of this node may be anything: tell all again.
             worker.reporter.resend_all();
@@ -408,6 +412,18 @@ impl<'a> Session<'a> {
             Ok(Err(_)) => Err(self.last_word().await),
             Err(_) => Err(End::Lost("the coordinator takes no messages".into())),
         }
+    }
+
+    /// Says that this agent stops and means to be back, after what is still to be told; then closes and waits until
+    /// the coordinator has read it.
+    async fn farewell(&mut self) -> Result<(), End> {
+        self.send_statuses().await?;
+        let reason = wire::leaving::Reason::Restart.into();
+        self.send(up::Message::Leaving(wire::Leaving { reason })).await?;
+        let (closed, _) = mpsc::channel(1);
+        self.out = closed;
+        while let Ok(Some(_)) = self.down.message().await {}
+        Ok(())
     }
 
     /// How the coordinator ended the session: what it said lies unread when a message of ours finds the stream

@@ -52,6 +52,16 @@ pub struct Settings {
     /// Wait before a pod's task is started again after a panic.
     pub task_restart_ms: u64,
 
+    /// After a boot of the host, how long containers wait for a coordinator's word before they are started from the
+    /// ledger alone; 0: they do not wait.
+    pub boot_wait_ms: u64,
+    /// How long the farewell to a coordinator may take when the agent stops.
+    pub farewell_ms: u64,
+    /// How long joining waits for Docker to answer.
+    pub join_engine_ms: u64,
+    /// Free space that joining needs where the agent keeps its data, and where Docker does; MiB.
+    pub join_free_mib: u64,
+
     /// How long a change of bookkeeping may wait for its write.
     pub lazy_write_ms: u64,
     /// False only where power loss does not matter: a simulated fleet.
@@ -113,6 +123,10 @@ impl Default for Settings {
             credential_helper_ms: 10_000,
             pull_progress_ms: 2_000,
             task_restart_ms: 1_000,
+            boot_wait_ms: 60_000,
+            farewell_ms: 1_000,
+            join_engine_ms: 10_000,
+            join_free_mib: 256,
             lazy_write_ms: 1_000,
             sync_writes: true,
             facts_ms: 60_000,

@@ -74,6 +74,14 @@ fn write(dir: &Path, status: &StatusFile) -> std::io::Result<()> {
     disk_replace(dir, &dir.join(NAME), &bytes, false)
 }
 
+/// Removes the file of a host that left.
+pub fn remove(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(dir.join(NAME)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 fn collect(shared: &Shared, contact: &Contact) -> StatusFile {
     let ledger = shared.keeper.current();
     let mut pods: Vec<_> = shared

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use proto::{ids::IdGen, model::labels::check_dns_subdomain};
+use proto::{ids::IdGen, model::labels::check_dns_subdomain, token::JoinToken};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -20,6 +20,7 @@ use crate::{
     host::{HostOptions, HostProbe, parse_capacity},
     identity::{self, EnrolError, EnrolOptions, EnrolTimes, Identity, renew},
     join::{Connector, Join, TlsConnector},
+    preflight,
     program::Wiring,
     runtime::docker::{DockerRuntime, DockerSettings, Scope, docker_endpoint},
     settings::{Settings, ms},
@@ -45,7 +46,7 @@ async fn make(options: &Options) -> Result<Wiring, AgentError> {
         docker_endpoint(docker).map_err(|e| AgentError::Usage(format!("--docker-host: {e}")))?;
     }
 
-    let identity = who(options).await?;
+    let identity = who(options, &probe).await?;
     let scope = Scope {
         cluster: identity.cluster.clone(),
         node: identity.node.clone(),
@@ -80,7 +81,7 @@ async fn make(options: &Options) -> Result<Wiring, AgentError> {
 }
 
 /// The identity on disk, or a new one for the token.
-async fn who(options: &Options) -> Result<Identity, AgentError> {
+async fn who(options: &Options, probe: &HostProbe) -> Result<Identity, AgentError> {
     let refused = |e: &dyn std::fmt::Display| AgentError::Refused(e.to_string());
     if let Some(identity) = Identity::load(&options.data_dir).map_err(|e| refused(&e))? {
         if let Some(name) = options.name.as_ref().filter(|n| **n != identity.node) {
@@ -103,12 +104,18 @@ async fn who(options: &Options) -> Result<Identity, AgentError> {
         None => hostname()?,
     };
     check_dns_subdomain(&name).map_err(|e| AgentError::Usage(format!("--name: {e}")))?;
+    JoinToken::parse(&token).map_err(|e| refused(&e))?;
+    preflight::check(&options.data_dir, options.docker_host.as_deref(), &options.settings)
+        .await
+        .map_err(AgentError::Refused)?;
     let enrol = EnrolOptions {
         data_dir: options.data_dir.clone(),
         coordinators: options.coordinators.clone(),
         enrol: options.enrol.clone(),
         token,
         name,
+        machine_id: probe.machine_id().to_owned(),
+        shared_host: options.shared_host,
         times: EnrolTimes::default(),
     };
     let told = |error: &EnrolError, pause: Duration| {

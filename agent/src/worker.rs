@@ -10,6 +10,7 @@
 //! saw after its own last action. While the engine does not answer, nothing is done and nothing is counted.
 
 mod act;
+mod boot;
 pub mod files;
 mod gc;
 mod host_path;
@@ -23,7 +24,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -59,11 +60,15 @@ pub struct Shared {
     pub clock: Clock,
     /// Name of this node.
     pub node: String,
+    /// Which boot of the host this is; empty: not known.
+    pub boot: String,
     /// Address where the host's ports can be reached.
     pub host_ip: watch::Receiver<String>,
     pub files: PodFiles,
     /// Assignments were accepted since the agent's start.
-    pub accepted: AtomicBool,
+    pub accepted: watch::Sender<bool>,
+    /// Nothing is started while this is false; see [`boot`].
+    may_start: watch::Sender<bool>,
     pub engine: watch::Sender<Engine>,
     /// A container without a readiness probe is ready when it has run this long.
     ready_after_ms: watch::Sender<u64>,
@@ -87,6 +92,7 @@ pub struct Parts {
     pub settings: Settings,
     pub clock: Clock,
     pub node: String,
+    pub boot: String,
     pub host_ip: watch::Receiver<String>,
     pub files: PodFiles,
 }
@@ -102,6 +108,7 @@ impl Shared {
             settings,
             clock,
             node,
+            boot,
             host_ip,
             files,
         } = parts;
@@ -117,9 +124,11 @@ impl Shared {
             settings,
             clock,
             node,
+            boot,
             host_ip,
             files,
-            accepted: AtomicBool::new(false),
+            accepted: watch::Sender::new(false),
+            may_start: watch::Sender::new(false),
             engine: watch::Sender::default(),
             listing: watch::Sender::default(),
             answers: watch::Sender::new(false),
@@ -192,6 +201,7 @@ impl Shared {
 /// Runs the worker until `stop`. Containers are left as they are.
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut helpers = JoinSet::new();
+    let mut boot_wait = boot::Wait::begin(&shared).await;
     helpers.spawn(observer::run(shared.clone(), stop.clone()));
     helpers.spawn(gc::run(shared.clone(), stop.clone()));
     let mut supervisor = Supervisor {
@@ -201,7 +211,7 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         pods: BTreeMap::new(),
         tasks: JoinSet::new(),
     };
-    supervisor.run(&stop).await;
+    supervisor.run(&mut boot_wait, &stop).await;
     supervisor.tasks.shutdown().await;
     helpers.shutdown().await;
 }
@@ -222,12 +232,17 @@ struct Pod {
 }
 
 impl Supervisor {
-    async fn run(&mut self, stop: &CancellationToken) {
+    async fn run(&mut self, boot_wait: &mut boot::Wait, stop: &CancellationToken) {
         let mut hints_end = false;
         self.reconcile();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                over = boot_wait.over() => {
+                    // What a coordinator said is in the ledger: first every pod hears of its stop.
+                    self.reconcile();
+                    boot_wait.end(&self.shared, over).await;
+                }
                 changed = self.ledger.changed() => {
                     if changed.is_err() {
                         return;

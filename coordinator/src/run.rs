@@ -34,7 +34,7 @@ use crate::{
     },
     session::{
         Sessions,
-        service::{AgentService, Callers, Renewer},
+        service::{AgentService, Helpers},
     },
     store::{Entry, Fence, Store},
     world::{
@@ -165,8 +165,8 @@ impl Coordinator {
 
     /// The services of the session port that are this module's: agents' sessions, health and reflection. The
     /// caller adds the others.
-    pub fn routes(&self, callers: Arc<dyn Callers>, renewer: Arc<dyn Renewer>) -> Result<Routes, Error> {
-        routes(AgentService::server(self.sessions.clone(), callers, renewer))
+    pub fn routes(&self, helpers: Helpers) -> Result<Routes, Error> {
+        routes(AgentService::server(self.sessions.clone(), helpers))
     }
 
     pub fn hub(&self) -> &Arc<Hub> {

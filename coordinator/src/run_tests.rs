@@ -13,7 +13,7 @@ use tonic::transport::Server;
 use super::*;
 use crate::{
     config::Options,
-    session::testing::{Agent, INCARNATION, callers, hello, named},
+    session::testing::{Agent, ByHeader, INCARNATION, hello, helpers, named},
     store::{
         Change, Expect, keys,
         memory::{MemoryOptions, MemoryStore},
@@ -66,8 +66,7 @@ async fn it_serves_until_asked_to_end_and_knows_its_store_again() {
             .starts_with("HTTP/1.1 200")
     );
 
-    let (callers, renewer) = callers();
-    let routes = coordinator.routes(callers, renewer).unwrap();
+    let routes = coordinator.routes(helpers(ByHeader::default())).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stopping = coordinator.stopping();

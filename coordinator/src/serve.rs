@@ -34,7 +34,7 @@ use crate::{
     error::Error,
     init::Layout,
     run::{self, Coordinator},
-    session::service::{Callers, Peer, Renewer},
+    session::service::{Callers, Helpers, Peer, Renewer},
     store::sqlite::{SqliteOptions, SqliteStore},
     tls::{self, AcceptLimits},
     world::settings::HEARTBEAT,
@@ -153,8 +153,13 @@ pub fn start_services<G: Access + Callers + Renewer>(
     started.insert(HEARTBEAT.name, u64::try_from(heartbeat).unwrap_or(u64::MAX));
     start_control(coordinator, control);
     let api = start_api(coordinator, gate.clone());
+    let helpers = Helpers {
+        callers: gate.clone(),
+        renewer: gate,
+        leaver: api.clone(),
+    };
     let routes = coordinator
-        .routes(gate.clone(), gate)?
+        .routes(helpers)?
         .add_service(api.resources())
         .add_service(api.controllers())
         .add_service(api.nodes())
@@ -274,6 +279,7 @@ impl Callers for Gate {
             Ok(Peer {
                 node: caller.identity.id.clone(),
                 deleted: caller.deleted,
+                generation: caller.generation,
                 address: address.map(|a| a.ip().to_string()).unwrap_or_default(),
             })
         } else {

@@ -1,13 +1,15 @@
 //! Which of two observed states is the later one. Used by the agent's reporter and the coordinator's ingest.
 //!
 //! Invariant: phase, attempt and restart count never go back; container states and conditions move both
-//! ways, ordered by (agent epoch, sequence).
+//! ways, ordered by (generation of the node's identity, agent epoch, sequence).
 
 use crate::model::PodStatus;
 
-/// When an agent said something: its start count, then its message count.
+/// When an agent said something: its start count, then its message count. Both begin anew when the node's host joins
+/// again; the coordinator then counts another generation, which agents know nothing of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
+    pub generation: u64,
     pub epoch: u64,
     pub seq: u64,
 }
@@ -49,7 +51,11 @@ mod tests {
 
     #[test]
     fn later_wins_and_nothing_goes_back() {
-        let at = |epoch, seq| Stamp { epoch, seq };
+        let at = |epoch, seq| Stamp {
+            epoch,
+            seq,
+            ..Stamp::default()
+        };
         let old = status(Phase::Running, 2);
         for (stamp, new, expected) in [
             (at(1, 6), status(Phase::Running, 2), true),
@@ -66,6 +72,14 @@ mod tests {
                 "{stamp:?} {new:?}"
             );
         }
+        let next = Stamp {
+            generation: 1,
+            ..at(1, 1)
+        };
+        assert!(
+            supersedes((at(9, 9), &old), (next, &old)),
+            "a host that joined again counts its starts from one"
+        );
         let ended = status(Phase::Failed, 2);
         assert!(!supersedes(
             (at(1, 5), &ended),

@@ -118,6 +118,17 @@ impl Identity {
         files::write_private(&path, &json).map_err(|e| file_error(&path, e))
     }
 
+    /// Removes the identity, and the key of an enrolment that was never answered: the host has not joined any more.
+    pub fn forget(data_dir: &Path) -> Result<(), IdentityError> {
+        for path in [key_file(data_dir), file(data_dir)] {
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(&path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Persists the coordinators' list when it changed; an empty list changes nothing.
     pub fn set_coordinators(&mut self, data_dir: &Path, coordinators: &[String]) -> Result<(), IdentityError> {
         if coordinators.is_empty() || coordinators == self.coordinators {

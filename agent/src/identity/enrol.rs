@@ -55,6 +55,10 @@ pub struct EnrolOptions {
     pub token: String,
     /// The node's name.
     pub name: String,
+    /// What tells this machine from others; empty: nothing does.
+    pub machine_id: String,
+    /// Another agent may run on this machine.
+    pub shared_host: bool,
     pub times: EnrolTimes,
 }
 
@@ -238,6 +242,8 @@ impl Attempt<'_> {
             node_name: self.options.name.clone(),
             clock_ms: now_ms(),
             version: proto::VERSION.to_owned(),
+            machine_id: self.options.machine_id.clone(),
+            shared_host: self.options.shared_host,
         };
         Ok(EnrolClient::new(channel).enrol(request).await?.into_inner())
     }

@@ -16,6 +16,8 @@ fn options(coordinators: &[&str], enrol: &[&str]) -> EnrolOptions {
         enrol: enrol.iter().map(ToString::to_string).collect(),
         token: "secret-token".into(),
         name: "n1".into(),
+        machine_id: String::new(),
+        shared_host: true,
         times: EnrolTimes::default(),
     }
 }

@@ -1,4 +1,5 @@
-//! The ledger's file, `D/ledger.json`. Called by [`super::Keeper`] (writes), at start and by `status` (read).
+//! The ledger's file, `D/ledger.json`. Called by [`super::Keeper`] (writes), at start and by `status` (read), and by
+//! `leave` (removes).
 //!
 //! Invariants: a reader sees the old content or the new one, never a part; on return of [`save`] the new one
 //! survives power loss. A file that cannot be read is never replaced by an empty one.
@@ -81,6 +82,15 @@ pub fn load(dir: &Path) -> Result<Ledger, LedgerError> {
 pub fn save(dir: &Path, ledger: &Ledger, sync: bool) -> Result<(), LedgerError> {
     let path = dir.join(NAME);
     write(dir, &path, ledger, sync).map_err(|source| LedgerError::Write { path, source })
+}
+
+/// Removes the ledger of a host that left for good.
+pub fn remove(dir: &Path) -> Result<(), LedgerError> {
+    let path = dir.join(NAME);
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LedgerError::Write { path, source }),
+        _ => Ok(()),
+    }
 }
 
 fn write(dir: &Path, path: &Path, ledger: &Ledger, sync: bool) -> io::Result<()> {

@@ -32,6 +32,7 @@ enum Request {
     Assignments(wire::Assignments),
     Coordinators(Vec<String>),
     Settings(wire::AgentSettings),
+    Boot(String),
     Book { uid: String, book: PodBook },
     Drop { uid: String },
 }
@@ -86,6 +87,11 @@ impl KeeperHandle {
     /// Keeps the cluster's settings; durable on return.
     pub async fn settings(&self, settings: wire::AgentSettings) -> Result<(), Saved> {
         self.ask(Request::Settings(settings)).await
+    }
+
+    /// Keeps in which boot of the host the pods were taken up; durable on return.
+    pub async fn boot(&self, boot: String) -> Result<(), Saved> {
+        self.ask(Request::Boot(boot)).await
     }
 
     /// Keeps a pod's book; durable on return.
@@ -252,6 +258,7 @@ fn apply(ledger: &mut Ledger, request: Request, now_ms: u64) -> Result<(), Refus
         }
         Request::Coordinators(list) => ledger.coordinators = list,
         Request::Settings(settings) => ledger.ready_after_ms = settings.ready_after_ms,
+        Request::Boot(boot) => ledger.boot = boot,
         Request::Book { uid, book } => {
             if let Some(known) = ledger.pods.get_mut(&uid) {
                 *known = Arc::new(PodEntry {

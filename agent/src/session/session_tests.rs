@@ -66,6 +66,31 @@ async fn says_hello_runs_what_it_is_told_and_reports() {
 }
 
 #[tokio::test]
+async fn an_agent_that_stops_says_so_with_its_last_word_and_waits_for_nobody() {
+    let (_coordinator, agent, mut line) = running_agent().await;
+    let before = agent.running();
+    agent.stop.cancel();
+    let mut last = None;
+    let read = async {
+        while let Ok(Some(up)) = line.ups.message().await {
+            last = up.message;
+        }
+    };
+    timeout(PATIENCE, read).await.expect("the agent closes its side");
+    let Some(up::Message::Leaving(leaving)) = last else {
+        panic!("its last word is {last:?}");
+    };
+    assert_eq!(leaving.reason(), wire::leaving::Reason::Restart);
+    // The coordinator does not close its side; the agent ends all the same, and its containers go on.
+    let begun = Instant::now();
+    let (_dir, engine) = agent.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let running = |c: &crate::runtime::ContainerInfo| matches!(c.state, crate::runtime::State::Running { .. });
+    let after: Vec<_> = engine.containers().into_iter().filter(running).map(|c| c.id).collect();
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn the_end_of_the_agent_leaves_containers_and_its_restart_adopts_them() {
     let (coordinator, agent, line) = running_agent().await;
     let before = agent.running();

@@ -85,6 +85,10 @@ impl Agent for Service {
     async fn renew(&self, _: Request<wire::RenewRequest>) -> Result<Response<wire::Issued>, Status> {
         Err(Status::unimplemented("not here"))
     }
+
+    async fn leave(&self, _: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 impl Coordinator {
@@ -272,6 +276,7 @@ pub(super) fn quick() -> Settings {
         refused_retry_ms: 50,
         standby_wait_ms: 300,
         status_file_ms: 20,
+        farewell_ms: 200,
         ..Settings::default()
     }
 }

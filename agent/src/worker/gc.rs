@@ -4,7 +4,7 @@
 //! Invariant: nothing is removed before assignments were accepted in this run and the grace period since the
 //! agent's start has passed; what runs is never touched, nor what a container that exists may need.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             changed = listings.changed() => if changed.is_err() { return },
         }
         let listing = listings.borrow_and_update().clone();
-        let due = shared.accepted.load(Ordering::SeqCst) && shared.clock.now_ms() >= from_ms;
+        let due = *shared.accepted.borrow() && shared.clock.now_ms() >= from_ms;
         if let Some(listing) = listing.filter(|_| due) {
             let round = async {
                 // The containers are gone from the listing only next time.

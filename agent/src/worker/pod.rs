@@ -39,6 +39,7 @@ pub(super) async fn run(
     let mut task = PodTask {
         listing: shared.listing.subscribe(),
         answers: shared.answers.subscribe(),
+        may_start: shared.may_start.subscribe(),
         host_ip: shared.host_ip.clone(),
         settings: shared.settings.step(),
         ready_after_ms: shared.ready_after_ms.subscribe(),
@@ -95,6 +96,7 @@ struct PodTask {
     poke: Arc<Notify>,
     listing: watch::Receiver<Option<Arc<Listing>>>,
     answers: watch::Receiver<bool>,
+    may_start: watch::Receiver<bool>,
     host_ip: watch::Receiver<String>,
     settings: StepSettings,
     ready_after_ms: watch::Receiver<u64>,
@@ -196,8 +198,16 @@ impl PodTask {
             }
             return Flow::Continue(());
         }
+        // A wish that came before the leave to start counts, though it is taken only in the next round.
+        let starts = *self.may_start.borrow_and_update() && !self.wish.has_changed().unwrap_or(true);
         for action in next.actions {
-            self.begin(action);
+            let starting = matches!(
+                action,
+                Action::Pull { .. } | Action::Create { .. } | Action::Start { .. }
+            );
+            if starts || !starting {
+                self.begin(action);
+            }
         }
         Flow::Continue(())
     }
@@ -320,6 +330,7 @@ impl PodTask {
             }
             changed = self.listing.changed() => if changed.is_err() { return Flow::Break(()) },
             changed = self.answers.changed() => if changed.is_err() { return Flow::Break(()) },
+            changed = self.may_start.changed() => if changed.is_err() { return Flow::Break(()) },
             // The sender ends with the agent; the address then stays as it is.
             Ok(()) = self.host_ip.changed() => {}
             // Their senders outlive this wait.

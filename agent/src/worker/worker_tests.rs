@@ -66,6 +66,11 @@ pub(crate) fn stop_of(uid: &str, grace_seconds: u32) -> wire::Stop {
 
 impl Rig {
     pub(super) fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
+        Self::start_in("boot-1", dir, engine, settings)
+    }
+
+    /// In that boot of the host.
+    pub(super) fn start_in(boot: &str, dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
         let clock = Clock::new();
         let ledger = load(dir.path()).expect("a ledger");
         let (keeper, handle) =
@@ -80,6 +85,7 @@ impl Rig {
             settings,
             clock,
             node: "n1".into(),
+            boot: boot.into(),
             host_ip: watch::channel("10.0.0.1".to_owned()).1,
             files: PodFiles::new(dir.path()).expect("absolute"),
         });
@@ -108,7 +114,7 @@ impl Rig {
             forget: forget.iter().map(|&s| s.into()).collect(),
         };
         self.shared.keeper.assignments(message).await.expect("accepted");
-        self.shared.accepted.store(true, Ordering::SeqCst);
+        self.shared.accepted.send_replace(true);
     }
 
     pub(super) fn status(&self, uid: &str) -> Option<PodStatus> {

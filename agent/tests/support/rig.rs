@@ -1,9 +1,6 @@
 //! An agent without its session on the machine's real engine: pods are assigned by hand.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use agent::{
     clock::Clock,
@@ -91,6 +88,7 @@ impl Rig {
             settings: self.settings.clone(),
             clock,
             node: self.bed.scope.node.clone(),
+            boot: String::new(),
             host_ip: watch::channel(HOST_IP.to_owned()).1,
             files: PodFiles::new(self.dir.path()).expect("absolute"),
         });
@@ -135,7 +133,7 @@ impl Rig {
             forget: vec![],
         };
         shared.keeper.assignments(message).await.expect("accepted");
-        shared.accepted.store(true, Ordering::SeqCst);
+        shared.accepted.send_replace(true);
     }
 
     /// Assigns a pod; its uid.

@@ -34,7 +34,7 @@ pub struct TokenCreateArgs {
     /// Label of the hosts that join with it; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,
-    /// Only for the node of this name
+    /// Only for the node of this name; if it exists, its host comes back under it, and its old identity is revoked
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
     /// Addresses for the join command instead of those that the coordinator gives

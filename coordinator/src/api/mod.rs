@@ -7,6 +7,7 @@
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
 //! | `controllers`, `nodes`, `holds`, `cluster` | Scale; Readmit, Forget; Cordon, Uncordon, Add, Release; Info |
 //! | `held` | the decision about a node's holds, which `holds` and `revise` share |
+//! | `leave` | a node deleted at its own agent's request |
 //! | `settings`, `freeze` | Show, Set; Freeze, Unfreeze |
 //! | `audit` | List of audit records |
 //! | `logs` | Read |
@@ -30,6 +31,7 @@ mod filter;
 mod freeze;
 mod held;
 pub mod holds;
+mod leave;
 pub mod logs;
 pub mod nodes;
 mod patch;

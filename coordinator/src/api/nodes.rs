@@ -22,7 +22,7 @@ use crate::{
     store::{Change, Expect, keys},
     world::{
         World,
-        record::{TombstoneRecord, encode},
+        record::{HolderRecord, TombstoneRecord, encode},
     },
 };
 
@@ -82,8 +82,9 @@ fn readmit(world: &World, name: &str) -> Result<Decision, ApiError> {
     let Some(known) = state.holder.as_ref().filter(|_| state.rival().is_some()) else {
         return Ok(Decision::new(Vec::new(), object));
     };
-    // Without a holder on record the next agent that says Hello becomes it.
-    let change = Change::delete(keys::holder(name), Expect::At(known.rv));
+    // The next agent that says Hello becomes the holder, if its identity is the node's present one.
+    let vacant = HolderRecord::vacant(known.value.holder.generation, known.value.unsettled);
+    let change = Change::put(keys::holder(name), Expect::At(known.rv), encode(&vacant));
     Ok(Decision {
         before: Some(json!(&*known.value)),
         ..Decision::new(vec![change], object)

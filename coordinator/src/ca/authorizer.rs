@@ -2,7 +2,7 @@
 //! every RPC and by the api for the kind that a message names.
 //!
 //! Invariant: deny by default. A certificate says who calls, never what that caller may do; an agent can do
-//! nothing but open its own session and renew its own certificate.
+//! nothing but open its own session, renew its own certificate, and take its own node out of the fleet.
 
 use proto::{identity::Role as Identified, model::Kind};
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,8 @@ pub struct Attributes<'a> {
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 const WRITE: [&str; 4] = ["create", "update", "patch", "delete"];
-/// What an agent does with its own node; of a deleted one only the first.
-const AGENT: [&str; 3] = ["session", "renew", "pipe"];
+/// What an agent does with its own node; of a deleted one only the first two.
+const AGENT: [&str; 4] = ["session", "leave", "renew", "pipe"];
 
 /// (role from which on, verbs, resources)
 const RULES: [(UserRole, &[&str], &[&str]); 4] = [
@@ -101,7 +101,7 @@ pub fn authorize(view: &View, caller: &Caller, attributes: &Attributes<'_>) -> R
 fn decide(view: &View, caller: &Caller, a: &Attributes<'_>, resource: Option<&str>) -> Result<(), Denied> {
     let allowed = match caller.identity.role {
         Identified::Agent => {
-            let verbs = if caller.deleted { &AGENT[..1] } else { &AGENT };
+            let verbs = if caller.deleted { &AGENT[..2] } else { &AGENT };
             verbs.contains(&a.verb) && a.resource == "nodes" && a.name == caller.identity.id
         }
         Identified::User => view

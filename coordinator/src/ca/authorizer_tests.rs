@@ -21,6 +21,7 @@ fn caller(role: Identified, id: &str) -> Caller {
         serial: "01".into(),
         not_after: u64::MAX,
         deleted: false,
+        generation: 0,
     }
 }
 
@@ -85,6 +86,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Agent/Session", "ad"),
     ("/wharfinger.v1.Agent/Pipe", "a"),
     ("/wharfinger.v1.Agent/Renew", "a"),
+    ("/wharfinger.v1.Agent/Leave", "ad"),
     ("/wharfinger.v1.Enrol/Enrol", ""),
     ("/wharfinger.v1.Resources/Get", "voA"),
     ("/wharfinger.v1.Resources/List", "voA"),

@@ -28,6 +28,8 @@ use crate::{
     store::{Expect, keys},
 };
 
+#[path = "again_tests.rs"]
+mod again;
 #[path = "csr_tests.rs"]
 mod csr;
 #[path = "deleted_tests.rs"]
@@ -123,7 +125,9 @@ impl Host {
             csr_der: self.csr(),
             node_name: self.name.clone(),
             clock_ms: NOW,
-            version: "0.1.0".into(),
+            version: proto::VERSION.into(),
+            machine_id: format!("machine-{}", self.name),
+            shared_host: false,
         }
     }
 }

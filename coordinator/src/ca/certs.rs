@@ -42,6 +42,15 @@ pub struct CertRecord {
     pub renewed: bool,
     /// Expiry of the newest certificate, seconds since the Unix epoch.
     pub not_after: u64,
+    /// How often the name was given to another host, or to the same one with a new key. Renewals do not count.
+    #[serde(default)]
+    pub generation: u64,
+    /// What tells the machine that joined from others; empty: it did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    /// Its agent bears others on the same machine.
+    #[serde(default)]
+    pub shared_host: bool,
 }
 
 impl CertRecord {
@@ -61,6 +70,8 @@ pub struct Caller {
     pub not_after: u64,
     /// Its node was deleted: it may report what still runs there, and nothing else.
     pub deleted: bool,
+    /// [`CertRecord::generation`] of its certificate.
+    pub generation: u64,
 }
 
 impl Caller {
@@ -72,6 +83,7 @@ impl Caller {
             serial: serial_of_certificate(der).map_err(bad)?,
             not_after: validity_of_certificate(der).map_err(bad)?.1,
             deleted: false,
+            generation: 0,
         })
     }
 
@@ -248,8 +260,35 @@ impl View {
         all
     }
 
-    /// Whether this certificate is valid now. Called at every RPC and every heartbeat of a stream.
+    /// The first other node whose host is this machine, unless both agents bear that.
+    pub fn clash_of_machine(&self, name: &str, machine: &str, shared: bool) -> Option<String> {
+        if machine.is_empty() {
+            return None;
+        }
+        let tables = self.read();
+        let present = |node: &str, cert: &CertRecord| {
+            let deleted = tables.tombstones.get(node).is_some_and(|(_, t)| t.is_some());
+            cert.revoked.is_none() && !deleted
+        };
+        let mut others: Vec<&String> = tables
+            .certs
+            .iter()
+            .filter_map(|(node, (_, cert))| Some((node, cert.as_ref()?)))
+            .filter(|(node, cert)| *node != name && cert.machine == machine && present(node, cert))
+            .filter(|(_, cert)| !(shared && cert.shared_host))
+            .map(|(node, _)| node)
+            .collect();
+        others.sort_unstable();
+        others.first().map(|node| (*node).clone())
+    }
+
+    /// Whether this certificate is valid now. Called at every heartbeat of a stream.
     pub fn standing(&self, cluster: &str, caller: &Caller, now_ms: u64) -> Result<Standing, Denied> {
+        Ok(self.judge(cluster, caller, now_ms)?.0)
+    }
+
+    /// The same with the certificate's generation, both of one moment. Called at every RPC.
+    pub fn judge(&self, cluster: &str, caller: &Caller, now_ms: u64) -> Result<(Standing, u64), Denied> {
         if caller.identity.cluster != cluster {
             return Err(Denied::unauthenticated(format!(
                 "{caller}: the certificate is of another cluster"
@@ -261,7 +300,7 @@ impl View {
             )));
         }
         if !caller.is_agent() {
-            return Ok(Standing::Active);
+            return Ok((Standing::Active, 0));
         }
         let node = &caller.identity.id;
         let tables = self.read();
@@ -284,11 +323,13 @@ impl View {
         } else {
             return Err(Denied::new(
                 DeniedKind::Superseded,
-                format!("node {node:?}: a newer certificate is in use; use that one"),
+                format!(
+                    "node {node:?}: a newer certificate is in use; use that one, or join again with a token for this node"
+                ),
             ));
         };
         let deleted = tables.tombstones.get(node).is_some_and(|(_, t)| t.is_some());
-        Ok(if deleted { Standing::Deleted } else { standing })
+        Ok((if deleted { Standing::Deleted } else { standing }, record.generation))
     }
 }
 

@@ -1,8 +1,11 @@
 //! A host joins: a token and a request for a certificate become a node and its identity. Called by
 //! [`super::service`] on the enrolment port.
 //!
+//! A token for the name of a node that exists lets a host with a new disk come back under that node's record: the
+//! node stays as it is, and the new certificate takes the old one's place in the same commit, a generation later.
+//!
 //! Invariant: use count, node, certificate record and audit record are one commit; the same key never makes
-//! two nodes and never costs two uses of one token.
+//! two nodes and never costs two uses of one token; a refusal costs none.
 
 use proto::{
     identity::Role,
@@ -19,7 +22,11 @@ use super::{
     issue::{PublicKey, parse_csr},
     tokens::{HOSTNAME_LABEL, Joined, Refusal, TokenRecord, check_node_name},
 };
-use crate::store::{Change, CommitError, Entry, Expect, ReadError, Rv, keys};
+use crate::{
+    session::check_version,
+    store::{Change, CommitError, Entry, Expect, ReadError, Rv, keys},
+    world::record::{HolderRecord, encode},
+};
 
 /// The one text for every refused token.
 pub const REFUSED: &str = "the join token was refused: it is unknown, expired, spent, revoked, or for another role; \
@@ -37,9 +44,15 @@ pub enum JoinError {
     #[error("the join token is for node {wanted:?} only, not {asked:?}; start the agent with --name {wanted}")]
     OtherNode { wanted: String, asked: String },
     #[error(
-        "node {0:?} already exists and belongs to another key; choose another --name, or delete the node first with wharf delete node {0}"
+        "node {0:?} already exists and belongs to another key; choose another --name; if this is its host with a new disk: wharf token create --node {0}; if that host is gone: wharf delete node {0}"
     )]
     NameTaken(String),
+    #[error(
+        "this machine is node {other:?} already and cannot be node {asked:?} too; start its agent with --name {other}, or, for several nodes on one machine, all of their agents with --shared-host; if it is another machine, its image was copied with its machine id: remove /etc/machine-id, then systemd-machine-id-setup"
+    )]
+    SameMachine { other: String, asked: String },
+    #[error("{0}")]
+    Version(String),
     #[error(
         "the clocks are too far apart: this host says {host}, the coordinator {coordinator}; set the host's clock and start again"
     )]
@@ -56,8 +69,8 @@ impl From<JoinError> for Status {
             JoinError::Refused => Self::unauthenticated(message),
             JoinError::TooMany(_) => Self::resource_exhausted(message),
             JoinError::OtherNode { .. } => Self::permission_denied(message),
-            JoinError::NameTaken(_) => Self::already_exists(message),
-            JoinError::ClockSkew { .. } => Self::failed_precondition(message),
+            JoinError::NameTaken(_) | JoinError::SameMachine { .. } => Self::already_exists(message),
+            JoinError::ClockSkew { .. } | JoinError::Version(_) => Self::failed_precondition(message),
             JoinError::Unavailable(_) => Self::unavailable(message),
         }
     }
@@ -86,6 +99,18 @@ struct Presented {
     rv: Rv,
 }
 
+/// What a host says of itself, checked.
+struct Host<'a> {
+    key: PublicKey,
+    /// The node's name that it asks for.
+    name: &'a str,
+    machine: &'a str,
+    shared: bool,
+}
+
+/// Longest machine id; as of facts.
+const MAX_MACHINE: usize = 256;
+
 /// What will be committed, and the node that results.
 struct Plan {
     changes: Vec<Change>,
@@ -108,6 +133,18 @@ impl Authority {
         }
         let key = parse_csr(&request.csr_der).map_err(|e| JoinError::Malformed(e.to_string()))?;
         check_node_name(&request.node_name).map_err(|e| JoinError::Malformed(format!("node_name: {e}")))?;
+        let machine = &request.machine_id;
+        if machine.len() > MAX_MACHINE || machine.chars().any(char::is_control) {
+            let what = format!("machine_id: longer than {MAX_MACHINE} bytes, or with control characters");
+            return Err(JoinError::Malformed(what));
+        }
+        check_version(proto::VERSION, &request.version).map_err(JoinError::Version)?;
+        let host = Host {
+            key,
+            name: &request.node_name,
+            machine,
+            shared: request.shared_host,
+        };
 
         // One after the other: they contend for the token's record, and this way nearly none has to repeat.
         let _turn = self
@@ -119,7 +156,7 @@ impl Authority {
         for _ in 0..self.0.settings.commit_attempts {
             let fence = (self.0.fence)().ok_or_else(|| JoinError::Unavailable(not_active()))?;
             let presented = self.present(&token).await?;
-            let plan = self.plan_join(presented, &key, &request.node_name).await?;
+            let plan = self.plan_join(presented, &host).await?;
             match self.commit(&fence, plan.changes).await {
                 Ok(()) => {
                     tracing::info!(node = plan.node, token = token.id, "node joined");
@@ -173,7 +210,8 @@ impl Authority {
         }
     }
 
-    async fn plan_join(&self, presented: Presented, key: &PublicKey, asked: &str) -> Result<Plan, JoinError> {
+    async fn plan_join(&self, presented: Presented, host: &Host<'_>) -> Result<Plan, JoinError> {
+        let (key, asked) = (&host.key, host.name);
         let now_ms = self.now_ms();
         // The last one: a key whose node was deleted may have joined again.
         if let Some(joined) = presented.record.joined.iter().rev().find(|j| j.key == key.hash) {
@@ -202,9 +240,11 @@ impl Authority {
             });
         }
         let object = keys::object(Kind::Node, "", asked);
-        let exists = self.0.store.get(&object).await?.is_some();
+        let present = self.0.store.get(&object).await?;
+        let exists = present.is_some();
         let tombstone = self.0.store.get(&keys::tombstone(asked)).await?;
         let mut changes = Vec::with_capacity(6);
+        let again = exists && presented.record.node == asked;
         let issued = match (exists, self.cert_record(asked).await?) {
             // The key joined before with another token and never got, or lost, the answer.
             (true, Some((rv, record))) if repeatable(&record, key) => {
@@ -212,26 +252,41 @@ impl Authority {
                 changes.push(change);
                 issued
             }
-            (true, _) => return Err(JoinError::NameTaken(asked.to_owned())),
+            (true, _) if !again => return Err(JoinError::NameTaken(asked.to_owned())),
             (false, Some((_, record))) if record.revoked.is_none() && tombstone.is_none() => {
                 return Err(JoinError::NameTaken(asked.to_owned()));
             }
-            (false, cert) => {
-                let expect = cert.map_or(Expect::Absent, |(rv, _)| Expect::At(rv));
-                // The name is another host's from now on; the certificates of the deleted one open nothing.
+            (_, cert) => {
+                if let Some(other) = self.0.view.clash_of_machine(asked, host.machine, host.shared) {
+                    let asked = asked.to_owned();
+                    return Err(JoinError::SameMachine { other, asked });
+                }
+                // The name is this host's from now on; what the one before it holds opens nothing.
                 changes.extend(tombstone.map(|t| Change::delete(t.key, Expect::At(t.rv))));
-                changes.push(Change::delete(keys::holder(asked), Expect::Any));
+                let generation = match &cert {
+                    Some((_, before)) => before.generation + 1,
+                    None => u64::from(exists),
+                };
+                changes.push(vacancy(asked, generation));
                 let leaf = self.issue(key, asked, now_ms)?;
                 let record = CertRecord {
                     active: leaf.serial.clone(),
                     enrol_key: key.hash.clone(),
                     not_after: leaf.not_after,
+                    generation,
+                    machine: host.machine.to_owned(),
+                    shared_host: host.shared,
                     ..CertRecord::default()
                 };
-                let node = new_node(asked, &presented.record, now_ms);
-                // The model's types always serialize.
-                let json = serde_json::to_vec(&node).unwrap_or_default();
-                changes.push(Change::put(object, Expect::Absent, json));
+                changes.push(match present {
+                    // As it is; written so that its deletion at this moment is a conflict.
+                    Some(node) => Change::put(object, Expect::At(node.rv), node.value),
+                    None => {
+                        let node = new_node(asked, &presented.record, now_ms);
+                        Change::put(object, Expect::Absent, encode(&node))
+                    }
+                });
+                let expect = cert.map_or(Expect::Absent, |(rv, _)| Expect::At(rv));
                 changes.push(record.change(asked, expect));
                 self.0.issuer.issued(&leaf)
             }
@@ -248,7 +303,11 @@ impl Authority {
             format!("tokens/{}", token.id),
             "join",
             format!("nodes/{asked}"),
-            "",
+            if again {
+                "with a new identity; the old one is revoked"
+            } else {
+                ""
+            },
         );
         changes.push(audit.change());
         Ok(Plan {
@@ -290,6 +349,16 @@ impl Authority {
             },
         }
     }
+}
+
+/// Nobody holds the name's identity, until the first agent of the new one says Hello.
+fn vacancy(node: &str, generation: u64) -> Change {
+    if generation == 0 {
+        // Never given before.
+        return Change::delete(keys::holder(node), Expect::Any);
+    }
+    let vacant = HolderRecord::vacant(generation, true);
+    Change::put(keys::holder(node), Expect::Any, encode(&vacant))
 }
 
 /// The enrolment of this key may be answered again: it is the key on record, and nobody used a later one.

@@ -55,6 +55,13 @@ const METHODS: &[(&str, Policy)] = &[
             subresource: "certificate",
         },
     ),
+    (
+        "/wharfinger.v1.Agent/Leave",
+        Policy::OwnNode {
+            verb: "leave",
+            subresource: "leave",
+        },
+    ),
     ("/wharfinger.v1.Enrol/Enrol", Policy::EnrolPortOnly),
     ("/wharfinger.v1.Resources/Get", Policy::ByBody { verb: "get" }),
     ("/wharfinger.v1.Resources/List", Policy::ByBody { verb: "list" }),

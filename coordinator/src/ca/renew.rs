@@ -107,7 +107,7 @@ impl Authority {
     /// a renewed certificate makes it the active one.
     pub async fn authenticate(&self, leaf_der: &[u8]) -> Result<Caller, Denied> {
         let mut caller = Caller::of_certificate(leaf_der)?;
-        let mut standing = self.standing(&caller);
+        let mut standing = self.judge(&caller);
         if let Err(denied) = &standing
             && denied.kind != DeniedKind::Revoked
             && caller.is_agent()
@@ -115,9 +115,11 @@ impl Authority {
             && let Ok(Some(entry)) = self.0.store.get(&keys::cert(&caller.identity.id)).await
         {
             self.0.view.refresh(&entry);
-            standing = self.standing(&caller);
+            standing = self.judge(&caller);
         }
-        match standing? {
+        let (standing, generation) = standing?;
+        caller.generation = generation;
+        match standing {
             Standing::Active => {}
             Standing::Pending => self.activate(&caller).await,
             Standing::Deleted => caller.deleted = true,
@@ -125,14 +127,14 @@ impl Authority {
         Ok(caller)
     }
 
-    fn standing(&self, caller: &Caller) -> Result<Standing, Denied> {
-        self.0.view.standing(self.cluster(), caller, self.now_ms())
+    fn judge(&self, caller: &Caller) -> Result<(Standing, u64), Denied> {
+        self.0.view.judge(self.cluster(), caller, self.now_ms())
     }
 
     /// The check for open streams, at each heartbeat: the certificate has not expired, was not revoked and was
     /// not replaced meanwhile, and its node was not deleted since the stream was opened.
     pub fn still_valid(&self, caller: &Caller) -> Result<Standing, Denied> {
-        let standing = self.standing(caller)?;
+        let standing = self.0.view.standing(self.cluster(), caller, self.now_ms())?;
         if (standing == Standing::Deleted) != caller.deleted {
             let node = &caller.identity.id;
             let message = format!("node {node:?} was deleted; only what it still runs is of interest now");

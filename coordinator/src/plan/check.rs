@@ -186,7 +186,7 @@ impl Staged<'_> {
                     && !self.world.nodes.contains_key(&state.record.node)
                     && !self.world.deserted(state);
                 let ended = state.stopping() && state.status.as_ref().is_some_and(|s| s.value.stopped);
-                ensure(never_ran || node_gone || ended, || {
+                ensure(never_ran || node_gone || ended || state.vanished(), || {
                     format!("{:?} may still run", pod.key)
                 })
             }

@@ -2,8 +2,8 @@
 //! for a time only. Called by `plan` for the groups without a controller, and by `replicas` for a
 //! controller's own pods.
 //!
-//! Invariant: the record of a placed pod goes only after its agent has seen every container end, or when its node
-//! is deleted and nothing is left of that; an unknown end is waited for.
+//! Invariant: the record of a placed pod goes only after its agent has seen every container end, or when its host
+//! joined again without it, or when its node is deleted and nothing is left of that; an unknown end is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -37,7 +37,7 @@ pub(super) fn removable(world: &World, pod: &PodState) -> bool {
         return pod.stopping();
     }
     let confirmed = pod.stopping() && pod.status.as_ref().is_some_and(|s| s.value.stopped);
-    confirmed || node_is_over(world, pod)
+    confirmed || pod.vanished() || node_is_over(world, pod)
 }
 
 /// The pod's node was deleted, and its agent has nothing left or will not come back.
@@ -48,18 +48,19 @@ fn node_is_over(world: &World, pod: &PodState) -> bool {
 /// Removes the record, and says so when that is the node's doing.
 pub(super) fn remove(world: &World, key: &Key, pod: &PodState, out: &mut Draft) {
     out.push(Change::RemovePod { pod: before(key, pod) });
-    if !pod.record.node.is_empty() && node_is_over(world, pod) {
-        let message = format!("node {} was deleted", pod.record.node);
-        let note = pod_note(
-            key,
-            &pod.record.uid,
-            "NodeDeleted",
-            message,
-            EventType::Warning,
-            out.now,
-        );
-        out.note(note);
-    }
+    let node = &pod.record.node;
+    let (reason, message) = if !node.is_empty() && node_is_over(world, pod) {
+        ("NodeDeleted", format!("node {node} was deleted"))
+    } else if pod.vanished() {
+        (
+            "HostReplaced",
+            format!("the host of node {node} joined again without it"),
+        )
+    } else {
+        return;
+    };
+    let note = pod_note(key, &pod.record.uid, reason, message, EventType::Warning, out.now);
+    out.note(note);
 }
 
 pub(super) fn stop(key: &Key, pod: &PodState, reason: &str, out: &mut Draft) {

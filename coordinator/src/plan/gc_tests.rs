@@ -53,6 +53,40 @@ fn a_stopped_pod_goes_when_its_agent_has_seen_the_end() {
 }
 
 #[test]
+fn what_a_host_lost_with_its_disk_is_over_and_replaced_without_waiting() {
+    let mut sim = Sim::new();
+    sim.put_namespace("default", false);
+    sim.add_node("n1", &[]);
+    sim.put_rc(&rc("default", "web", "u", 3, template("web", Ask::default())));
+    sim.put_bare("default", "p", &template("a", Ask::default()));
+    sim.settle();
+    let old: Vec<Key> = sim.world.pods_on("n1").map(|(k, _)| k.clone()).collect();
+    assert_eq!(old.len(), 4);
+    // One is being stopped: of it nothing is left to stop either.
+    sim.stop(&old[1]);
+    let (gone, kept) = old.split_at(3);
+    for at in gone {
+        sim.vanish(at);
+    }
+    let plans = sim.pass(&HashSet::new());
+    let told = |key: &Key| {
+        let notes = plans.iter().flat_map(|p| &p.commits).flat_map(|c| &c.notes);
+        let of = |n: &&crate::events::Note| n.reason == "HostReplaced" && n.involved.name == key.1;
+        notes.filter(of).count()
+    };
+    for at in gone {
+        assert_eq!((sim.world.pods.contains_key(at), told(at)), (false, 1), "{at:?}");
+    }
+    sim.settle();
+    let live = sim.live(&key("default", "web"));
+    assert_eq!(live.len(), 3, "there or elsewhere");
+    assert!(
+        live.iter().any(|(k, _)| **k == kept[0]),
+        "what the host still has goes on"
+    );
+}
+
+#[test]
 fn a_stopped_pod_on_a_lost_node_waits_until_the_node_is_deleted() {
     let mut sim = fleet();
     sim.put_bare(

@@ -445,6 +445,18 @@ impl Sim {
                 ..PodStatus::default()
             },
             stopped,
+            ..StatusRecord::default()
+        };
+        self.put(keys::pod_status(&at.0, &at.1), &status);
+    }
+
+    /// Its host joined again and has nothing of it.
+    pub fn vanish(&mut self, at: &Key) {
+        let status = StatusRecord {
+            uid: self.world.pods[at].record.uid.clone(),
+            generation: 1,
+            vanished: true,
+            ..StatusRecord::default()
         };
         self.put(keys::pod_status(&at.0, &at.1), &status);
     }

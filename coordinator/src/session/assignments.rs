@@ -54,12 +54,13 @@ pub fn agent_settings(world: &World) -> AgentSettings {
     }
 }
 
-/// All pods of `node`, with whether some pod had to be left out because its template has not come yet.
+/// All pods of `node` that are not over, with whether some pod had to be left out because its template has not come yet.
 /// `known` spares building what was built before.
 pub fn desired(world: &World, node: &str, known: &Desired) -> (Desired, bool) {
     let mut missing = false;
     let mut wanted = Desired::new();
-    for (key, pod) in world.pods_on(node) {
+    // What vanished with an earlier host of the node is over: nothing is left to stop, and nothing to run again.
+    for (key, pod) in world.pods_on(node).filter(|(_, p)| !p.vanished()) {
         let uid = &pod.record.uid;
         match one(world, key, pod, known.get(uid)) {
             Some(entry) => {

@@ -22,6 +22,7 @@ use super::{
     facts, hardware,
     hello::{self, Lineage},
     holder,
+    ingest::Start,
     liveness::Signal,
     notes,
     registry::{Handle, Mode},
@@ -32,7 +33,7 @@ use crate::{
     events::Note,
     store::Fence,
     world::{
-        clone_words,
+        World, clone_words,
         record::{Claim, FactsRecord},
     },
 };
@@ -58,6 +59,7 @@ impl End {
 pub struct Greeted {
     pub guard: Guard,
     pub fence: Arc<Fence>,
+    pub start: Start,
     pub hello: Hello,
     pub lineage: Lineage,
     pub facts: FactsRecord,
@@ -128,14 +130,21 @@ where
         .fence()
         .ok_or_else(|| End::Refused(Status::unavailable("this coordinator does not lead; retry later")))?;
 
-    let (uid, lineage, known, ended, told) = shared.hub.read(|w| {
-        let uid = if peer.deleted {
+    let uid_of = |w: &World| {
+        if peer.deleted {
             w.tombstones.get(node).map(|t| t.value.uid.clone())
         } else {
             w.nodes.get(node).map(|n| n.node.metadata.uid.clone())
-        };
+        }
+    };
+    if shared.hub.read(|w| uid_of(w).is_none()) {
+        // A host that has just joined may be faster than the news of it.
+        let caught_up = shared.hub.wait_for(shared.hub.store().newest());
+        let _ = tokio::time::timeout(settings.stall, caught_up).await;
+    }
+    let (uid, lineage, known, ended, told) = shared.hub.read(|w| {
         let (known, ended) = hello::term_of(w, hello.fence.as_ref());
-        (uid, hello::lineage(w, &hello), known, ended, agent_settings(w))
+        (uid_of(w), hello::lineage(w, &hello), known, ended, agent_settings(w))
     });
     let Some(uid) = uid else {
         let gone = format!("node {node} was deleted; let it join again with a new token");
@@ -207,6 +216,10 @@ where
     Ok(Greeted {
         guard,
         fence,
+        start: Start {
+            generation: peer.generation,
+            epoch: hello.epoch,
+        },
         hello,
         lineage,
         facts,
@@ -231,6 +244,7 @@ async fn mode(
         (Mode::Deleted, Quarantine::Deleted, words)
     } else {
         let claim = Claim {
+            generation: peer.generation,
             epoch: hello.epoch,
             instance: hello.instance.clone(),
             host: facts.hostname.clone(),

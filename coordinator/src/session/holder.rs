@@ -5,6 +5,9 @@
 //! has passed, or by the same epoch with another instance. A directory put back from a backup looks the same, and
 //! is as bad: what it does not remember may still run.
 //!
+//! A host that joined again under its node's name has a new identity, of a later generation: it begins to count
+//! anew, and whatever has the earlier identity is nobody.
+//!
 //! Invariant: the highest start that was ever welcomed is durable before it is welcomed; two holders are both kept
 //! from running anything new until an operator has spoken, whatever restarts meanwhile.
 
@@ -37,11 +40,19 @@ pub enum Judged {
     Rival(HolderRecord),
     /// There were two before it came.
     Quarantined,
+    /// Another host has the node's identity by now.
+    Outdated,
 }
 
 /// Pure.
 pub fn judge(known: Option<&HolderRecord>, claim: &Claim, now: Time) -> Judged {
     match known {
+        Some(known) if known.holder.generation > claim.generation => Judged::Outdated,
+        Some(known) if known.holder.generation < claim.generation => Judged::Next(HolderRecord {
+            holder: claim.clone(),
+            rival: None,
+            unsettled: true,
+        }),
         Some(known) if known.rival.is_some() => Judged::Quarantined,
         Some(known) if known.holder.same_start(claim) => Judged::Holder,
         Some(known) if known.holder.epoch >= claim.epoch => Judged::Rival(HolderRecord {
@@ -50,10 +61,12 @@ pub fn judge(known: Option<&HolderRecord>, claim: &Claim, now: Time) -> Judged {
                 claim: claim.clone(),
                 since: now,
             }),
+            unsettled: known.unsettled,
         }),
-        _ => Judged::Next(HolderRecord {
+        known => Judged::Next(HolderRecord {
             holder: claim.clone(),
             rival: None,
+            unsettled: known.is_some_and(|k| k.unsettled),
         }),
     }
 }
@@ -82,6 +95,11 @@ pub async fn admit(shared: &Sessions, node: &str, claim: &Claim) -> Result<bool,
         let record = match judged {
             Judged::Holder => return Ok(true),
             Judged::Quarantined => return Ok(false),
+            Judged::Outdated => {
+                return Err(End::Refused(Status::unauthenticated(format!(
+                    "node {node}: another host joined under this name; this identity is revoked"
+                ))));
+            }
             Judged::Next(record) | Judged::Rival(record) => record,
         };
         let change = Change::put(keys::holder(node), expect, encode(&record));

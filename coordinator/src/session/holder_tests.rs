@@ -4,6 +4,7 @@ use super::*;
 
 fn claim(epoch: u64, instance: &str) -> Claim {
     Claim {
+        generation: 0,
         epoch,
         instance: instance.into(),
         host: format!("host-{instance}"),
@@ -14,7 +15,7 @@ fn claim(epoch: u64, instance: &str) -> Claim {
 fn known(epoch: u64, instance: &str) -> HolderRecord {
     HolderRecord {
         holder: claim(epoch, instance),
-        rival: None,
+        ..HolderRecord::default()
     }
 }
 
@@ -29,6 +30,7 @@ fn a_later_start_follows_and_anything_else_is_a_second_holder() {
                 claim: claim(epoch, instance),
                 since: now,
             }),
+            ..HolderRecord::default()
         })
     };
     let of_five = known(5, "a");
@@ -93,6 +95,40 @@ fn a_later_start_follows_and_anything_else_is_a_second_holder() {
     for claim in [claim(5, "a"), claim(6, "b"), claim(7, "c"), claim(1, "")] {
         assert_eq!(judge(Some(&two), &claim, now), Judged::Quarantined, "{claim}");
     }
+}
+
+#[test]
+fn a_host_that_joined_again_counts_from_one_and_its_former_self_is_nobody() {
+    let now = Time(7);
+    let of = |generation, claim: Claim| Claim { generation, ..claim };
+    let vacant = HolderRecord::vacant(2, true);
+    let mut taken = HolderRecord {
+        holder: of(2, claim(1, "new")),
+        ..vacant.clone()
+    };
+    assert!(vacant.is_vacant() && !taken.is_vacant());
+    assert_eq!(
+        judge(Some(&vacant), &of(2, claim(1, "new")), now),
+        Judged::Next(taken.clone()),
+        "what is not settled stays so until it is"
+    );
+    for former in [claim(5, "a"), claim(6, "b"), claim(u64::MAX, "c")] {
+        for generation in [0, 1] {
+            let former = of(generation, former.clone());
+            assert_eq!(judge(Some(&vacant), &former, now), Judged::Outdated, "{former}");
+            assert_eq!(judge(Some(&taken), &former, now), Judged::Outdated, "{former}");
+        }
+    }
+    // Its own copies are found as ever.
+    assert!(matches!(judge(Some(&taken), &of(2, claim(1, "copy")), now), Judged::Rival(r) if r.unsettled));
+    // A quarantine of the former identity does not hold the new one.
+    taken.rival = Some(Rival {
+        claim: of(2, claim(1, "copy")),
+        since: now,
+    });
+    assert!(
+        matches!(judge(Some(&taken), &of(3, claim(1, "x")), now), Judged::Next(r) if r.unsettled && r.rival.is_none())
+    );
 }
 
 #[test]

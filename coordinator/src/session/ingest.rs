@@ -47,9 +47,17 @@ pub fn merge(old: &StatusRecord, new: &StatusRecord) -> Option<StatusRecord> {
             old.status.clone()
         },
         stopped: old.stopped || new.stopped,
+        vanished: old.vanished || new.vanished,
         ..new.clone()
     };
-    (merged.status != old.status || merged.stopped != old.stopped).then_some(merged)
+    (merged.status != old.status || merged.stopped != old.stopped || merged.vanished != old.vanished).then_some(merged)
+}
+
+/// The agent's start that a session is of, by its generation and its own count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub generation: u64,
+    pub epoch: u64,
 }
 
 /// A status that can be read, of a pod that need not be the reporting node's.
@@ -60,19 +68,19 @@ pub struct Report {
     pub record: StatusRecord,
 }
 
-/// Reads a message. The error says what of it the protocol does not allow.
-pub fn read(message: wire::Statuses, epoch: u64) -> Result<(u64, Vec<Report>), String> {
+/// Reads a message of an agent's start. The error says what of it the protocol does not allow.
+pub fn read(message: wire::Statuses, start: Start) -> Result<(u64, Vec<Report>), String> {
     if message.pods.len() > MAX_PODS {
         return Err(format!(
             "a message with {} statuses; at most {MAX_PODS}",
             message.pods.len()
         ));
     }
-    let reports: Result<_, _> = message.pods.into_iter().map(|pod| read_one(pod, epoch)).collect();
+    let reports: Result<_, _> = message.pods.into_iter().map(|pod| read_one(pod, start)).collect();
     Ok((message.seq, reports?))
 }
 
-fn read_one(pod: wire::PodStatus, epoch: u64) -> Result<Report, String> {
+fn read_one(pod: wire::PodStatus, start: Start) -> Result<Report, String> {
     let of = || {
         format!(
             "the status of pod {}/{}",
@@ -87,11 +95,12 @@ fn read_one(pod: wire::PodStatus, epoch: u64) -> Result<Report, String> {
             pod.status_json.len()
         ));
     }
-    if pod.epoch > epoch {
+    if pod.epoch > start.epoch {
         return Err(format!(
-            "{} is of epoch {}, beyond this session's {epoch}",
+            "{} is of epoch {}, beyond this session's {}",
             of(),
-            pod.epoch
+            pod.epoch,
+            start.epoch
         ));
     }
     // Strict: an agent is never newer than its coordinator, so an unknown field is a fault.
@@ -102,10 +111,12 @@ fn read_one(pod: wire::PodStatus, epoch: u64) -> Result<Report, String> {
         name: pod.name,
         record: StatusRecord {
             uid: pod.uid,
+            generation: start.generation,
             epoch: pod.epoch,
             seq: pod.seq,
             status,
             stopped: pod.stopped,
+            vanished: false,
         },
     })
 }

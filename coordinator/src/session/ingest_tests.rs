@@ -8,6 +8,11 @@ use proto::model::{ContainerStatus, Kind, Phase};
 use super::*;
 use crate::session::testing::{self, Base, Gate, report, status};
 
+const START: Start = Start {
+    generation: 0,
+    epoch: 1,
+};
+
 fn record_of(seq: u64, phase: Phase, restarts: u32, stopped: bool) -> StatusRecord {
     let mut status = status(phase);
     status.container_statuses = vec![ContainerStatus {
@@ -21,6 +26,7 @@ fn record_of(seq: u64, phase: Phase, restarts: u32, stopped: bool) -> StatusReco
         seq,
         status,
         stopped,
+        ..StatusRecord::default()
     }
 }
 
@@ -61,7 +67,7 @@ proptest! {
 }
 
 fn pending(world: &World, reports: Vec<wire::PodStatus>) -> Pending {
-    let (seq, reports) = read(wire::Statuses { seq: 9, pods: reports }, 1).unwrap();
+    let (seq, reports) = read(wire::Statuses { seq: 9, pods: reports }, START).unwrap();
     let mut pending = Pending::default();
     assert!(pending.accept(world, "n1", seq, reports).is_empty());
     pending
@@ -212,7 +218,7 @@ fn what_is_too_much_is_refused() {
     let many = vec![report("a", 1, Phase::Running, false); MAX_PODS + 1];
     for pods in [vec![big], many] {
         assert!(
-            read(wire::Statuses { seq: 1, pods }, 1)
+            read(wire::Statuses { seq: 1, pods }, START)
                 .unwrap_err()
                 .contains("at most")
         );

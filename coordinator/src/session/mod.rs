@@ -8,6 +8,7 @@
 //! | `hello` | PURE: what a Hello must fulfil, lineage, pods that nobody knows |
 //! | `holder` | which of two copies of one identity is the node's agent; quarantine |
 //! | `deleted` | what is left of a deleted node on its host |
+//! | `settle` | which pods are over when a host joined again without its data |
 //! | `assignments` | PURE: what a node should run, and the change between two states |
 //! | `ingest`, `facts`, `notes` | what agents report, checked, on its way to the store |
 //! | `registry` | node → live session |
@@ -37,6 +38,7 @@ mod router;
 pub mod service;
 #[cfg(test)]
 mod settings_tests;
+mod settle;
 mod stream;
 #[cfg(test)]
 pub mod testing;
@@ -51,6 +53,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{events::Recorder, http::metrics::Metrics, store::CommitError, world::hub::Hub};
+pub use hello::check_version;
 use liveness::Signal;
 use pipes::Pipes;
 use pulse::Timing;

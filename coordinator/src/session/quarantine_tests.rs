@@ -15,7 +15,7 @@ use super::{
 use crate::{
     events::Note,
     store::{Change, Expect, keys},
-    world::record::{self, TombstoneRecord},
+    world::record::{self, HolderRecord, TombstoneRecord},
 };
 
 fn start(epoch: u64, instance: &str) -> Hello {
@@ -53,7 +53,8 @@ async fn quarantined(rig: &Rig, node: &str, hello: Hello, why: Quarantine) -> (A
 
 /// What the api does for `wharf node readmit`.
 async fn readmit(rig: &Rig, node: &str) {
-    rig.base.delete(&[keys::holder(node)]).await;
+    let vacant = record::encode(&HolderRecord::vacant(0, false));
+    rig.base.put(keys::holder(node), vacant).await;
 }
 
 #[tokio::test]

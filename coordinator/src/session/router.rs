@@ -121,7 +121,12 @@ pub fn misplaced(world: &World, handle: &Handle) -> Option<(Reason, &'static str
     else {
         return Some((Reason::Revoked, "the node was deleted"));
     };
+    let vacant = node.holder.as_ref().is_some_and(|h| h.value.is_vacant());
     match (handle.mode, node.rival()) {
+        (Mode::Full, _) if vacant => Some((
+            Reason::Revoked,
+            "another host joined under this node's name; this identity is revoked",
+        )),
         (Mode::Full, Some(_)) => Some((Reason::Resync, "two agents hold this node's identity; start again")),
         (Mode::Cloned(_), None) => Some((Reason::Resync, "the node was readmitted; start again")),
         _ => None,

@@ -6,7 +6,7 @@ use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _, stream};
-use proto::wire::{Chunk, Down, Issued, RenewRequest, Up, agent_server, chunk};
+use proto::wire::{Chunk, Down, Issued, LeaveReply, LeaveRequest, RenewRequest, Up, agent_server, chunk};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -25,6 +25,8 @@ pub struct Peer {
     pub node: String,
     /// The node was deleted.
     pub deleted: bool,
+    /// Of its identity: rises each time that a host joins under the node's name.
+    pub generation: u64,
     /// Where its connection comes from, for people; empty: not known.
     pub address: String,
 }
@@ -47,25 +49,30 @@ pub trait Renewer: Send + Sync + 'static {
     async fn renew(&self, extensions: &Extensions, csr_der: &[u8]) -> Result<Issued, Status>;
 }
 
+/// Takes nodes out of the fleet at their agents' own request.
+#[async_trait]
+pub trait Leaver: Send + Sync + 'static {
+    /// Deletes the agent's own node; its having been deleted before is no error.
+    async fn leave(&self, peer: &Peer) -> Result<(), Status>;
+}
+
+/// What the service asks of others.
+#[derive(Clone)]
+pub struct Helpers {
+    pub callers: Arc<dyn Callers>,
+    pub renewer: Arc<dyn Renewer>,
+    pub leaver: Arc<dyn Leaver>,
+}
+
 pub struct AgentService {
     sessions: Arc<Sessions>,
-    callers: Arc<dyn Callers>,
-    renewer: Arc<dyn Renewer>,
+    helpers: Helpers,
 }
 
 impl AgentService {
     /// The service, ready for a router.
-    pub fn server(
-        sessions: Arc<Sessions>,
-        callers: Arc<dyn Callers>,
-        renewer: Arc<dyn Renewer>,
-    ) -> agent_server::AgentServer<Self> {
-        agent_server::AgentServer::new(Self {
-            sessions,
-            callers,
-            renewer,
-        })
-        .max_decoding_message_size(MAX_MESSAGE)
+    pub fn server(sessions: Arc<Sessions>, helpers: Helpers) -> agent_server::AgentServer<Self> {
+        agent_server::AgentServer::new(Self { sessions, helpers }).max_decoding_message_size(MAX_MESSAGE)
     }
 }
 
@@ -89,7 +96,7 @@ impl agent_server::Agent for AgentService {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<Down, Status>> + Send + 'static>>;
 
     async fn session(&self, request: Request<Streaming<Up>>) -> Result<Response<Self::SessionStream>, Status> {
-        let peer = self.callers.peer(request.extensions())?;
+        let peer = self.helpers.callers.peer(request.extensions())?;
         let sessions = &self.sessions;
         if sessions.stopping.is_cancelled() {
             return Err(Status::unavailable("the coordinator is stopping; come back"));
@@ -101,7 +108,7 @@ impl agent_server::Agent for AgentService {
             .map_err(|_| Status::resource_exhausted("too many streams are open; retry later"))?;
         let (out, down) = outgoing();
         let (_, extensions, inbound) = request.into_parts();
-        let (callers, shared) = (self.callers.clone(), sessions.clone());
+        let (callers, shared) = (self.helpers.callers.clone(), sessions.clone());
         let inbound = inbound.map(move |message| message.and_then(|m| callers.still_valid(&extensions).map(|()| m)));
         sessions.tasks.spawn(async move {
             session::serve(shared, peer, inbound, out).await;
@@ -113,7 +120,7 @@ impl agent_server::Agent for AgentService {
     type PipeStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send + 'static>>;
 
     async fn pipe(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Self::PipeStream>, Status> {
-        let peer = self.callers.peer(request.extensions())?;
+        let peer = self.helpers.callers.peer(request.extensions())?;
         if peer.deleted {
             return Err(Status::permission_denied(
                 "the node of this agent was deleted; nothing is read from it",
@@ -132,7 +139,13 @@ impl agent_server::Agent for AgentService {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Issued>, Status> {
         let (_, extensions, message) = request.into_parts();
-        let issued = self.renewer.renew(&extensions, &message.csr_der).await?;
+        let issued = self.helpers.renewer.renew(&extensions, &message.csr_der).await?;
         Ok(Response::new(issued))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        let peer = self.helpers.callers.peer(request.extensions())?;
+        self.helpers.leaver.leave(&peer).await?;
+        Ok(Response::new(LeaveReply { node: peer.node }))
     }
 }

@@ -20,11 +20,12 @@ use super::{
     greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
     hardware,
     hello::{self, Lineage},
-    ingest::{self, Docker, FlushError, Flushed, Pending},
+    ingest::{self, Docker, FlushError, Flushed, Pending, Start},
     liveness::Signal,
     notes::{self, Budget},
     registry::{Handle, Kick, Mode},
     service::{Outgoing, Peer},
+    settle,
 };
 use crate::{
     store::{Change, CommitError, Expect, Fence, Rv, keys},
@@ -95,8 +96,10 @@ struct Session {
     handle: Arc<Handle>,
     out: mpsc::Sender<Down>,
     fence: Arc<Fence>,
-    epoch: u64,
+    start: Start,
     capabilities: Vec<String>,
+    /// Nothing is told before it is known which pods the host still has.
+    unsettled: bool,
     /// What the agent runs beside its assignments is of this history.
     proven: bool,
     /// What the agent has been told, and at which version.
@@ -137,8 +140,9 @@ impl Session {
             handle: greeted.guard.handle.clone(),
             out,
             fence: greeted.fence.clone(),
-            epoch: greeted.hello.epoch,
+            start: greeted.start,
             capabilities: greeted.hello.capabilities.clone(),
+            unsettled: false,
             proven: greeted.lineage == Lineage::Proven,
             sent: Desired::new(),
             revision: Rv(0),
@@ -172,6 +176,12 @@ impl Session {
             return Ok(());
         }
         let node = self.handle.node.clone();
+        if self.handle.mode == Mode::Full {
+            self.unsettled = !settle::settle(&self.shared, &node, self.start, hello).await?;
+            if self.unsettled {
+                return Ok(());
+            }
+        }
         let (revision, newer, (wanted, missing), strays) = self.shared.hub.read(|w| {
             (
                 w.rv,
@@ -366,7 +376,7 @@ impl Session {
         if newer {
             return Err(demoted());
         }
-        if matches!(self.handle.mode, Mode::Cloned(_)) {
+        if self.unsettled || matches!(self.handle.mode, Mode::Cloned(_)) {
             return Ok(None);
         }
         self.handle.incomplete.store(missing, Ordering::Relaxed);
@@ -406,6 +416,10 @@ impl Session {
             }
             Some(up::Message::Events(_)) if !full => Ok(()),
             Some(up::Message::Statuses(statuses)) => self.statuses(statuses),
+            Some(up::Message::Facts(given)) if self.unsettled && given.docker_ready => Err(End::Goodbye(
+                Reason::Resync,
+                "Docker answers: start again, so that what this host still has is known".into(),
+            )),
             Some(up::Message::Facts(given)) => {
                 let facts = facts::record(&given, &self.capabilities).map_err(End::protocol)?;
                 let hardware = hardware::record(given.inventory.as_ref()).map_err(End::protocol)?;
@@ -433,7 +447,7 @@ impl Session {
     }
 
     fn statuses(&mut self, message: wire::Statuses) -> Result<(), End> {
-        let (seq, reports) = ingest::read(message, self.epoch).map_err(End::protocol)?;
+        let (seq, reports) = ingest::read(message, self.start).map_err(End::protocol)?;
         let foreign = self
             .shared
             .hub

@@ -29,7 +29,7 @@ use tonic::{Extensions, Request, Status, Streaming, service::interceptor::Interc
 
 use super::{
     Sessions, Settings,
-    service::{AgentService, Callers, Peer, Renewer},
+    service::{AgentService, Callers, Helpers, Leaver, Peer, Renewer},
 };
 use crate::{
     events::{Note, Recorder},
@@ -286,14 +286,14 @@ impl Callers for ByHeader {
         let Named(name) = extensions
             .get::<Named>()
             .ok_or_else(|| Status::unauthenticated("no certificate"))?;
-        // As the certificate of a deleted node is known by its tombstone.
-        let (node, deleted) = match name.strip_prefix("deleted:") {
-            Some(node) => (node, true),
-            None => (name.as_str(), false),
-        };
+        // As the certificate of a deleted node is known by its tombstone, and a generation by the registry.
+        let bare = name.strip_prefix("deleted:");
+        let (node, deleted) = (bare.unwrap_or(name), bare.is_some());
+        let (node, generation) = node.split_once('#').unwrap_or((node, "0"));
         Ok(Peer {
             node: node.to_owned(),
             deleted,
+            generation: generation.parse().expect("a generation"),
             address: "192.0.2.7".into(),
         })
     }
@@ -316,9 +316,20 @@ impl Renewer for ByHeader {
     }
 }
 
-pub fn callers() -> (Arc<dyn Callers>, Arc<dyn Renewer>) {
-    let all = Arc::new(ByHeader::default());
-    (all.clone(), all)
+#[async_trait]
+impl Leaver for ByHeader {
+    async fn leave(&self, peer: &Peer) -> Result<(), Status> {
+        Err(Status::failed_precondition(format!("{} stays", peer.node)))
+    }
+}
+
+pub fn helpers(all: ByHeader) -> Helpers {
+    let all = Arc::new(all);
+    Helpers {
+        callers: all.clone(),
+        renewer: all.clone(),
+        leaver: all,
+    }
 }
 
 pub fn named(mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -358,8 +369,7 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let callers = ByHeader::default();
         let expired = callers.expired.clone();
-        let callers = Arc::new(callers);
-        let server = AgentService::server(sessions.clone(), callers.clone(), callers);
+        let server = AgentService::server(sessions.clone(), helpers(callers));
         let service = InterceptedService::new(server, named);
         base.tasks.spawn(async move {
             let _ = Server::builder()

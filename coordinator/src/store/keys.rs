@@ -13,7 +13,7 @@
 //! | `holds/<node>` | api and control, each its own entries; empty once all are released, so that its version shows it | why the node takes no new pods |
 //! | `settings` | api | what the cluster's settings are set to |
 //! | `freeze` | api; control when it has expired | that nothing is to be replaced or moved |
-//! | `holder/<node>` | session; api when it is readmitted | which agent process holds the node's identity |
+//! | `holder/<node>` | session; api when it is readmitted or deleted, ca when the name gets a new identity | which agent process holds the node's identity |
 //! | `tombstone/<node>` | api at deletion, session when nothing is left, ca when the name is used again, control when it is old | a deleted node |
 //! | `template/<hash>` | api, control | an immutable pod spec with labels and annotations |
 //! | `token/<id>`, `cert/<node>`, `binding/<user>` | ca; `cert` goes with its tombstone | see `ca/` |

@@ -131,6 +131,9 @@ pub struct StatusRecord {
     /// Pod that it is about; another uid's status is ignored.
     #[serde(rename = "u")]
     pub uid: String,
+    /// Of the reporting agent's identity; see [`Claim::generation`].
+    #[serde(rename = "g", default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
     #[serde(rename = "e")]
     pub epoch: u64,
     #[serde(rename = "q")]
@@ -140,11 +143,20 @@ pub struct StatusRecord {
     /// The agent observed the exit of every container after a stop entry.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// Its host joined again and has nothing of it: it is over, whether its stop was decided or not.
+    #[serde(rename = "v", default, skip_serializing_if = "std::ops::Not::not")]
+    pub vanished: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives it by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl StatusRecord {
     pub fn stamp(&self) -> Stamp {
         Stamp {
+            generation: self.generation,
             epoch: self.epoch,
             seq: self.seq,
         }
@@ -168,7 +180,11 @@ pub struct FactsRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Claim {
-    /// Rises with every start.
+    /// Of its identity, as the certificate registry counts: rises each time that the name is given to a host that
+    /// joined, be it another node or the same one with a new disk. Never the agent's word.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation: u64,
+    /// Rises with every start, from 1; 0: nobody yet.
     pub epoch: u64,
     /// Random for each start; empty: an older agent.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -184,7 +200,7 @@ pub struct Claim {
 impl Claim {
     /// The same start of the same agent.
     pub fn same_start(&self, other: &Self) -> bool {
-        (self.epoch, &self.instance) == (other.epoch, &other.instance)
+        (self.generation, self.epoch, &self.instance) == (other.generation, other.epoch, &other.instance)
     }
 }
 
@@ -202,13 +218,35 @@ impl std::fmt::Display for Claim {
     }
 }
 
-/// `holder/<node>`: which agent process holds the node's identity; written by sessions when it changes.
+/// `holder/<node>`: which agent process holds the node's identity; written by sessions when it changes, vacant by ca
+/// when a host joins under a name that was another's, and by api when the node is readmitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HolderRecord {
     pub holder: Claim,
     /// Another one that claims to be it; set: both are in quarantine until an operator readmits the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rival: Option<Rival>,
+    /// The host came without what ran there before; which pods that ends is not on record yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
+}
+
+impl HolderRecord {
+    /// For the first agent of this generation that says Hello.
+    pub fn vacant(generation: u64, unsettled: bool) -> Self {
+        Self {
+            holder: Claim {
+                generation,
+                ..Claim::default()
+            },
+            rival: None,
+            unsettled,
+        }
+    }
+
+    pub fn is_vacant(&self) -> bool {
+        self.holder.epoch == 0
+    }
 }
 
 /// The second holder of an identity.

@@ -130,7 +130,12 @@ impl PodState {
     pub fn ended(&self) -> bool {
         self.status
             .as_ref()
-            .is_some_and(|s| s.value.stopped || s.value.status.phase.is_final())
+            .is_some_and(|s| s.value.stopped || s.value.vanished || s.value.status.phase.is_final())
+    }
+
+    /// Its host joined again and has nothing of it.
+    pub fn vanished(&self) -> bool {
+        self.status.as_ref().is_some_and(|s| s.value.vanished)
     }
 
     /// What it is made from; empty while its template has not come.

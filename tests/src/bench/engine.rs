@@ -183,8 +183,9 @@ impl Starts {
         self.all()[number].0
     }
 
-    /// Whether a container whose name contains this has been started.
-    pub fn saw(&self, part: &str) -> bool {
-        self.all().iter().any(|(_, name)| name.contains(part))
+    /// When a container whose name contains this was started first; nanoseconds since 1970.
+    pub fn time_of(&self, part: &str) -> Option<i64> {
+        let all = self.all();
+        all.iter().find(|(_, name)| name.contains(part)).map(|(at, _)| *at)
     }
 }

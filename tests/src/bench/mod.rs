@@ -6,6 +6,7 @@
 //! | [`machine`] | the machine, its disk's fdatasync, memory and CPU time of a process |
 //! | [`scale`] | +N containers on one engine: raw Docker, wharf and Swarm in turn |
 //! | [`pods`] | one pod: create accepted → Docker create called, through a recording proxy |
+//! | [`arrival`] | a host: agent started → node Ready → first pod's container started |
 //! | [`idle`] | resident memory and idle CPU of agent, coordinator and engine |
 //! | [`engine`] | the run's own engine, and the one observer of its starts |
 //! | [`report`] | the table and the JSON beside it |
@@ -14,6 +15,7 @@
 //! engine a member of a swarm. All contenders start the same containers and are seen by the same observer. A slow
 //! result is printed, never a failure; a run whose containers did not come to run is one.
 
+mod arrival;
 mod engine;
 mod idle;
 mod machine;
@@ -40,6 +42,7 @@ use self::{
 enum Part {
     Scale,
     Pod,
+    Join,
     Idle,
 }
 
@@ -64,6 +67,9 @@ struct Args {
     /// Pods of the single-pod measurement.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
     pods: u32,
+    /// Hosts of the measurement of joining.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
+    hosts: u32,
     /// Seconds over which idle CPU is measured.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
@@ -124,6 +130,10 @@ fn measure(args: &Args, runtime: &tokio::runtime::Runtime) -> Report {
     if args.does(Part::Pod) {
         say(&format!("one pod, {} times", args.pods));
         report.pods = Some(pods::measure(&bed, args.pods));
+    }
+    if args.does(Part::Join) {
+        say(&format!("a host joins, {} times", args.hosts));
+        report.arrival = Some(arrival::measure(&bed, args.hosts));
     }
     if args.does(Part::Scale) {
         report.scale = Some(scale::measure(&bed, args));

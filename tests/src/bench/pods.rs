@@ -87,7 +87,7 @@ pub fn measure(bed: &Bed, n: u32) -> Pods {
         accepted_to_call.push(ms_between(accepted, called));
         sent_to_accepted.push(ms_between(sent, accepted));
         sent_to_call.push(ms_between(sent, called));
-        until(&format!("the start of {name}"), || bed.starts.saw(&part));
+        until(&format!("the start of {name}"), || bed.starts.time_of(&part).is_some());
         // Not in step with anybody's timer.
         pause(BETWEEN + Duration::from_millis(u64::from(i) * 37 % 100));
     }
@@ -101,7 +101,7 @@ pub fn measure(bed: &Bed, n: u32) -> Pods {
     }
 }
 
-fn connect(runtime: &Runtime, cluster: &Cluster) -> ResourcesClient<Channel> {
+pub(super) fn connect(runtime: &Runtime, cluster: &Cluster) -> ResourcesClient<Channel> {
     let text = std::fs::read_to_string(cluster.data_dir().join("admin.yaml")).expect("admin.yaml");
     let credentials: Credentials = serde_saphyr::from_str(&text).expect("credentials");
     let channel = runtime

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::{
+    arrival::{Arrival, TARGET_MS},
     engine::now_ns,
     idle::Idle,
     machine::{Fsync, Machine},
@@ -23,6 +24,7 @@ pub struct Report {
     pub fsync_after: Option<Fsync>,
     pub scale: Option<Scale>,
     pub pods: Option<Pods>,
+    pub arrival: Option<Arrival>,
     /// By the number of containers.
     pub idle: Vec<(u32, Vec<Idle>)>,
 }
@@ -54,6 +56,7 @@ impl Report {
             fsync_after: None,
             scale: None,
             pods: None,
+            arrival: None,
             idle: Vec::new(),
         }
     }
@@ -81,6 +84,9 @@ impl Report {
         if let Some(pods) = &self.pods {
             pods_table(&mut out, pods);
         }
+        if let Some(arrival) = &self.arrival {
+            arrival_table(&mut out, arrival);
+        }
         idle_table(&mut out, &self.idle);
         out
     }
@@ -95,6 +101,7 @@ impl Report {
             "takenAt": self.taken_s, "profile": self.profile, "machine": self.machine.json(),
             "fdatasyncMs": {"before": fsync(&self.fsync_before), "after": self.fsync_after.as_ref().map(fsync)},
             "scale": self.scale.as_ref().map(Scale::json), "pod": self.pods.as_ref().map(Pods::json),
+            "join": self.arrival.as_ref().map(Arrival::json),
             "idle": idle.collect::<Vec<_>>(),
         })
     }
@@ -153,6 +160,22 @@ fn pods_table(out: &mut String, pods: &Pods) {
     line("create accepted → Docker create called", &pods.accepted_to_call, &note);
     line("create sent → create accepted", &pods.sent_to_accepted, "");
     line("create sent → Docker create called", &pods.sent_to_call, "");
+}
+
+fn arrival_table(out: &mut String, arrival: &Arrival) {
+    let _ = writeln!(out, "\nA host joins, ms ({} hosts)", arrival.to_ready.len());
+    let _ = writeln!(out, "{:40}{:>8}{:>8}", "", "median", "max");
+    let mut line = |label: &str, sample: &Sample| {
+        let pass = verdict(sample.max() <= TARGET_MS);
+        let _ = writeln!(
+            out,
+            "{label:40}{:8.0}{:8.0}  target ≤ {TARGET_MS:.0}: {pass}",
+            sample.median(),
+            sample.max()
+        );
+    };
+    line("agent start → Ready", &arrival.to_ready);
+    line("agent start → first pod started", &arrival.to_running);
 }
 
 fn idle_table(out: &mut String, idle: &[(u32, Vec<Idle>)]) {
@@ -227,6 +250,19 @@ mod tests {
             table(6.0)
         );
         assert_eq!(scale(5.5).json()["contenders"]["wharf"]["ratio"], 1.1);
+    }
+
+    #[test]
+    fn the_slowest_host_is_held_against_the_target() {
+        let mut out = String::new();
+        let arrival = Arrival {
+            to_ready: sample(&[300.0, 400.0]),
+            to_running: sample(&[700.0, 2100.0]),
+        };
+        arrival_table(&mut out, &arrival);
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[3].contains("350     400  target ≤ 2000: pass"), "{out}");
+        assert!(lines[4].contains("1400    2100  target ≤ 2000: MISS"), "{out}");
     }
 
     #[test]

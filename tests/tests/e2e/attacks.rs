@@ -30,6 +30,8 @@ fn joining(cluster: &Cluster, name: &str, token: &str) -> EnrolOptions {
         enrol: Vec::new(),
         token: token.to_owned(),
         name: name.to_owned(),
+        machine_id: String::new(),
+        shared_host: true,
         times: EnrolTimes {
             backoff: Duration::from_millis(20),
             max_backoff: Duration::from_millis(100),

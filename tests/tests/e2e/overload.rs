@@ -49,6 +49,8 @@ fn a_thousand_silent_sockets_on_each_port_are_dropped_and_others_served() {
         enrol: Vec::new(),
         token,
         name: "n1".into(),
+        machine_id: String::new(),
+        shared_host: true,
         times: agent::identity::EnrolTimes::default(),
     };
     runtime.block_on(agent::identity::enrol(&options)).expect("joins");

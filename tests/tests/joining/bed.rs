@@ -69,6 +69,10 @@ impl Agent for AgentService {
         let caller = caller(&request)?;
         Ok(Response::new(self.0.renew(&caller, &request.get_ref().csr_der).await?))
     }
+
+    async fn leave(&self, _: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
+        Err(Status::unavailable("this coordinator has no nodes"))
+    }
 }
 
 /// A coordinator with its two ports; everything ends when it is dropped.
@@ -170,6 +174,8 @@ pub fn at(enrol: SocketAddr, token: &str, data_dir: &Path, name: &str) -> EnrolO
         enrol: vec![enrol.to_string()],
         token: token.to_owned(),
         name: name.to_owned(),
+        machine_id: format!("machine-{name}"),
+        shared_host: false,
         times: times(),
     }
 }

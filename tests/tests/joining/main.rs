@@ -2,10 +2,12 @@
 //! with what it got, and those who try without.
 
 mod bed;
+mod hosts;
 mod impostors;
 mod secrets;
 #[path = "../../../coordinator/src/ca/test_store.rs"]
 mod test_store;
+mod whole;
 
 use std::sync::atomic::Ordering;
 

@@ -147,6 +147,18 @@ impl DockerRuntime {
         }))
     }
 
+    /// Asks an engine who it is, before there is a node whose containers could be told. The error names the engine.
+    pub async fn ask(docker_host: Option<&str>) -> Result<EngineInfo, RuntimeError> {
+        let scope = Scope {
+            cluster: "none".into(),
+            node: "none".into(),
+            incarnation: String::new(),
+        };
+        Self::connect(docker_host, scope, DockerSettings::default())?
+            .info()
+            .await
+    }
+
     /// Makes sure that [`SANDBOX_IMAGE`] is on the engine; builds it here, without a registry, when it is not.
     pub async fn ensure_sandbox_image(&self) -> Result<(), RuntimeError> {
         if self.image(SANDBOX_IMAGE).await?.is_some() {
