@@ -4,6 +4,7 @@
 //!
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
+mod affinity;
 mod event;
 pub mod fields;
 pub mod hardware;
@@ -19,9 +20,15 @@ mod pod;
 mod quantity;
 mod rc;
 mod selector;
+pub mod taint;
 mod time;
 pub mod validate;
 
+pub use affinity::{
+    Affinity, NODE_NAME_FIELD, NodeAffinity, NodeOperator, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    NodeTaintsPolicy, PodOperator, PodSelector, PodSelectorRequirement, PreferredSchedulingTerm,
+    TopologySpreadConstraint, WhenUnsatisfiable,
+};
 pub use event::{Event, EventSource, EventType, ObjectReference};
 pub use hardware::Hardware;
 pub use hold::{HoldKind, NodeHold};
@@ -42,5 +49,6 @@ pub use pod::{
 pub use quantity::{Quantity, QuantityError};
 pub use rc::{RcSpec, RcStatus, ReplicationController};
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
+pub use taint::{Stay, Taint, TaintEffect, Toleration, TolerationOperator};
 pub use time::Time;
 pub use validate::{FieldError, Invalid};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConditionStatus, Hardware, NodeHold, ObjectMeta, ResourceList, Time};
+use super::{ConditionStatus, Hardware, NodeHold, ObjectMeta, ResourceList, Taint, Time};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -19,6 +19,9 @@ pub struct NodeSpec {
     /// No new pods while true.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
+    /// Which pods it does not take, or not willingly, or does not keep.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

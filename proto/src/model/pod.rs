@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectMeta, Quantity, Time};
+use super::{Affinity, ObjectMeta, Quantity, Time, Toleration, TopologySpreadConstraint};
 
 /// Resource name (`cpu`, `memory`, `ephemeral-storage`, `pids`, `pods`) → amount.
 pub type ResourceList = BTreeMap<String, Quantity>;
@@ -47,6 +47,13 @@ pub struct PodSpec {
     /// What each container's own settings replace field by field.
     #[serde(skip_serializing_if = "PodSecurityContext::is_empty")]
     pub security_context: PodSecurityContext,
+    #[serde(skip_serializing_if = "Affinity::is_empty")]
+    pub affinity: Affinity,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Taints of nodes that it bears.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
 }
 
 impl PodSpec {

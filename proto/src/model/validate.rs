@@ -4,6 +4,7 @@
 //! Invariant: an object that passed [`object`] can be stored, planned and run without a further check of form.
 
 mod containers;
+mod placement;
 mod security;
 mod volumes;
 
@@ -113,7 +114,8 @@ pub fn object(object: &Object) -> Result<(), Invalid> {
     match object {
         Object::ReplicationController(rc) => check.rc(rc),
         Object::Pod(pod) => check.pod_spec("spec", &pod.spec),
-        Object::Node(_) | Object::Namespace(_) | Object::Event(_) => {}
+        Object::Node(node) => check.node(&node.spec),
+        Object::Namespace(_) | Object::Event(_) => {}
     }
     check.done(object.kind(), &object.meta().name)
 }

@@ -2,11 +2,12 @@
 //! ([`merge_key`]) reads from it which lists are lists of named items.
 //!
 //! Invariant: the tables hold every field that Kubernetes 1.20 to 1.33 has at a place that we read, and the fields
-//! of the model's types are exactly those that are [`Rule::Acted`] or [`Rule::Ours`].
+//! of the model's types are exactly those that are acted on or [`Rule::Ours`].
 
 mod merge;
 mod strip;
 mod table;
+mod table_placement;
 mod table_pod;
 
 use serde_json::Value;
@@ -28,6 +29,8 @@ enum Rule {
     /// Without effect with the values that the function accepts: what Kubernetes' defaulting writes, or what says
     /// no more than leaving the field out. Not supported with others.
     IdleIf(fn(&Value) -> bool),
+    /// Acted on, except with the values that the function accepts: those have no effect here.
+    ActedUnless(fn(&Value) -> bool),
     /// Valid and meaningful in Kubernetes; refused here.
     Unsupported,
 }

@@ -79,7 +79,11 @@ impl Stripped {
                 true
             }
             Rule::Ours | Rule::Idle => self.idle(path),
-            Rule::IdleIf(holds) if holds(value) => self.idle(path),
+            Rule::IdleIf(holds) | Rule::ActedUnless(holds) if holds(value) => self.idle(path),
+            Rule::ActedUnless(_) => {
+                self.inner(field.shape, value, path);
+                true
+            }
             Rule::IdleIf(_) | Rule::Unsupported => self.fail(path, UNSUPPORTED_WORDS.to_owned()),
         }
     }

@@ -2,9 +2,11 @@
 //! module above only.
 //! Source: Kubernetes' API reference, core/v1 and meta/v1, 1.20 to 1.33.
 
-use serde_json::Value;
-
-use super::{Field, Fields, Rule, Shape, says_nothing, table_pod};
+use super::{
+    Field, Fields, Rule, Shape,
+    table_placement::{TAINT, set_by_kubernetes},
+    table_pod,
+};
 
 /// Where `apiVersion` and `kind` stand beside what a kind has.
 const API_VERSION: Field = Field::acted("apiVersion");
@@ -112,7 +114,7 @@ pub(super) const NODE: Fields = &[
             Field::idle("podCIDRs"),
             Field::idle("providerID"),
             Field::idle("externalID"),
-            Field::idle_if("taints", set_by_kubernetes),
+            Field::new("taints", Rule::ActedUnless(set_by_kubernetes), Shape::Items(TAINT, &[])),
             Field::unsupported("configSource"),
         ],
     ),
@@ -125,17 +127,6 @@ pub(super) const NODE: Fields = &[
         ]),
     ),
 ];
-
-/// Whether all taints are Kubernetes' own, which say in another way what the node's conditions and
-/// `unschedulable` say.
-fn set_by_kubernetes(taints: &Value) -> bool {
-    let own = |taint: &Value| {
-        taint["key"].as_str().is_some_and(|key| {
-            key.starts_with("node.kubernetes.io/") || key.starts_with("node.cloudprovider.kubernetes.io/")
-        })
-    };
-    says_nothing(taints) || taints.as_array().is_some_and(|all| all.iter().all(own))
-}
 
 pub(super) const NAMESPACE: Fields = &[API_VERSION, KIND, METADATA, Field::ours("spec"), Field::ours("status")];
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Field, Fields, says_nothing};
+use super::{Field, Fields, says_nothing, table_placement};
 
 pub(super) const SPEC: Fields = &[
     Field::items("containers", CONTAINER, &["name"]),
@@ -14,6 +14,13 @@ pub(super) const SPEC: Fields = &[
     Field::acted("hostNetwork"),
     Field::items("volumes", VOLUME, &["name"]),
     Field::object("securityContext", POD_SECURITY),
+    Field::object("affinity", table_placement::AFFINITY),
+    Field::items(
+        "topologySpreadConstraints",
+        table_placement::SPREAD,
+        &["topologyKey", "whenUnsatisfiable"],
+    ),
+    Field::items("tolerations", table_placement::TOLERATION, &[]),
     Field::unsupported("initContainers").keyed(&["name"]),
     Field::unsupported("ephemeralContainers").keyed(&["name"]),
     Field::refused("activeDeadlineSeconds"),
@@ -34,10 +41,7 @@ pub(super) const SPEC: Fields = &[
     Field::unsupported("setHostnameAsFQDN"),
     Field::unsupported("hostnameOverride"),
     Field::unsupported("hostAliases").keyed(&["ip"]),
-    Field::unsupported("affinity"),
     Field::idle_if("schedulerName", |v| v == "default-scheduler" || says_nothing(v)),
-    Field::idle_if("tolerations", added_by_default),
-    Field::unsupported("topologySpreadConstraints").keyed(&["topologyKey", "whenUnsatisfiable"]),
     Field::unsupported("priorityClassName"),
     Field::idle_if("priority", |v| *v == 0),
     // Nothing preempts anything.
@@ -195,15 +199,4 @@ fn default_account(value: &Value) -> bool {
 /// The profile that the engine applies anyway.
 fn engine_default(profile: &Value) -> bool {
     says_nothing(profile) || *profile == json!({"type": "RuntimeDefault"})
-}
-
-/// The tolerations that Kubernetes adds to every pod: how long it stays on a node that is gone, which settings say
-/// here.
-fn added_by_default(tolerations: &Value) -> bool {
-    let added = |t: &Value| {
-        ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
-            .iter()
-            .any(|key| *t == json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}))
-    };
-    tolerations.as_array().is_some_and(|all| all.iter().all(added))
 }

@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Capabilities, Container, ContainerPort, EmptyDirVolume, EnvVar, EnvVarSource, Event, EventSource, EventType,
-    HostPathType, HostPathVolume, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeSpec, NodeStatus, Object,
-    ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference, Pod, PodSecurityContext, PodSpec, PodStatus,
-    PodTemplate, Protocol, PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController, ResourceRequirements,
-    RestartPolicy, SecurityContext, StorageMedium, TerminationMessagePolicy, Time, Volume, VolumeMount,
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolume, EnvVar, EnvVarSource, Event, EventSource,
+    EventType, HostPathType, HostPathVolume, Namespace, NamespaceSpec, NamespaceStatus, Node, NodeAffinity,
+    NodeOperator, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, NodeSpec, NodeStatus, NodeTaintsPolicy,
+    Object, ObjectFieldSelector, ObjectMeta, ObjectReference, OwnerReference, Pod, PodOperator, PodSecurityContext,
+    PodSelector, PodSelectorRequirement, PodSpec, PodStatus, PodTemplate, PreferredSchedulingTerm, Protocol,
+    PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController, ResourceRequirements, RestartPolicy,
+    SecurityContext, StorageMedium, Taint, TaintEffect, TerminationMessagePolicy, Time, Toleration, TolerationOperator,
+    TopologySpreadConstraint, Volume, VolumeMount, WhenUnsatisfiable,
 };
 
 fn text() -> String {
@@ -73,6 +76,51 @@ fn pod_spec() -> PodSpec {
             run_as_non_root: Some(true),
             supplemental_groups: vec![1],
         },
+        affinity: Affinity {
+            node_affinity: NodeAffinity {
+                required: Some(NodeSelector {
+                    node_selector_terms: vec![term()],
+                }),
+                preferred: vec![PreferredSchedulingTerm {
+                    weight: 1,
+                    preference: term(),
+                }],
+            },
+        },
+        topology_spread_constraints: vec![TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: text(),
+            when_unsatisfiable: WhenUnsatisfiable::DoNotSchedule,
+            label_selector: Some(PodSelector {
+                match_labels: map(),
+                match_expressions: vec![PodSelectorRequirement {
+                    key: text(),
+                    operator: PodOperator::In,
+                    values: vec![text()],
+                }],
+            }),
+            min_domains: Some(1),
+            node_taints_policy: NodeTaintsPolicy::Honor,
+        }],
+        tolerations: vec![Toleration {
+            key: text(),
+            operator: TolerationOperator::Exists,
+            value: text(),
+            effect: Some(TaintEffect::NoExecute),
+            toleration_seconds: Some(1),
+        }],
+    }
+}
+
+fn term() -> NodeSelectorTerm {
+    let requirement = NodeSelectorRequirement {
+        key: text(),
+        operator: NodeOperator::In,
+        values: vec![text()],
+    };
+    NodeSelectorTerm {
+        match_expressions: vec![requirement.clone()],
+        match_fields: vec![requirement],
     }
 }
 
@@ -131,7 +179,15 @@ pub(super) fn full(kind: Kind) -> Object {
     match kind {
         Kind::Node => Object::Node(Node {
             metadata: meta(),
-            spec: NodeSpec { unschedulable: true },
+            spec: NodeSpec {
+                unschedulable: true,
+                taints: vec![Taint {
+                    key: text(),
+                    value: text(),
+                    effect: TaintEffect::NoExecute,
+                    time_added: Some(Time(1)),
+                }],
+            },
             status: Some(NodeStatus::default()),
         }),
         Kind::Namespace => Object::Namespace(Namespace {
@@ -183,7 +239,8 @@ pub(super) fn full(kind: Kind) -> Object {
 fn same(fields: Fields, value: &Value, path: &str, seen: &mut Vec<String>) {
     let value = value.as_object().unwrap_or_else(|| panic!("{path}: {value}"));
     for name in value.keys() {
-        let known = find(fields, name).is_some_and(|f| matches!(f.rule, Rule::Acted | Rule::Ours));
+        let known =
+            find(fields, name).is_some_and(|f| matches!(f.rule, Rule::Acted | Rule::ActedUnless(_) | Rule::Ours));
         assert!(known, "{path}.{name}: the model has it, the table does not");
     }
     for field in fields {
@@ -194,7 +251,7 @@ fn same(fields: Fields, value: &Value, path: &str, seen: &mut Vec<String>) {
         match (field.rule, field.shape) {
             (Rule::Idle | Rule::IdleIf(_) | Rule::Unsupported, _) => assert!(found.is_none(), "{path}"),
             (Rule::Ours, _) => assert!(found.is_some(), "{path}: the table has it, the model does not"),
-            (Rule::Acted, shape) => {
+            (Rule::Acted | Rule::ActedUnless(_), shape) => {
                 let inner = found.unwrap_or_else(|| panic!("{path}: the table has it, the model does not"));
                 seen.push(path.clone());
                 match shape {
@@ -230,8 +287,6 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
         let left = json!({"spec": {"containers": [{}]}});
         (Kind::Pod, json!({"spec": {"containers": [container]}}), left)
     };
-    let account = json!([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute",
-        "tolerationSeconds": 300}]);
     for ((kind, mut value, left), path) in [
         ((Kind::Node, json!({"status": {"capacity": 7}}), json!({})), "status"),
         (
@@ -262,7 +317,6 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
         (spec(json!({"priority": 0})), "spec.priority"),
         (spec(json!({"hostPID": false})), "spec.hostPID"),
         (spec(json!({"initContainers": []})), "spec.initContainers"),
-        (spec(json!({"tolerations": account})), "spec.tolerations"),
         (
             spec(json!({"serviceAccountName": "default"})),
             "spec.serviceAccountName",
@@ -280,11 +334,6 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
     }
     let security = |key: &str, value: Value| inner(json!({"securityContext": {key: value}})).1;
     for (kind, mut value, path) in [
-        (
-            Kind::Node,
-            json!({"spec": {"taints": [{"key": "dedicated"}]}}),
-            "spec.taints",
-        ),
         (Kind::Pod, spec(json!({"dnsPolicy": "None"})).1, "spec.dnsPolicy"),
         (Kind::Pod, spec(json!({"priority": 5})).1, "spec.priority"),
         (Kind::Pod, spec(json!({"hostPID": true})).1, "spec.hostPID"),
@@ -305,13 +354,13 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
         ),
         (
             Kind::Pod,
-            spec(json!({"affinity": {"nodeAffinity": {}}})).1,
-            "spec.affinity",
+            spec(json!({"affinity": {"podAntiAffinity": {"x": 1}}})).1,
+            "spec.affinity.podAntiAffinity",
         ),
         (
             Kind::Pod,
-            spec(json!({"tolerations": [{"operator": "Exists"}]})).1,
-            "spec.tolerations",
+            spec(json!({"topologySpreadConstraints": [{"matchLabelKeys": ["x"]}]})).1,
+            "spec.topologySpreadConstraints[0].matchLabelKeys",
         ),
         (
             Kind::Pod,
@@ -403,6 +452,11 @@ fn lists_of_named_items_and_their_keys() {
         (Kind::Node, "spec.taints", None),
         (Kind::Node, "spec.podCIDRs", None),
         (Kind::Pod, "spec.tolerations", None),
+        (
+            rc,
+            "spec.template.spec.topologySpreadConstraints",
+            Some(&["topologyKey", "whenUnsatisfiable"]),
+        ),
         (Kind::Pod, "spec.containers.command", None),
         (Kind::Pod, "spec.containers[0].securityContext.capabilities.drop", None),
         (Kind::Pod, "spec", None),

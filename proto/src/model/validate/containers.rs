@@ -25,6 +25,7 @@ impl Check {
         self.labels(&format!("{path}.nodeSelector"), &spec.node_selector);
         self.volumes(path, &spec.volumes);
         self.pod_security(&format!("{path}.securityContext"), spec);
+        self.placement(path, spec);
         let mut names = BTreeSet::new();
         let mut host_ports = BTreeSet::new();
         for (i, c) in spec.containers.iter().enumerate() {
