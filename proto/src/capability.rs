@@ -16,8 +16,18 @@ pub const HOST_NETWORK: &str = "host-network";
 /// `workingDir`, `terminationMessagePath` and its policy, `resources.limits.pids`.
 pub const CONTAINER_SETTINGS: &str = "container-settings";
 
+/// The annotation `wharfinger.io/stop-after-disconnect`.
+pub const STOP_AFTER_DISCONNECT: &str = "stop-after-disconnect";
+
 /// All that an agent of this build can do.
-pub const ALL: [&str; 5] = [SANDBOX, VOLUMES, SECURITY_CONTEXT, HOST_NETWORK, CONTAINER_SETTINGS];
+pub const ALL: [&str; 6] = [
+    SANDBOX,
+    VOLUMES,
+    SECURITY_CONTEXT,
+    HOST_NETWORK,
+    CONTAINER_SETTINGS,
+    STOP_AFTER_DISCONNECT,
+];
 
 /// What the pod needs beyond what every agent can do. An agent without it would refuse the pod, or run it
 /// without the limit that was asked for.

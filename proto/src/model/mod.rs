@@ -12,6 +12,7 @@ mod hold;
 pub mod json;
 mod kind;
 pub mod labels;
+pub mod loss;
 mod meta;
 mod node;
 mod object;
