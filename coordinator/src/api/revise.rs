@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec};
+use proto::model::{Container, FieldError, Kind, Node, Object, ObjectMeta, Pod, PodSpec, loss::STOP_AFTER_DISCONNECT};
 use serde_json::Value;
 
 use super::{
@@ -67,6 +67,7 @@ pub fn revise(world: &World, old: &Object, mut new: Object, missing: Missing) ->
     let key = (meta.namespace.clone(), meta.name.clone());
     if let (Object::Pod(old), Object::Pod(new)) = (old, &new) {
         errors.extend(same_spec(world.pods.get(&key), old, new, missing));
+        errors.extend(same_limit(&old.metadata, &new.metadata));
     }
     errors.extend(create::problems(&new));
     ApiError::unless_valid(kind, &meta.name, errors)?;
@@ -137,6 +138,18 @@ fn reserved(old: &Node, new: &mut Node, missing: Missing) -> Option<FieldError> 
         FieldError::new(
             format!("metadata.labels.{HOSTNAME_LABEL}"),
             format!("set by the coordinator to {set}; leave it so"),
+        )
+    })
+}
+
+/// While a node is cut off its agent goes by what it knew: what is concluded from the time would be wrong if that had
+/// been another one.
+fn same_limit(old: &ObjectMeta, new: &ObjectMeta) -> Option<FieldError> {
+    let limit = |meta: &ObjectMeta| meta.annotations.get(STOP_AFTER_DISCONNECT).cloned();
+    (limit(old) != limit(new)).then(|| {
+        FieldError::new(
+            format!("metadata.annotations.{STOP_AFTER_DISCONNECT}"),
+            "a pod keeps it for life; change its controller's template, and delete the pod",
         )
     })
 }

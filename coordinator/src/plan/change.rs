@@ -15,7 +15,7 @@ use crate::{
     store::{self, Expect, Rv, keys},
     world::{
         Key,
-        record::{OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
+        record::{LossRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
     },
 };
 
@@ -44,7 +44,7 @@ pub enum Change {
         pod: Before,
         node: String,
     },
-    /// Says why a pod is not placed.
+    /// Says why a pod is not placed, or why it is not replaced while its node is lost; empty: takes that back.
     Explain {
         pod: Before,
         waiting: String,
@@ -55,6 +55,8 @@ pub enum Change {
         /// Seconds.
         grace: u32,
         reason: String,
+        /// Its node is not heard, and its replacement is created in the same commit.
+        lost: bool,
     },
     /// Removes the record and the status of a pod of which nothing runs.
     RemovePod {
@@ -91,6 +93,17 @@ pub enum Change {
     },
     /// A deleted node's tombstone, with its certificates.
     RemoveTombstone {
+        node: String,
+        rv: Rv,
+    },
+    /// From now on pods of the lost node may be replaced.
+    GiveUp {
+        node: String,
+        at: Time,
+        /// Version of the record of an earlier loss.
+        before: Option<Rv>,
+    },
+    RemoveLoss {
         node: String,
         rv: Rv,
     },
@@ -143,12 +156,18 @@ impl Change {
                 r.waiting.clear();
             })),
             Self::Explain { pod, waiting } => out.push(edit(pod, |r| r.waiting.clone_from(waiting))),
-            Self::Stop { pod, at, grace, reason } => out.push(edit(pod, |r| {
+            Self::Stop {
+                pod,
+                at,
+                grace,
+                reason,
+                lost,
+            } => out.push(edit(pod, |r| {
                 r.stop = Some(StopRecord {
                     at: *at,
                     grace: *grace,
                     reason: reason.clone(),
-                    lost: false,
+                    lost: *lost,
                 });
             })),
             Self::RemovePod { pod } => {
@@ -178,6 +197,14 @@ impl Change {
             Self::RemoveTombstone { node, rv } => {
                 out.push(store::Change::delete(keys::tombstone(node), Expect::At(*rv)));
                 out.push(store::Change::delete(keys::cert(node), Expect::Any));
+            }
+            Self::GiveUp { node, at, before } => {
+                let expect = before.map_or(Expect::Absent, Expect::At);
+                let record = LossRecord { at: *at };
+                out.push(store::Change::put(keys::loss(node), expect, encode(&record)));
+            }
+            Self::RemoveLoss { node, rv } => {
+                out.push(store::Change::delete(keys::loss(node), Expect::At(*rv)));
             }
             Self::Unfreeze { rv } => out.push(store::Change::delete(keys::FREEZE, Expect::At(*rv))),
             Self::Record(record) => out.push(record.change_with_id(&ids::content_hash(&encode(record)))),

@@ -5,6 +5,7 @@
 //! | [`dirty`] | which groups must be looked at after an update |
 //! | [`replicas`] | which pods a controller gains and loses |
 //! | [`scheduler`] | which node a pod runs on, or why none |
+//! | [`health`] | which lost nodes are given up, and which of their pods are replaced |
 //! | [`gc`] | what is removed: stopped pods, orphans, namespaces, what has expired |
 //! | [`check`] | whether a plan keeps the invariants; nothing unchecked is committed |
 //! | [`change`] | every write there is |
@@ -15,6 +16,9 @@ pub mod change;
 pub mod check;
 pub mod dirty;
 pub mod gc;
+pub mod health;
+#[cfg(test)]
+mod loss_properties;
 pub mod replicas;
 pub mod scheduler;
 #[cfg(test)]
@@ -52,6 +56,8 @@ pub enum Group {
     Pod(Key),
     /// A namespace that is being emptied, with all in it.
     Namespace(String),
+    /// Which lost nodes are given up: one decision for the fleet.
+    Losses,
     /// Whether the cluster is frozen.
     Freeze,
     /// What is kept for a time only: unused templates, old events and results.
@@ -107,7 +113,7 @@ impl Group {
                 let uid = world.namespaces.get(name).map(|n| n.value.metadata.uid.as_str());
                 of(Kind::Namespace, "", name, uid.unwrap_or_default())
             }
-            Self::Freeze | Self::Expiry => ObjectReference::default(),
+            Self::Losses | Self::Freeze | Self::Expiry => ObjectReference::default(),
         }
     }
 }
@@ -169,6 +175,8 @@ pub struct Pass {
     now: Time,
     seed: u64,
     keep: Keep,
+    /// Nothing is decided before on what was not heard.
+    no_loss_before: Time,
     placed: Placed,
     checker: Checker,
 }
@@ -179,9 +187,16 @@ impl Pass {
             now,
             seed,
             keep,
+            no_loss_before: Time::default(),
             placed: Placed::default(),
-            checker: Checker::default(),
+            checker: Checker::new(now),
         }
+    }
+
+    /// A leader that is new hears of a node what its predecessor heard, but later: nodes get time to show themselves.
+    pub fn no_loss_before(mut self, at: Time) -> Self {
+        self.no_loss_before = at;
+        self
     }
 
     /// Plans one group and checks the plan. A refused plan leaves the pass usable for other groups.
@@ -193,12 +208,14 @@ impl Pass {
 
     fn decide(&mut self, world: &World, group: &Group) -> Plan {
         let mut out = Draft::new(world, group.clone(), self.now);
+        out.no_loss_before = self.no_loss_before;
         let seed = mix(self.seed, &format!("{group:?}"));
         match group {
             Group::Controller(key) => replicas::plan(world, key, seed, &mut self.placed, &mut out),
             Group::Pod(key) => gc::bare(world, key, seed, &mut self.placed, &mut out),
             Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
             Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
+            Group::Losses => health::plan(world, &mut out),
             Group::Freeze => gc::freeze(world, &mut out),
             Group::Expiry => gc::expiry(world, self.keep, &mut out),
         }
@@ -210,6 +227,7 @@ impl Pass {
 pub(crate) struct Draft {
     group: Group,
     pub now: Time,
+    pub no_loss_before: Time,
     plan: Plan,
     changes: Vec<Change>,
     notes: Vec<Note>,
@@ -225,6 +243,7 @@ impl Draft {
         Self {
             group,
             now,
+            no_loss_before: Time::default(),
             plan: Plan::default(),
             changes: Vec::new(),
             notes: Vec::new(),
@@ -240,6 +259,16 @@ impl Draft {
         }
         self.weight += change.weight();
         self.changes.push(change);
+    }
+
+    /// As [`Draft::push`], for changes of which none is to happen without the others.
+    pub fn push_together(&mut self, changes: Vec<Change>) {
+        let weight: usize = changes.iter().map(Change::weight).sum();
+        if self.weight + weight > MAX_CHANGES {
+            self.cut();
+        }
+        self.weight += weight;
+        self.changes.extend(changes);
     }
 
     /// Goes with the change pushed last.
@@ -263,10 +292,11 @@ impl Draft {
     /// One note a commit about a controller's pods, so that a large step does not flood the events.
     fn count_pods(&mut self) {
         let Some(owner) = &self.owner else { return };
-        let (mut created, mut stopped) = (Vec::new(), Vec::new());
+        let (mut created, mut stopped, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for change in &self.changes {
             match change {
                 Change::CreatePod { key, .. } => created.push(key.1.as_str()),
+                Change::Stop { pod, lost: true, .. } => lost.push(pod.key.1.as_str()),
                 Change::Stop { pod, .. } => stopped.push(pod.key.1.as_str()),
                 Change::RemovePod { pod } if pod.record.stop.is_none() => stopped.push(pod.key.1.as_str()),
                 _ => {}
@@ -275,6 +305,7 @@ impl Draft {
         for (reason, verb, names) in [
             ("SuccessfulCreate", "created", created),
             ("SuccessfulDelete", "deleted", stopped),
+            ("ReplacedLost", "gave up", lost),
         ] {
             let message = match names.as_slice() {
                 [] => continue,

@@ -246,7 +246,7 @@ impl Run {
     }
 
     fn settle(&mut self) {
-        self.sim.settle();
+        self.sim.settle_for(100_000);
         self.sim.assert_safe();
         self.assert_converged();
         // Nothing that is not marked had to be planned; only a reason may have aged.
@@ -312,7 +312,7 @@ fn assert_no_room(world: &World, at: &Key) {
             && node.used.memory + template.request.memory <= node.allocatable.memory
             && node.used.pods < node.allocatable.pods;
         assert!(
-            !(ports_free && chosen && room && node.is_ready() && !node.node.spec.unschedulable),
+            !(ports_free && chosen && room && node.is_ready() && !node.node.spec.unschedulable && node.replaced == 0),
             "{at:?} waits ({}) and {name} has room",
             world.pods[at].record.waiting
         );

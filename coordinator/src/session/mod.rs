@@ -8,6 +8,7 @@
 //! | `hello` | PURE: what a Hello must fulfil, lineage, pods that nobody knows |
 //! | `holder` | which of two copies of one identity is the node's agent; quarantine |
 //! | `deleted` | what is left of a deleted node on its host |
+//! | `back` | a node that was confirmed off and is heard again |
 //! | `assignments` | PURE: what a node should run, and the change between two states |
 //! | `ingest`, `facts`, `notes` | what agents report, checked, on its way to the store |
 //! | `registry` | node → live session |
@@ -18,6 +19,9 @@
 //! are not stored.
 
 pub mod assignments;
+mod back;
+#[cfg(test)]
+mod back_tests;
 mod deleted;
 mod facts;
 mod greet;
@@ -27,6 +31,8 @@ mod holder;
 mod ingest;
 pub mod liveness;
 mod notes;
+#[cfg(test)]
+mod period_tests;
 mod pulse;
 #[cfg(test)]
 mod quarantine_tests;
@@ -46,12 +52,17 @@ use proto::wire::goodbye::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{events::Recorder, http::metrics::Metrics, store::CommitError, world::hub::Hub};
+use crate::{
+    events::Recorder,
+    http::metrics::Metrics,
+    store::CommitError,
+    world::{hub::Hub, settings},
+};
 use liveness::Signal;
 use pulse::Timing;
 use registry::Registry;
 
-/// What of the configuration concerns sessions.
+/// What of the configuration concerns sessions. Where the cluster's settings say otherwise, they hold.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Period of agents' heartbeats.
@@ -96,12 +107,27 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn timing(&self) -> Timing {
+    /// The period of heartbeats that holds.
+    pub fn heartbeat(&self, set: &settings::Settings) -> Duration {
+        given(set, &settings::HEARTBEAT).unwrap_or(self.heartbeat)
+    }
+
+    /// Likewise the longest silence of a node that is there.
+    pub fn silence(&self, set: &settings::Settings) -> Duration {
+        self.heartbeat(set) * self.missed
+    }
+
+    fn timing(&self, set: &settings::Settings) -> Timing {
         Timing {
-            silence: self.heartbeat * self.missed,
-            agent_down: self.agent_down,
+            silence: self.silence(set),
+            agent_down: given(set, &settings::AGENT_DOWN_AFTER).unwrap_or(self.agent_down),
+            restart: set.time(&settings::AGENT_RESTART),
         }
     }
+}
+
+fn given(set: &settings::Settings, setting: &settings::Setting) -> Option<Duration> {
+    set.given(setting).map(Duration::from_millis)
 }
 
 /// All sessions of this process, and what they share.
@@ -200,7 +226,7 @@ impl Driver {
         let liveness = liveness::run(
             sessions.hub.clone(),
             sessions.recorder.clone(),
-            sessions.settings.timing(),
+            sessions.settings.clone(),
             signals,
         );
         tokio::select! {

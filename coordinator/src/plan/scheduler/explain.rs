@@ -59,6 +59,10 @@ fn reason(template: &Template, refusal: Refusal, one: bool) -> String {
             format!("{verb} without {name}: update the agent")
         }
         Refusal::NotReady => "not Ready".to_owned(),
+        Refusal::Returning => {
+            let verb = if one { "waits" } else { "wait" };
+            format!("{verb} for replaced pods to stop")
+        }
         Refusal::Unschedulable => "unschedulable".to_owned(),
         Refusal::HostPort(port) => format!("host port {port} taken"),
         Refusal::Cpu => "insufficient cpu".to_owned(),

@@ -22,6 +22,8 @@ pub enum Refusal {
     /// Its agent lacks this capability.
     Capability(&'static str),
     NotReady,
+    /// Pods that were replaced while it was lost have not ended yet.
+    Returning,
     Unschedulable,
     HostPort(u16),
     Cpu,
@@ -33,7 +35,7 @@ pub enum Refusal {
 type Filter = fn(&Template, &Candidate<'_>) -> Result<(), Refusal>;
 
 /// The pod's nodeName is not among them: it chooses the candidate itself.
-const FILTERS: [Filter; 5] = [selector, capable, ready, schedulable, fits];
+const FILTERS: [Filter; 6] = [selector, capable, ready, settled, schedulable, fits];
 
 /// Whether the node can take one pod of the template.
 pub fn check(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
@@ -48,11 +50,7 @@ fn selector(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusa
 
 /// An agent that lacks a capability would refuse the pod, or leave out what it does not know.
 fn capable(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
-    let has = |need: &str| {
-        let facts = candidate.node.facts.as_ref();
-        facts.is_some_and(|f| f.value.capabilities.iter().any(|c| c == need))
-    };
-    match template.needs.iter().find(|need| !has(need)) {
+    match template.needs.iter().find(|need| !candidate.node.can(need)) {
         Some(need) => Err(Refusal::Capability(need)),
         None => Ok(()),
     }
@@ -60,6 +58,11 @@ fn capable(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal
 
 fn ready(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
     refuse_unless(candidate.node.is_ready(), Refusal::NotReady)
+}
+
+/// On a node that is back, what was replaced ends before anything new starts.
+fn settled(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    refuse_unless(candidate.node.replaced == 0, Refusal::Returning)
 }
 
 fn schedulable(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
