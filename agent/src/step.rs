@@ -9,8 +9,8 @@
 //! (book', action, outcome, now)    ── record  ──▶ book''
 //! ```
 //!
-//! Invariants: attempt n+1 is created only after the exit of attempt n was observed. Nothing but a stop entry,
-//! a dead sandbox or a newer attempt stops a container. An action that failed, or that had no visible effect,
+//! Invariants: attempt n+1 is created only after the exit of attempt n was observed. Nothing but a stop entry, its own
+//! stop-after-disconnect, a dead sandbox or a newer attempt stops a container. An action that failed, or that had no visible effect,
 //! is not repeated before its backoff has passed.
 
 mod book;
@@ -46,6 +46,12 @@ pub enum Mode {
     Run,
     /// A stop entry was accepted.
     Stop {
+        grace_ms: u64,
+        reason: String,
+    },
+    /// This agent stops it: no coordinator has heard it for too long. No stop entry came, so that it is kept until one
+    /// does.
+    Disconnected {
         grace_ms: u64,
         reason: String,
     },

@@ -30,7 +30,7 @@ pub(super) fn decide(book: &mut PodBook, desired: &PodDesired, observed: PodObse
     match &desired.mode {
         Mode::Run if desired.invalid.is_some() => {}
         Mode::Run => planner.run(),
-        Mode::Stop { grace_ms, reason } => planner.stop(*grace_ms, reason),
+        Mode::Stop { grace_ms, reason } | Mode::Disconnected { grace_ms, reason } => planner.stop(*grace_ms, reason),
         Mode::Forget => {
             if !planner.containers.iter().any(is_running) {
                 planner.remove_all();
