@@ -97,6 +97,7 @@ async fn ask(mut admin: Admin, mut random: Random, times: usize) -> Asked {
                     images: images.collect(),
                     name: name.clone(),
                     replicas,
+                    ..Wanted::default()
                 };
                 admin.create(&wanted).await.expect("a name that is free");
                 asked.insert(name, replicas);

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod cost;
+mod losses;
 mod random;
 
 use std::time::Duration;
