@@ -83,6 +83,9 @@ pub struct PodEntry {
     pub annotations: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopIntent>,
+    /// It was stopped here because no coordinator heard this agent for too long; final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnected: Option<StopIntent>,
     /// Runs here although the coordinator's complete set does not name it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unexpected: bool,
@@ -93,6 +96,9 @@ pub struct PodEntry {
     pub accepted_ms: u64,
     pub book: PodBook,
 }
+
+/// Longest grace of a pod that stops itself; half of the margin that a coordinator allows it.
+const MOST_GRACE_SECONDS: u32 = 5;
 
 /// A stop entry; final once accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +118,17 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl PodEntry {
+    /// The stop of a pod by itself. It must have ended soon after: a longer grace of its own does not count.
+    fn own_stop(&self, reason: String, now_ms: u64) -> StopIntent {
+        let grace = self.desired().spec.grace_seconds();
+        StopIntent {
+            reason,
+            grace_seconds: u32::try_from(grace).map_or(0, |g| g.min(MOST_GRACE_SECONDS)),
+            accepted_ms: now_ms,
+            drain_ms: 0,
+        }
+    }
+
     /// What [`crate::step::step`] works towards.
     pub fn desired(&self) -> PodDesired {
         let (spec, invalid) = if self.spec_json.is_empty() {
@@ -128,14 +145,18 @@ impl PodEntry {
                 ),
             }
         };
-        let mode = match &self.stop {
-            Some(stop) => Mode::Stop {
+        let mode = match (&self.stop, &self.disconnected) {
+            (Some(stop), _) => Mode::Stop {
                 grace_ms: u64::from(stop.grace_seconds) * 1000,
                 drain_until_ms: stop.accepted_ms.saturating_add(stop.drain_ms.into()),
                 reason: stop.reason.clone(),
             },
-            None if self.forgotten => Mode::Forget,
-            None => Mode::Run,
+            (None, _) if self.forgotten => Mode::Forget,
+            (None, Some(stop)) => Mode::Disconnected {
+                grace_ms: u64::from(stop.grace_seconds) * 1000,
+                reason: stop.reason.clone(),
+            },
+            (None, None) => Mode::Run,
         };
         PodDesired {
             uid: self.uid.clone(),
@@ -164,8 +185,8 @@ impl PodEntry {
 
     /// The same but for bookkeeping.
     pub fn same_wish(&self, other: &Self) -> bool {
-        (&self.spec_json, &self.stop, self.unexpected, self.forgotten)
-            == (&other.spec_json, &other.stop, other.unexpected, other.forgotten)
+        (&self.spec_json, &self.stop, &self.disconnected) == (&other.spec_json, &other.stop, &other.disconnected)
+            && (self.unexpected, self.forgotten) == (other.unexpected, other.forgotten)
     }
 }
 

@@ -7,11 +7,12 @@
 //!     └───────────── reporter, notes ◀─────────────┘
 //! ```
 //!
-//! Invariants: only an explicit stop entry of an accepted term stops a pod; ending the agent, losing the
-//! coordinator, or refusing it stops nothing.
+//! Invariants: only an explicit stop entry of an accepted term stops a pod, or its own stop-after-disconnect; ending
+//! the agent, losing the coordinator, or refusing it stops nothing else.
 
 pub mod clock;
 pub mod config;
+pub mod disconnect;
 pub mod facts;
 pub mod host;
 pub mod http;
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
+    disconnect::Watchman,
     facts::HostFacts,
     join::Join,
     ledger::{Keeper, LedgerError},
@@ -170,6 +172,9 @@ pub async fn run(
         stop: stop.clone(),
     };
 
+    // Before the worker begins: what is over by now is not started again.
+    let watchman = Watchman::begin(shared.clone(), data_dir.clone(), links.contact.subscribe()).await;
+
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let named = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| async move {
         task.await;
@@ -185,6 +190,7 @@ pub async fn run(
         Box::pin(follow_address(facts_seen, host_ip, stop.clone())),
     ));
     tasks.spawn(named("worker", Box::pin(worker::run(shared.clone(), stop.clone()))));
+    tasks.spawn(named("disconnect", Box::pin(watchman.run(stop.clone()))));
     let contact = links.contact.subscribe();
     let status = status::keep(data_dir, shared.clone(), contact.clone(), stop.clone());
     tasks.spawn(named("status-file", Box::pin(status)));

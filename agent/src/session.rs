@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use self::pipes::Pipes;
-use crate::{clock::wall_ms, join::Connector, ledger::Saved, settings::ms, worker::Shared};
+
+use crate::{clock::wall_ms, disconnect::Beats, join::Connector, ledger::Saved, settings::ms, worker::Shared};
 
 /// Assignments carry whole specs; a node's worth must fit.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -43,6 +44,9 @@ pub struct Contact {
     pub active: bool,
     /// When a coordinator last said something; 0: never in this run.
     pub last_ms: u64,
+    /// When this agent last sent something that the active coordinator is known to have heard, by this agent's
+    /// clock; 0: never in this run.
+    pub heard_ms: u64,
     /// Why the last session ended.
     pub last_error: String,
     /// Why the coordinators keep this agent in quarantine, in their words; empty: they do not.
@@ -127,12 +131,16 @@ struct Session<'a> {
     heartbeat_ms: u32,
     max_silence_ms: u32,
     heard: Instant,
+    /// When Hello was sent.
+    hello_ms: u64,
+    beats: Beats,
 }
 
 impl<'a> Session<'a> {
     /// Says Hello and opens the stream.
     async fn open(links: &'a mut Links, address: &'a str, channel: Channel) -> Result<Session<'a>, End> {
         let (out, outbox) = mpsc::channel(OUTBOX);
+        let hello_ms = links.worker.clock.now_ms();
         let hello = hello(links);
         // The channel is new and empty.
         let _ = out.try_send(wire::Up {
@@ -164,6 +172,8 @@ impl<'a> Session<'a> {
             heartbeat_ms: DEFAULT_HEARTBEAT_MS,
             max_silence_ms: 0,
             heard: Instant::now(),
+            hello_ms,
+            beats: Beats::default(),
         })
     }
 
@@ -217,6 +227,7 @@ impl<'a> Session<'a> {
                 }
                 _ = beat.tick() => {
                     let (epoch, seq) = worker.reporter.next_seq();
+                    self.beats.sent(seq, worker.clock.now_ms());
                     self.send(up::Message::Heartbeat(wire::Heartbeat { epoch, seq })).await?;
                 }
                 () = worker.reporter.changed(), if self.active && gathered.is_none() => {
@@ -244,6 +255,11 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// What was sent at `at_ms` is known to have arrived.
+    fn was_heard(&self, at_ms: u64) {
+        self.links.contact.send_modify(|c| c.heard_ms = c.heard_ms.max(at_ms));
     }
 
     fn silence_deadline(&self) -> Option<Instant> {
@@ -274,6 +290,9 @@ impl<'a> Session<'a> {
             down::Message::Assignments(_) => Err(End::Lost("a standby sent assignments".into())),
             down::Message::Ack(ack) => {
                 self.links.worker.reporter.ack(ack.seq);
+                if let Some(at) = self.beats.heard(ack.heard).filter(|_| self.active) {
+                    self.was_heard(at);
+                }
                 self.send_statuses().await
             }
             down::Message::Goodbye(g) => Err(goodbye(g)),
@@ -311,6 +330,9 @@ impl<'a> Session<'a> {
                     tracing::info!(coordinator = self.address, term, "session with the active coordinator");
                 }
                 self.active = true;
+                if !self.was_standby {
+                    self.was_heard(self.hello_ms);
+                }
                 self.links.worker.metrics.connected.set(1);
                 // In quarantine no certificate is renewed.
                 let renews = self.links.contact.borrow().quarantine.is_empty();

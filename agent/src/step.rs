@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants: attempt n+1 is created only after the exit of attempt n was observed. Nothing but a stop entry,
-//! a failed probe, a dead sandbox or a newer attempt stops a container. An action that failed, or that had no visible effect,
+//! its own stop-after-disconnect, a failed probe, a dead sandbox or a newer attempt stops a container. An action that failed, or that had no visible effect,
 //! is not repeated before its backoff has passed.
 
 mod book;
@@ -53,6 +53,12 @@ pub enum Mode {
         grace_ms: u64,
         /// The pod has left its Endpoints and serves on until then.
         drain_until_ms: u64,
+        reason: String,
+    },
+    /// This agent stops it: no coordinator has heard it for too long. No stop entry came, so that it is kept until one
+    /// does.
+    Disconnected {
+        grace_ms: u64,
         reason: String,
     },
     /// Its end is on record: clean up what is dead, leave what runs.

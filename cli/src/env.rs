@@ -30,6 +30,8 @@ pub struct Env {
     pub stdin: Box<dyn Read + Send>,
     pub stdout: Box<dyn Write + Send>,
     pub stderr: Box<dyn Write + Send>,
+    /// Questions are for people only.
+    pub stdin_is_terminal: bool,
     /// Colours and progress are for people only.
     pub stderr_is_terminal: bool,
     /// Environment variables.
@@ -74,6 +76,7 @@ impl Env {
             stdin: Box::new(io::stdin()),
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
+            stdin_is_terminal: io::stdin().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
             vars: std::env::vars_os()
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))

@@ -1,5 +1,7 @@
 //! `wharf node`: what only an operator can know of a host.
 
+use std::io::{Read as _, Write as _};
+
 use clap::{Args, Subcommand};
 use proto::wire;
 
@@ -9,9 +11,9 @@ use crate::{
     session::Session,
 };
 
-/// Say what only you can know of a host: which copy is the right one, and which will not come back
+/// Say what only you can know of a host: which copy is the right one, which is off, and which will not come back
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Examples:\n  wharf node readmit n1\n  wharf node forget n7")]
+#[command(after_help = "Examples:\n  wharf node readmit n1\n  wharf node confirm-off n7")]
 pub enum NodeCommand {
     /// End the quarantine of nodes whose identity two agents held
     ///
@@ -26,6 +28,26 @@ pub enum NodeCommand {
     /// come back all the same, what it runs is stopped.
     #[command(after_help = "Examples:\n  wharf node forget n7\n  wharf node forget n7 n8 --dry-run")]
     Forget(NodeArgs),
+    /// Confirm that the host of a lost node is off, so that nothing runs there
+    ///
+    /// Its pods count as ended: they are replaced at once, singletons too, whatever the brake on replacements says.
+    /// Pods that write to a path of the host stay, for their data are there. If the host runs after all, what was
+    /// replaced runs twice: look at the machine, or cut its power, first. Refused while the node is heard. When its
+    /// agent is back, what it still runs of before is stopped, and then the node takes pods again.
+    #[command(after_help = "Examples:\n  wharf node confirm-off n7\n  wharf node confirm-off n7 --yes n7")]
+    ConfirmOff(ConfirmOffArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ConfirmOffArgs {
+    /// Name of the node
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// Its name again, instead of a question: for fencing scripts
+    #[arg(long, value_name = "NODE")]
+    pub yes: Option<String>,
+    #[command(flatten)]
+    pub dry_run: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -38,26 +60,70 @@ pub struct NodeArgs {
 }
 
 pub async fn run(command: &NodeCommand, session: &mut Session<'_>) -> Result<(), Error> {
-    let (args, done, already) = match command {
-        NodeCommand::Readmit(args) => (args, "readmitted", "is not in quarantine"),
-        NodeCommand::Forget(args) => (args, "forgotten", "is forgotten already"),
+    let (nodes, dry_run, done, already) = match command {
+        NodeCommand::Readmit(args) => (&args.nodes[..], &args.dry_run, "readmitted", "is not in quarantine"),
+        NodeCommand::Forget(args) => (&args.nodes[..], &args.dry_run, "forgotten", "is forgotten already"),
+        NodeCommand::ConfirmOff(args) => {
+            certain(args, session)?;
+            let one = std::slice::from_ref(&args.node);
+            (one, &args.dry_run, "confirmed off", "is confirmed off already")
+        }
     };
     let mut refusals = Refusals::default();
-    for name in &args.nodes {
+    for name in nodes {
         let request = wire::NodeRequest {
             name: name.clone(),
-            dry_run: args.dry_run.on,
+            dry_run: dry_run.on,
             ..wire::NodeRequest::default()
         };
         let result = match command {
             NodeCommand::Readmit(_) => session.client.readmit(request).await,
             NodeCommand::Forget(_) => session.client.forget(request).await,
+            NodeCommand::ConfirmOff(_) => session.client.confirm_off(request).await,
         };
         if let Some(reply) = refusals.keep(result)? {
             let words = if reply.changed { done } else { already };
-            let dry = if reply.changed { args.dry_run.suffix() } else { "" };
+            let dry = if reply.changed { dry_run.suffix() } else { "" };
             session.out(&format!("node/{name} {words}{dry}\n"))?;
         }
     }
     refusals.finish()
+}
+
+/// Longest name that is read from a terminal.
+const LONGEST: usize = 300;
+
+/// Has the name said twice; a dry run confirms nothing.
+fn certain(args: &ConfirmOffArgs, session: &mut Session<'_>) -> Result<(), Error> {
+    let (name, how) = match &args.yes {
+        _ if args.dry_run.on => return Ok(()),
+        Some(name) => (name.clone(), "--yes"),
+        None if session.env.stdin_is_terminal => (asked(&args.node, session)?, "the name typed"),
+        None => {
+            return Err(Error::Usage(format!(
+                "nobody to ask: say it again, if the host of {} is off: --yes {}",
+                args.node, args.node
+            )));
+        }
+    };
+    if name == args.node {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "node {:?}: {how} is {name:?}, not its own; nothing was confirmed",
+        args.node
+    )))
+}
+
+/// One line from the terminal.
+fn asked(node: &str, session: &mut Session<'_>) -> Result<String, Error> {
+    let question = format!("What runs on {node} will run twice unless its host is off. Its name again, to confirm: ");
+    session.env.stderr.write_all(question.as_bytes())?;
+    session.env.stderr.flush()?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LONGEST && session.env.stdin.read(&mut byte)? > 0 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&line).trim().to_owned())
 }

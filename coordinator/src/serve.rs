@@ -37,7 +37,7 @@ use crate::{
     session::service::{Callers, Helpers, Peer, Renewer},
     store::sqlite::{SqliteOptions, SqliteStore},
     tls::{self, AcceptLimits},
-    world::settings::HEARTBEAT,
+    world::settings::{AGENT_DOWN_AFTER, HEARTBEAT},
 };
 
 /// Serves the cluster of a data directory until the process is asked to end.
@@ -148,9 +148,20 @@ pub fn start_services<G: Access + Callers + Renewer>(
     facts: ClusterFacts,
     control: control::Settings,
 ) -> Result<Routes, Error> {
+    // A new leader hears of each node what its predecessor heard, at the latest after this.
+    let sessions = &coordinator.config().sessions;
+    let silence = sessions.heartbeat * sessions.missed;
+    let control = control::Settings {
+        silence_ms: u64::try_from(silence.as_millis()).unwrap_or(u64::MAX),
+        ..control
+    };
     let mut started = control.started();
-    let heartbeat = coordinator.config().sessions.heartbeat.as_millis();
-    started.insert(HEARTBEAT.name, u64::try_from(heartbeat).unwrap_or(u64::MAX));
+    for (setting, time) in [
+        (&HEARTBEAT, sessions.heartbeat),
+        (&AGENT_DOWN_AFTER, sessions.agent_down),
+    ] {
+        started.insert(setting.name, u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
     start_control(coordinator, control);
     let api = start_api(coordinator, gate.clone());
     let helpers = Helpers {

@@ -23,8 +23,11 @@ pub const LIFECYCLE: &str = "lifecycle";
 /// Opens a pipe when it is asked to, and sends a container's log over it. No pod needs it.
 pub const LOGS: &str = "logs";
 
+/// The annotation `wharfinger.io/stop-after-disconnect`.
+pub const STOP_AFTER_DISCONNECT: &str = "stop-after-disconnect";
+
 /// All that an agent of this build can do.
-pub const ALL: [&str; 8] = [
+pub const ALL: [&str; 9] = [
     SANDBOX,
     VOLUMES,
     SECURITY_CONTEXT,
@@ -33,6 +36,7 @@ pub const ALL: [&str; 8] = [
     LOGS,
     PROBES,
     LIFECYCLE,
+    STOP_AFTER_DISCONNECT,
 ];
 
 /// What the pod needs beyond what every agent can do. An agent without it would refuse the pod, or run it

@@ -34,6 +34,7 @@ enum Request {
     Settings(wire::AgentSettings),
     Boot(String),
     Book { uid: String, book: PodBook },
+    Disconnect { uid: String, reason: String },
     Drop { uid: String },
 }
 
@@ -109,6 +110,12 @@ impl KeeperHandle {
         };
         // A keeper that is gone means that the agent stops; the engine shows the rest at the next start.
         let _ = self.requests.send(asked).await;
+    }
+
+    /// Stops a pod by this agent's own decision, for good; durable on return.
+    pub async fn disconnect(&self, uid: &str, reason: String) -> Result<(), Saved> {
+        let uid = uid.to_owned();
+        self.ask(Request::Disconnect { uid, reason }).await
     }
 
     /// Drops a pod that is over and of which nothing is left on the engine.
@@ -263,6 +270,17 @@ fn apply(ledger: &mut Ledger, request: Request, now_ms: u64) -> Result<(), Refus
             if let Some(known) = ledger.pods.get_mut(&uid) {
                 *known = Arc::new(PodEntry {
                     book,
+                    ..PodEntry::clone(known)
+                });
+            }
+        }
+        Request::Disconnect { uid, reason } => {
+            if let Some(known) = ledger.pods.get_mut(&uid)
+                && known.disconnected.is_none()
+            {
+                let stop = known.own_stop(reason, now_ms);
+                *known = Arc::new(PodEntry {
+                    disconnected: Some(stop),
                     ..PodEntry::clone(known)
                 });
             }

@@ -117,7 +117,11 @@ async fn what_was_not_acknowledged_is_sent_again_on_the_next_session() {
     let (coordinator, agent, mut line) = running_agent().await;
     // Acknowledge until nothing more comes but heartbeats.
     let mut last = line.statuses().await;
-    line.send(down::Message::Ack(wire::Ack { seq: last.seq })).await;
+    line.send(down::Message::Ack(wire::Ack {
+        seq: last.seq,
+        heard: 0,
+    }))
+    .await;
     loop {
         match line.next().await {
             up::Message::Statuses(s) => {
@@ -126,7 +130,11 @@ async fn what_was_not_acknowledged_is_sent_again_on_the_next_session() {
                 if ready {
                     break;
                 }
-                line.send(down::Message::Ack(wire::Ack { seq: last.seq })).await;
+                line.send(down::Message::Ack(wire::Ack {
+                    seq: last.seq,
+                    heard: 0,
+                }))
+                .await;
             }
             _ => continue,
         }
@@ -143,7 +151,11 @@ async fn what_was_not_acknowledged_is_sent_again_on_the_next_session() {
     let again = line.statuses().await;
     assert_eq!(again.pods, last.pods, "with their old stamps");
     assert!(again.seq > last.seq);
-    line.send(down::Message::Ack(wire::Ack { seq: again.seq })).await;
+    line.send(down::Message::Ack(wire::Ack {
+        seq: again.seq,
+        heard: 0,
+    }))
+    .await;
     // Now it is durable: the next session says nothing of it …
     line.send(down::Message::Goodbye(wire::Goodbye::default())).await;
     line.ended().await;
@@ -354,7 +366,7 @@ async fn silence_beyond_the_promise_ends_the_session() {
     line.send(promise(&hello)).await;
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        line.send(down::Message::Ack(wire::Ack { seq: 0 })).await;
+        line.send(down::Message::Ack(wire::Ack { seq: 0, heard: 0 })).await;
     }
     assert!(matches!(line.next().await, up::Message::Heartbeat(_)));
     agent.end().await;
@@ -509,4 +521,43 @@ async fn http_tells_health_and_numbers() {
         .expect("ends")
         .expect("no panic")
         .expect("ends well");
+}
+
+#[tokio::test]
+async fn what_counts_is_what_the_coordinator_heard() {
+    let coordinator = Coordinator::start().await;
+    let agent = TestAgent::start(&[&coordinator]);
+    let mut line = coordinator.session().await;
+    let hello = line.hello().await;
+    let welcome = wire::Welcome {
+        heartbeat_ms: 10,
+        ..active(&hello)
+    };
+    line.send(down::Message::Welcome(welcome)).await;
+    let mut bound = pod("u1", &["app:1"]);
+    let key = proto::model::loss::STOP_AFTER_DISCONNECT.to_owned();
+    bound.annotations.insert(key, "1h".into());
+    line.send(assign(Kind::Complete, 0, 5, vec![bound], vec![])).await;
+    let kept =
+        |a: &TestAgent| -> Option<u64> { std::fs::read_to_string(a.dir.path().join("contact")).ok()?.parse().ok() };
+    agent.until("kept", |a| kept(a).is_some()).await;
+    let by_hello = kept(&agent);
+    // That a coordinator speaks says nothing of what it hears.
+    for _ in 0..5 {
+        line.send(down::Message::Ack(wire::Ack { seq: 0, heard: 0 })).await;
+        line.find(|m| matches!(m, up::Message::Heartbeat(_)).then_some(()))
+            .await;
+    }
+    assert_eq!(kept(&agent), by_hello);
+    let beat = |m: up::Message| match m {
+        up::Message::Heartbeat(beat) => Some(beat.seq),
+        _ => None,
+    };
+    let seq = line.find(beat).await;
+    let (sent_by, ack) = (crate::clock::wall_ms(), wire::Ack { seq: 0, heard: seq });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    line.send(down::Message::Ack(ack)).await;
+    agent.until("kept anew", |a| kept(a) > by_hello).await;
+    assert!(kept(&agent) <= Some(sent_by + 100), "the way there counts too");
+    agent.end().await;
 }

@@ -36,6 +36,8 @@ pub(super) fn decide(book: &mut PodBook, desired: &PodDesired, observed: PodObse
             drain_until_ms,
             reason,
         } => planner.stop(*grace_ms, *drain_until_ms, reason),
+        // Nobody can have been told to go elsewhere.
+        Mode::Disconnected { grace_ms, reason } => planner.stop(*grace_ms, 0, reason),
         Mode::Forget => {
             if !planner.containers.iter().any(is_running) {
                 planner.remove_all();

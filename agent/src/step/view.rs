@@ -43,17 +43,27 @@ pub(super) fn view(
     }
     let stopping = matches!(desired.mode, Mode::Stop { .. });
     let live = |state: &State| !matches!(state, State::Exited(_));
-    let stopped = stopping && !observed.in_flight && !observed.containers.iter().any(|i| live(&i.state));
-    book.phase = book.phase.max(phase(book, desired, stopped));
+    let over = !observed.in_flight && !observed.containers.iter().any(|i| live(&i.state));
+    let stopped = stopping && over;
+    let cut_off = match &desired.mode {
+        Mode::Disconnected { reason, .. } => Some(reason),
+        _ => None,
+    };
+    book.phase = book.phase.max(match cut_off {
+        // It ended early, whatever its containers said of it.
+        Some(_) if over => Phase::Failed,
+        _ => phase(book, desired, stopped),
+    });
 
     let ready = !statuses.is_empty() && statuses.iter().all(|s| s.ready);
     if ready != book.ready || book.ready_since_ms == 0 {
         book.ready = ready;
         book.ready_since_ms = now_ms;
     }
-    let (reason, message) = match &desired.invalid {
-        Some(why) => ("InvalidSpec".to_owned(), why.clone()),
-        None => (String::new(), String::new()),
+    let (reason, message) = match (&desired.invalid, cut_off) {
+        (Some(why), _) => ("InvalidSpec".to_owned(), why.clone()),
+        (None, Some(why)) => ("Disconnected".to_owned(), why.clone()),
+        (None, None) => (String::new(), String::new()),
     };
     View {
         status: PodStatus {
@@ -67,7 +77,9 @@ pub(super) fn view(
             container_statuses: statuses,
         },
         stopped,
-        gone: desired.mode != Mode::Run && !observed.in_flight && observed.containers.is_empty(),
+        gone: matches!(desired.mode, Mode::Stop { .. } | Mode::Forget)
+            && !observed.in_flight
+            && observed.containers.is_empty(),
     }
 }
 

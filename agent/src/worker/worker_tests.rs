@@ -20,11 +20,11 @@ use crate::{
 };
 
 /// An agent without its session.
-pub(super) struct Rig {
-    pub(super) engine: Arc<FakeEngine>,
-    pub(super) shared: Arc<Shared>,
+pub(crate) struct Rig {
+    pub(crate) engine: Arc<FakeEngine>,
+    pub(crate) shared: Arc<Shared>,
     stop: CancellationToken,
-    pub(super) tasks: Vec<JoinHandle<()>>,
+    pub(crate) tasks: Vec<JoinHandle<()>>,
 }
 
 pub(crate) fn fence() -> wire::Fence {
@@ -65,12 +65,12 @@ pub(crate) fn stop_of(uid: &str, grace_seconds: u32) -> wire::Stop {
 }
 
 impl Rig {
-    pub(super) fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
+    pub(crate) fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
         Self::start_in("boot-1", dir, engine, settings)
     }
 
     /// In that boot of the host.
-    pub(super) fn start_in(boot: &str, dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
+    pub(crate) fn start_in(boot: &str, dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
         let clock = Clock::new();
         let ledger = load(dir.path()).expect("a ledger");
         let (keeper, handle) =
@@ -102,7 +102,7 @@ impl Rig {
         }
     }
 
-    pub(super) async fn assign(&self, run: Vec<wire::Run>, stop: Vec<wire::Stop>, forget: &[&str]) {
+    pub(crate) async fn assign(&self, run: Vec<wire::Run>, stop: Vec<wire::Stop>, forget: &[&str]) {
         let at = self.shared.keeper.current().revision;
         let message = wire::Assignments {
             kind: Kind::Incremental.into(),
@@ -117,7 +117,7 @@ impl Rig {
         self.shared.accepted.send_replace(true);
     }
 
-    pub(super) fn status(&self, uid: &str) -> Option<PodStatus> {
+    pub(crate) fn status(&self, uid: &str) -> Option<PodStatus> {
         let name = format!("pod-{uid}");
         self.shared
             .reporter
@@ -128,7 +128,7 @@ impl Rig {
     }
 
     /// Waits until the condition holds; time passes meanwhile. Fails after ten minutes of the test's clock.
-    pub(super) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         for _ in 0..60_000 {
             if condition(self) {
                 return;
@@ -142,11 +142,11 @@ impl Rig {
         );
     }
 
-    pub(super) async fn until_ready(&self, uid: &str) {
+    pub(crate) async fn until_ready(&self, uid: &str) {
         self.until("ready", |r| r.status(uid).is_some_and(|s| s.ready())).await;
     }
 
-    pub(super) fn running(&self) -> Vec<String> {
+    pub(crate) fn running(&self) -> Vec<String> {
         let all = self.engine.containers();
         all.into_iter()
             .filter(|c| matches!(c.state, State::Running { .. }))
@@ -164,7 +164,7 @@ impl Rig {
     }
 
     /// As SIGKILL, but the disk is that of a clean end.
-    pub(super) async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         for task in self.tasks {
             task.await.expect("ended well");
@@ -173,7 +173,7 @@ impl Rig {
     }
 }
 
-pub(super) fn rig() -> (TempDir, Arc<FakeEngine>, Rig) {
+pub(crate) fn rig() -> (TempDir, Arc<FakeEngine>, Rig) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = FakeEngine::new();
     let rig = Rig::start(&dir, &engine, Settings::default());

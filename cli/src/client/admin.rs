@@ -24,7 +24,7 @@ impl Client {
         .await
     }
 
-    /// Ends a node's quarantine. The request id is set here, and in [`Client::forget`].
+    /// Ends a node's quarantine. The request id is set here, in [`Client::forget`] and [`Client::confirm_off`].
     pub async fn readmit(&mut self, request: wire::NodeRequest) -> Result<wire::NodeReply, Error> {
         let request = wire::NodeRequest {
             request_id: request_id(),
@@ -46,6 +46,19 @@ impl Client {
         self.call(Call::Write, |channel| {
             let request = request.clone();
             async move { NodesClient::new(channel).forget(request).await }
+        })
+        .await
+    }
+
+    /// Says that a node's host is off.
+    pub async fn confirm_off(&mut self, request: wire::NodeRequest) -> Result<wire::NodeReply, Error> {
+        let request = wire::NodeRequest {
+            request_id: request_id(),
+            ..request
+        };
+        self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { NodesClient::new(channel).confirm_off(request).await }
         })
         .await
     }

@@ -546,6 +546,10 @@ impl Nodes for Fake {
     async fn forget(&self, request: Request<wire::NodeRequest>) -> Result<Response<wire::NodeReply>, Status> {
         self.act("forget", request.into_inner()).await
     }
+
+    async fn confirm_off(&self, request: Request<wire::NodeRequest>) -> Result<Response<wire::NodeReply>, Status> {
+        self.act("confirm-off", request.into_inner()).await
+    }
 }
 
 #[tonic::async_trait]

@@ -91,6 +91,7 @@ impl Command {
             stdin: Box::new(io::empty()),
             stdout: Box::new(out.clone()),
             stderr: Box::new(err.clone()),
+            stdin_is_terminal: false,
             stderr_is_terminal: false,
             vars: BTreeMap::from([("WHARF_CONFIG".to_owned(), config.display().to_string())]),
             now: || Time(NOW),

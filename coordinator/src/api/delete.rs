@@ -190,13 +190,17 @@ impl Delete {
         } else {
             format!("{bound} pods are")
         };
-        // Of a host that is lost nothing can be moved: what it runs is stopped should it come back.
-        if bound > 0 && state.is_ready() {
+        let off = state.off.is_some();
+        if bound > 0 && !off {
+            let confirm = match state.lost() {
+                Some(_) => format!("; if its host is off: wharf node confirm-off {name}"),
+                None => String::new(),
+            };
             return Err(ApiError::in_use(
                 self.kind,
                 name,
                 format!(
-                    "{pods} still bound to it; see `wharf get pods -A --node {name}`, delete them or move them first"
+                    "{pods} still bound to it; see `wharf get pods -A --node {name}`, delete them or move them first{confirm}"
                 ),
             ));
         }
@@ -205,7 +209,8 @@ impl Delete {
         let tombstone = TombstoneRecord {
             uid: state.node.metadata.uid.clone(),
             at: now,
-            forgotten: false,
+            // What an operator said of the host holds for what was bound to it.
+            forgotten: off,
         };
         let changes = vec![
             Change::delete(keys::object(self.kind, "", name), Expect::At(state.rv)),
@@ -214,13 +219,14 @@ impl Delete {
             Change::delete(keys::node_ready(name), Expect::Any),
             Change::delete(keys::holder(name), Expect::Any),
             Change::delete(keys::holds(name), Expect::Any),
+            Change::delete(keys::off(name), Expect::Any),
             Change::put(keys::tombstone(name), Expect::Any, encode(&tombstone)),
         ];
         let mut decision = Decision::new(changes, object);
         if bound > 0 {
-            decision.detail = format!("{pods} stopped should it come back");
+            decision.detail = format!("{pods} given up");
             decision.warnings.push(format!(
-                "{pods} replaced elsewhere and stopped should {name} come back; if it never will: wharf node forget {name}"
+                "{pods} given up, with the data they have there: replaced elsewhere, and stopped should {name} come back"
             ));
         }
         Ok(decision)

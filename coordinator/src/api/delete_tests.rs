@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::{
     api::testing::*,
     store::{Change, Expect, keys},
-    world::record::{PodRecord, StopRecord, encode},
+    world::record::{OffRecord, PodRecord, StopRecord, encode},
 };
 
 fn stop_of(bench: &Bench, name: &str) -> Option<StopRecord> {
@@ -181,17 +181,29 @@ async fn a_node_goes_once_no_pod_is_bound_to_it_and_leaves_a_tombstone() {
 }
 
 #[tokio::test]
-async fn a_lost_node_goes_with_pods_and_says_what_becomes_of_them() {
+async fn a_lost_node_goes_with_pods_only_when_its_host_is_off() {
     let bench = Bench::new().await;
     bench.node("n1", false).await;
     bench.pod("p", "n1", None).await;
+    let refusal = refused(bench.delete(deleting("node", "n1")).await);
+    let message = "nodes \"n1\": 1 pod is still bound to it; see `wharf get pods -A --node n1`, delete them or move \
+                   them first; if its host is off: wharf node confirm-off n1";
+    assert_eq!(refusal, (Code::FailedPrecondition, message.to_owned()));
+    let off = OffRecord {
+        by: "user/admin".into(),
+        at: Time(1),
+    };
+    let off = Change::put(keys::off("n1"), Expect::Absent, encode(&off));
+    bench.put(vec![off]).await;
     let gone = bench.delete(deleting("node", "n1")).await.expect("removed");
     assert_eq!(
         gone.warnings,
-        ["1 pod is replaced elsewhere and stopped should n1 come back; if it never will: wharf node forget n1"]
+        ["1 pod is given up, with the data they have there: replaced elsewhere, and stopped should n1 come back"]
     );
-    // Its record is not the api's to remove: something may run.
+    // Its record is control's to remove, and waits for nothing.
     assert!(bench.hub.read(|w| w.pods.contains_key(&("default".into(), "p".into()))));
+    assert!(bench.hub.read(|w| w.tombstones["n1"].value.forgotten));
+    assert!(!bench.store.keys().contains(&keys::off("n1")));
 }
 
 #[tokio::test]

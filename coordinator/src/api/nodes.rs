@@ -1,12 +1,13 @@
-//! Readmit and Forget: what an operator says of a quarantined and of a deleted node. Mounted by the listener.
+//! Readmit, Forget and ConfirmOff: what only an operator can know of a quarantined, of a deleted and of a lost node.
+//! Mounted by the listener.
 //!
-//! Invariant: neither stops or starts a container; both say only whom to believe.
+//! Invariant: none stops or starts a container; they say only what to believe.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use proto::{
-    model::{Kind, Node, Object, ObjectMeta, labels::quoted},
+    model::{Kind, Node, Object, ObjectMeta, Time, labels::quoted},
     wire::{self, NodeReply, NodeRequest},
 };
 use serde_json::json;
@@ -22,7 +23,7 @@ use crate::{
     store::{Change, Expect, keys},
     world::{
         World,
-        record::{HolderRecord, TombstoneRecord, encode},
+        record::{HolderRecord, OffRecord, TombstoneRecord, encode},
     },
 };
 
@@ -49,7 +50,20 @@ impl wire::nodes_server::Nodes for NodeService {
         };
         self.act(request, action, "forget", forget).await
     }
+
+    async fn confirm_off(&self, request: Request<NodeRequest>) -> Result<Response<NodeReply>, Status> {
+        let action = Attributes {
+            verb: "delete",
+            resource: Kind::Node.plural(),
+            subresource: "confirm-off",
+            ..Attributes::default()
+        };
+        self.act(request, action, "confirm-off", confirm_off).await
+    }
 }
+
+/// Decides what an operator's word about a node changes: world, node, caller.
+type Decide = fn(&World, &str, &str) -> Result<Decision, ApiError>;
 
 impl NodeService {
     async fn act(
@@ -57,14 +71,15 @@ impl NodeService {
         request: Request<NodeRequest>,
         action: Attributes<'_>,
         verb: &'static str,
-        decide: fn(&World, &str) -> Result<Decision, ApiError>,
+        decide: Decide,
     ) -> Result<Response<NodeReply>, Status> {
         let message = request.get_ref();
         let name = &message.name;
         let caller = self.0.admit(request.extensions(), &Attributes { name, ..action })?;
         let ticket =
             Ticket::new(caller, verb, message.dry_run, &message.request_id, message)?.because(request.metadata())?;
-        let outcome = self.0.write(&ticket, |world| decide(world, name)).await?;
+        let by = ticket.caller.clone();
+        let outcome = self.0.write(&ticket, |world| decide(world, name, &by)).await?;
         let changed = match outcome {
             Outcome::Done(_) | Outcome::Repeat(_) => true,
             Outcome::Unchanged(decision) => !decision.changes.is_empty(),
@@ -73,7 +88,7 @@ impl NodeService {
     }
 }
 
-fn readmit(world: &World, name: &str) -> Result<Decision, ApiError> {
+fn readmit(world: &World, name: &str, _: &str) -> Result<Decision, ApiError> {
     let state = world
         .nodes
         .get(name)
@@ -91,7 +106,43 @@ fn readmit(world: &World, name: &str) -> Result<Decision, ApiError> {
     })
 }
 
-fn forget(world: &World, name: &str) -> Result<Decision, ApiError> {
+fn confirm_off(world: &World, name: &str, by: &str) -> Result<Decision, ApiError> {
+    let state = world
+        .nodes
+        .get(name)
+        .ok_or_else(|| ApiError::not_found(Kind::Node, name))?;
+    let object = Object::Node((*state.node).clone());
+    if state.off.is_some() {
+        return Ok(Decision::new(Vec::new(), object));
+    }
+    if state.lost().is_none() {
+        let ready = state.condition();
+        let what = match ready.reason.as_str() {
+            "AgentReady" => "it is heard (Ready)".to_owned(),
+            "NeverConnected" => "it was never heard, so that nothing runs there".to_owned(),
+            reason => format!("its agent is heard ({reason})"),
+        };
+        return Err(ApiError::in_use(
+            Kind::Node,
+            name,
+            format!(
+                "{what}; only a node that is Unreachable or whose agent is down can be confirmed off: switch its host off, or cut it, first"
+            ),
+        ));
+    }
+    let record = OffRecord {
+        by: by.to_owned(),
+        at: Time::now(),
+    };
+    let change = Change::put(keys::off(name), Expect::Absent, encode(&record));
+    let (stay, end): (Vec<_>, Vec<_>) = world.pods_on(name).partition(|(_, p)| p.bound_by_data().is_some());
+    Ok(Decision {
+        detail: format!("{} pods count as ended, {} stay with their data", end.len(), stay.len()),
+        ..Decision::new(vec![change], object)
+    })
+}
+
+fn forget(world: &World, name: &str, _: &str) -> Result<Decision, ApiError> {
     if world.nodes.contains_key(name) {
         return Err(ApiError::in_use(
             Kind::Node,

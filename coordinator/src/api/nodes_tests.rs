@@ -1,4 +1,4 @@
-//! Readmit and Forget.
+//! Readmit, Forget and ConfirmOff.
 
 use proto::wire::nodes_server::Nodes as _;
 use tonic::Code;
@@ -20,6 +20,7 @@ async fn call(bench: &Bench, verb: &str, request: NodeRequest) -> Result<bool, S
     let service = NodeService(Arc::clone(&bench.api));
     let reply = match verb {
         "readmit" => service.readmit(Request::new(request)).await,
+        "confirm-off" => service.confirm_off(Request::new(request)).await,
         _ => service.forget(Request::new(request)).await,
     };
     reply.map(|r| r.into_inner().changed)
@@ -85,11 +86,64 @@ async fn forget_is_for_deleted_nodes() {
 }
 
 #[tokio::test]
-async fn both_ask_the_authorizer_first() {
+async fn only_a_node_that_is_not_heard_is_confirmed_off() {
+    let bench = Bench::new().await;
+    bench.node("n1", true).await;
+    let (code, words) = refused(call(&bench, "confirm-off", named("n1")).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(
+        words.starts_with("nodes \"n1\": it is heard (Ready); only a node that is Unreachable"),
+        "{words}"
+    );
+    let node = serde_json::json!({"metadata": {"name": "never", "uid": "u"}});
+    let node = Change::put(keys::object(Kind::Node, "", "never"), Expect::Absent, node.to_string());
+    bench.put(vec![node]).await;
+    let (_, words) = refused(call(&bench, "confirm-off", named("never")).await);
+    assert!(
+        words.contains("it was never heard, so that nothing runs there"),
+        "{words}"
+    );
+    let refusal = refused(call(&bench, "confirm-off", named("n9")).await);
+    assert_eq!(refusal, (Code::NotFound, "nodes \"n9\" not found".to_owned()));
+
+    bench.node("n1", false).await;
+    bench.pod("p", "n1", None).await;
+    let off = |b: &Bench| b.hub.read(|w| w.nodes["n1"].off.as_ref().map(|o| o.value.by.clone()));
+    let dry = NodeRequest {
+        dry_run: true,
+        ..named("n1")
+    };
+    assert!(call(&bench, "confirm-off", dry).await.expect("would"));
+    assert_eq!(off(&bench), None);
+    assert!(call(&bench, "confirm-off", named("n1")).await.expect("confirmed"));
+    assert_eq!(off(&bench).as_deref(), Some("user/admin"));
+    assert!(!call(&bench, "confirm-off", named("n1")).await.expect("so already"));
+    let audit = bench.store.values("audit/");
+    assert_eq!(audit.len(), 1);
+    assert_eq!(
+        (&audit[0]["verb"], &audit[0]["detail"]),
+        (
+            &"confirm-off".into(),
+            &"1 pods count as ended, 0 stay with their data".into()
+        )
+    );
+    let shown = bench.hub.read(|w| w.nodes["n1"].condition());
+    assert_eq!(shown.reason, "ConfirmedOff");
+    assert!(
+        shown.message.starts_with("user/admin confirmed at "),
+        "{}",
+        shown.message
+    );
+    assert!(!bench.hub.read(|w| w.nodes["n1"].is_ready()));
+}
+
+#[tokio::test]
+async fn all_ask_the_authorizer_first() {
     let bench = Bench::with(Arc::new(DenyAll), Settings::default()).await;
     for (verb, asked) in [
         ("readmit", "update certificates/readmit /n9"),
         ("forget", "delete nodes/forget /n9"),
+        ("confirm-off", "delete nodes/confirm-off /n9"),
     ] {
         let refusal = refused(call(&bench, verb, named("n9")).await);
         assert_eq!(refusal, (Code::PermissionDenied, asked.to_owned()));

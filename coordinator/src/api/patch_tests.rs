@@ -222,6 +222,24 @@ async fn refusals_name_object_field_and_remedy() {
             ),
         ),
         (
+            patching("pod", "p", &json!({"metadata": {"annotations": {"wharfinger.io/stop-after-disconnect": "30s"}}})),
+            (
+                Code::InvalidArgument,
+                "pod \"p\" is invalid: metadata.annotations.wharfinger.io/stop-after-disconnect: a pod keeps it for life; change its controller's template, and delete the pod".into(),
+            ),
+        ),
+        (
+            patching("pod", "p", &json!({"metadata": {"annotations": {"wharfinger.io/singleton": "yes"}}})),
+            (
+                Code::InvalidArgument,
+                "pod \"p\" is invalid: metadata.annotations.wharfinger.io/singleton: must be \"true\" or \"false\", is \"yes\"".into(),
+            ),
+        ),
+        (
+            rc(json!({"metadata": {"annotations": {"wharfinger.io/singleton": "true"}}})),
+            invalid("metadata.annotations.wharfinger.io/singleton: says something of pods: write it into spec.template.metadata.annotations"),
+        ),
+        (
             patching("node", "n1", &json!({"metadata": {"labels": {"kubernetes.io/hostname": null}}})),
             (
                 Code::InvalidArgument,

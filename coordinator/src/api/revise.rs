@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use proto::model::{
     Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time, hold, host_port,
+    loss::STOP_AFTER_DISCONNECT,
 };
 use serde_json::Value;
 
@@ -86,6 +87,7 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
         let state = world.pods.get(&key);
         errors.extend(same_spec(state, old, new, missing));
         errors.extend(same_ports(state, new));
+        errors.extend(same_limit(&old.metadata, &new.metadata));
     }
     errors.extend(create::problems(&new));
     ApiError::unless_valid(kind, &meta.name, errors)?;
@@ -168,6 +170,18 @@ fn reserved(old: &Node, new: &mut Node, missing: Missing) -> Option<FieldError> 
         FieldError::new(
             format!("metadata.labels.{HOSTNAME_LABEL}"),
             format!("set by the coordinator to {set}; leave it so"),
+        )
+    })
+}
+
+/// While a node is cut off its agent goes by what it knew: what is concluded from the time would be wrong if that had
+/// been another one.
+fn same_limit(old: &ObjectMeta, new: &ObjectMeta) -> Option<FieldError> {
+    let limit = |meta: &ObjectMeta| meta.annotations.get(STOP_AFTER_DISCONNECT).cloned();
+    (limit(old) != limit(new)).then(|| {
+        FieldError::new(
+            format!("metadata.annotations.{STOP_AFTER_DISCONNECT}"),
+            "a pod keeps it for life; change its controller's template, and delete the pod",
         )
     })
 }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     ca::authorizer::Attributes,
+    plan::health,
     store::{Change, Expect, keys},
     world::{
         World,
@@ -234,8 +235,8 @@ fn unknown(name: &str) -> String {
 }
 
 /// Why the brake on replacements is on, with what ends it: empty while nothing brakes.
-fn brake_words(_: &World, _: Time) -> String {
-    String::new()
+fn brake_words(world: &World, now: Time) -> String {
+    health::brake(world, now).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Controllers/Scale", "oA"),
     ("/wharfinger.v1.Nodes/Readmit", "A"),
     ("/wharfinger.v1.Nodes/Forget", "A"),
+    ("/wharfinger.v1.Nodes/ConfirmOff", "A"),
     ("/wharfinger.v1.Holds/Cordon", "oA"),
     ("/wharfinger.v1.Holds/Uncordon", "oA"),
     ("/wharfinger.v1.Holds/Add", "oA"),

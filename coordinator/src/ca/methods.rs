@@ -80,6 +80,10 @@ const METHODS: &[(&str, Policy)] = &[
         fixed("update", "certificates", "readmit"),
     ),
     ("/wharfinger.v1.Nodes/Forget", fixed("delete", "nodes", "forget")),
+    (
+        "/wharfinger.v1.Nodes/ConfirmOff",
+        fixed("delete", "nodes", "confirm-off"),
+    ),
     ("/wharfinger.v1.Holds/Cordon", fixed("update", "nodes", "cordon")),
     ("/wharfinger.v1.Holds/Uncordon", fixed("update", "nodes", "cordon")),
     ("/wharfinger.v1.Holds/Add", fixed("update", "nodes", "hold")),

@@ -37,6 +37,8 @@ pub struct Driver {
     planner: Planner,
     /// The store had no room and this was said.
     full: bool,
+    /// Nothing is decided before on what was not heard.
+    no_loss_before: Time,
 }
 
 /// The present leadership is over.
@@ -57,6 +59,7 @@ impl Driver {
             settings,
             planner: Pass::plan,
             full: false,
+            no_loss_before: Time::default(),
         }
     }
 
@@ -97,6 +100,10 @@ impl Driver {
             let _ = feed.recv().await;
         }
         tracing::info!(term = fence.term, "planning starts");
+        let silence = self.hub.read(|w| self.settings.silence(w));
+        // Stored times have whole seconds, and this one must not come too early.
+        let seconds = i64::try_from(silence.as_millis().div_ceil(1000) + 1).unwrap_or(i64::MAX);
+        self.no_loss_before = Time(Time::now().0.saturating_add(seconds));
         let mut work = Work::default();
         work.dirty = self.hub.read(Dirty::all);
         let full_pass = Duration::from_millis(self.settings.full_pass_ms.max(1));
@@ -161,11 +168,12 @@ impl Driver {
     ) -> Result<Option<Deposed>, ControlError> {
         let hub = Arc::clone(&self.hub);
         let _placing = hub.place().await;
-        let mut pass = Pass::new(
+        let pass = Pass::new(
             Time::now(),
             random_seed(),
             self.hub.read(|world| self.settings.keep(&world.settings)),
         );
+        let mut pass = pass.no_loss_before(self.no_loss_before);
         let (mut commits, mut failed) = (Vec::new(), false);
         for group in groups {
             // Under one lock, so that plan and check see the same world.

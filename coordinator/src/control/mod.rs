@@ -23,6 +23,7 @@ use crate::{
     plan::Keep,
     store::CommitError,
     world::{
+        World,
         hub::Hub,
         settings::{self, AUDIT_KEEP, EVENT_KEEP},
     },
@@ -60,6 +61,9 @@ pub struct Settings {
     pub conflict_retry_ms: u64,
     /// Pause of a group after the store had no room.
     pub full_retry_ms: u64,
+    /// How long after this process took the lead nothing is decided on what was not heard; longer where the cluster's
+    /// heartbeat is.
+    pub silence_ms: u64,
     /// First and longest pause of a group whose planner failed; doubled each time.
     pub park_ms: u64,
     pub park_most_ms: u64,
@@ -83,6 +87,7 @@ impl Default for Settings {
             groups_per_pass: 512,
             conflict_retry_ms: 10,
             full_retry_ms: 1000,
+            silence_ms: 6000,
             park_ms: 1000,
             park_most_ms: 300_000,
         }
@@ -90,6 +95,17 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How long every node gets to show itself to a new leader.
+    fn silence(&self, world: &World) -> Duration {
+        // As long as three of the heartbeats that are set; agents of a lower period are heard sooner.
+        let set = world
+            .settings
+            .given(&settings::HEARTBEAT)
+            .unwrap_or(0)
+            .saturating_mul(3);
+        Duration::from_millis(set.max(self.silence_ms))
+    }
+
     /// What holds for the cluster's settings that are not set, by name.
     pub fn started(&self) -> BTreeMap<&'static str, u64> {
         [

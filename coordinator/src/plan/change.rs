@@ -15,7 +15,7 @@ use crate::{
     store::{self, Expect, Rv, keys},
     world::{
         Key,
-        record::{HoldsRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
+        record::{HoldsRecord, LossRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
     },
 };
 
@@ -46,7 +46,7 @@ pub enum Change {
         /// Host ports given to it.
         ports: Vec<u16>,
     },
-    /// Says why a pod is not placed.
+    /// Says why a pod is not placed, or why it is not replaced while its node is lost; empty: takes that back.
     Explain {
         pod: Before,
         waiting: String,
@@ -57,6 +57,8 @@ pub enum Change {
         /// Seconds.
         grace: u32,
         reason: String,
+        /// Its node is not heard, and its replacement is created in the same commit.
+        lost: bool,
     },
     /// Removes the record and the status of a pod of which nothing runs.
     RemovePod {
@@ -102,6 +104,17 @@ pub enum Change {
         rv: Rv,
         at: Time,
         left: HoldsRecord,
+    },
+    /// From now on pods of the lost node may be replaced.
+    GiveUp {
+        node: String,
+        at: Time,
+        /// Version of the record of an earlier loss.
+        before: Option<Rv>,
+    },
+    RemoveLoss {
+        node: String,
+        rv: Rv,
     },
     /// Ends the cluster's freeze.
     Unfreeze {
@@ -153,12 +166,18 @@ impl Change {
                 r.waiting.clear();
             })),
             Self::Explain { pod, waiting } => out.push(edit(pod, |r| r.waiting.clone_from(waiting))),
-            Self::Stop { pod, at, grace, reason } => out.push(edit(pod, |r| {
+            Self::Stop {
+                pod,
+                at,
+                grace,
+                reason,
+                lost,
+            } => out.push(edit(pod, |r| {
                 r.stop = Some(StopRecord {
                     at: *at,
                     grace: *grace,
                     reason: reason.clone(),
-                    lost: false,
+                    lost: *lost,
                 });
             })),
             Self::RemovePod { pod } => {
@@ -191,6 +210,14 @@ impl Change {
             }
             Self::ReleaseHolds { node, rv, left, .. } => {
                 out.push(store::Change::put(keys::holds(node), Expect::At(*rv), encode(left)));
+            }
+            Self::GiveUp { node, at, before } => {
+                let expect = before.map_or(Expect::Absent, Expect::At);
+                let record = LossRecord { at: *at };
+                out.push(store::Change::put(keys::loss(node), expect, encode(&record)));
+            }
+            Self::RemoveLoss { node, rv } => {
+                out.push(store::Change::delete(keys::loss(node), Expect::At(*rv)));
             }
             Self::Unfreeze { rv } => out.push(store::Change::delete(keys::FREEZE, Expect::At(*rv))),
             Self::Record(record) => out.push(record.change_with_id(&ids::content_hash(&encode(record)))),

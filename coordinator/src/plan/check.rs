@@ -19,8 +19,9 @@ use crate::{
     ca::audit::COORDINATOR,
     store::{MAX_CHANGES, Rv},
     world::{
-        Amounts, Key, PodState, Template, World,
+        Amounts, Key, NodeState, PodState, Silence, Template, World,
         record::{PodRecord, overlaid},
+        settings,
     },
 };
 
@@ -37,6 +38,7 @@ type Ports = HashMap<String, HashSet<(u16, Protocol)>>;
 /// What the admitted plans of a pass add to the world.
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
+    now: Time,
     added: HashMap<String, Amounts>,
     ports: Ports,
     landed: Landed,
@@ -47,6 +49,10 @@ pub struct Checker {
 }
 
 impl Checker {
+    pub fn new(now: Time) -> Self {
+        Self { now, ..Self::default() }
+    }
+
     /// Checks a plan against the world and the plans admitted before; counts it when it holds.
     pub fn admit(&mut self, world: &World, group: &Group, plan: &Plan) -> Result<(), Violation> {
         let same_world = *self.since.get_or_insert(world.rv) == world.rv;
@@ -129,6 +135,18 @@ impl Staged<'_> {
                 self.change(change, &commit.changes)?;
             }
         }
+        let gives_up = |change: &Change| match change {
+            Change::GiveUp { .. } => true,
+            Change::Stop { pod, lost: true, .. } => {
+                let node = self.world.nodes.get(&pod.record.node);
+                node.is_none_or(|n| n.off.is_none())
+            }
+            _ => false,
+        };
+        if plan.changes().any(gives_up) {
+            self.released()?;
+        }
+        self.brake(plan)?;
         for (name, added) in &self.added {
             let node = self
                 .world
@@ -167,9 +185,14 @@ impl Staged<'_> {
             }
             Change::Explain { pod, waiting } => {
                 let state = self.current(pod)?;
-                ensure(state.record.node.is_empty(), || format!("{:?} has a node", pod.key))?;
+                let placed = !state.record.node.is_empty();
+                let lost = self.node_of(state).is_some_and(|n| n.lost().is_some());
+                ensure(!placed || lost || waiting.is_empty(), || {
+                    format!("{:?} has a node", pod.key)
+                })?;
                 ensure(state.record.waiting != *waiting, || "nothing new is explained".into())
             }
+            Change::Stop { pod, lost: true, .. } => self.lost(pod, commit),
             Change::Stop { pod, at, .. } => {
                 let state = self.current(pod)?;
                 let away = self.world.deserted(state) || self.driven_out(state, *at);
@@ -185,7 +208,8 @@ impl Staged<'_> {
                 let node_gone = !state.record.node.is_empty()
                     && !self.world.nodes.contains_key(&state.record.node)
                     && !self.world.deserted(state);
-                let ended = state.stopping() && state.status.as_ref().is_some_and(|s| s.value.stopped);
+                let off = self.node_of(state).is_some_and(|n| n.off.is_some());
+                let ended = state.stopping() && (off || state.status.as_ref().is_some_and(|s| s.value.stopped));
                 ensure(never_ran || node_gone || ended || state.vanished(), || {
                     format!("{:?} may still run", pod.key)
                 })
@@ -234,6 +258,16 @@ impl Staged<'_> {
                 ensure(!self.world.template_used(hash), || format!("template {hash} is in use"))
             }
             Change::RemoveEvent { .. } | Change::RemoveOp { .. } => Ok(()),
+            Change::GiveUp { node, .. } => self.give_up(node),
+            Change::RemoveLoss { node, rv } => {
+                let found = self.world.losses().find(|(name, _)| *name == node);
+                let (_, loss) = found.ok_or("the record is gone")?;
+                at(loss.rv, *rv)?;
+                let lost = self.world.nodes.get(node).is_some_and(|n| n.lost().is_some());
+                ensure(!lost && !self.counts(loss.value.at), || {
+                    format!("the loss of node {node} still counts")
+                })
+            }
             Change::RemoveTombstone { node, rv } => {
                 let tombstone = self.world.tombstones.get(node).ok_or("the tombstone is gone")?;
                 at(tombstone.rv, *rv)
@@ -337,6 +371,8 @@ impl Staged<'_> {
         ensure(node.is_ready() && node.held().is_none(), || {
             format!("node {name} takes no pods")
         })?;
+        let replaced = self.world.pods_on(name).find(|(_, p)| p.lost());
+        ensure(replaced.is_none(), || format!("{replaced:?} may still run on {name}"))?;
         ensure(spec.node_name.is_empty() || spec.node_name == name, || {
             format!("the pod is for node {}, not {name}", spec.node_name)
         })?;
@@ -386,6 +422,117 @@ impl Staged<'_> {
             ensure(free, || format!("host port {} is taken on {domain}", port.0))?;
         }
         Ok(())
+    }
+
+    fn node_of(&self, pod: &PodState) -> Option<&NodeState> {
+        self.world.nodes.get(&pod.record.node)
+    }
+
+    /// Whether a node that was given up then is within the brake's period.
+    fn counts(&self, given_up: Time) -> bool {
+        let period = self.world.settings.get(&settings::BRAKE_PERIOD).div_ceil(1000);
+        self.admitted.now.since(given_up) < period
+    }
+
+    /// Neither the freeze nor the loss of most of the fleet forbids that pods are started elsewhere.
+    fn released(&self) -> Checked {
+        let freeze = self.world.freeze.as_ref().map(|f| &f.value);
+        ensure(
+            !freeze.is_some_and(|f| f.until.is_none_or(|until| until > self.admitted.now)),
+            || "the cluster is frozen".into(),
+        )?;
+        let all = self
+            .world
+            .nodes
+            .values()
+            .filter(|n| n.ready.is_some() && n.off.is_none());
+        let (lost, all) = (all.clone().filter(|n| n.lost().is_some()).count(), all.count());
+        let share = self.world.settings.get(&settings::BRAKE_STOP);
+        ensure(
+            lost < all && (lost <= 2 || (lost as u64 * 100) < share * all as u64),
+            || format!("{lost} of {all} nodes are lost: the brake is on"),
+        )
+    }
+
+    /// A pod's end without a word of its agent.
+    fn lost(&self, pod: &Before, commit: &[Change]) -> Checked {
+        let state = self.current(pod)?;
+        let key = &pod.key;
+        ensure(!state.stopping(), || format!("{key:?} is being stopped already"))?;
+        let volume = state.bound_by_data();
+        ensure(volume.is_none(), || {
+            format!("{key:?} has its data in volume {volume:?} there")
+        })?;
+        let node = self.node_of(state).ok_or_else(|| format!("{key:?} has no node"))?;
+        if !matches!(self.group, Group::Pod(_)) {
+            let stops = commit
+                .iter()
+                .filter(|c| matches!(c, Change::Stop { lost: true, .. }))
+                .count();
+            let created = commit.iter().filter(|c| matches!(c, Change::CreatePod { .. })).count();
+            ensure(created >= stops, || {
+                format!("{key:?} is not replaced in the same commit")
+            })?;
+        }
+        if node.off.is_some() {
+            return Ok(());
+        }
+        ensure(matches!(self.group, Group::Controller(_)), || {
+            format!("{key:?} has no controller that replaces it")
+        })?;
+        let lost = node.lost().ok_or_else(|| format!("the node of {key:?} is heard"))?;
+        ensure(node.given_up(), || format!("the node of {key:?} is not given up"))?;
+        let policy = state.loss_policy();
+        let limit = policy.stop_after_disconnect.map(|d| d.as_secs() + 10);
+        let guarded = lost.why == Silence::Unreachable && node.can("stop-after-disconnect");
+        let over = guarded && limit.is_some_and(|l| self.admitted.now.since(lost.since) > l);
+        ensure(!policy.singleton || over, || {
+            format!("{key:?} is a singleton and may still run")
+        })
+    }
+
+    /// No more nodes are given up in a period than the brake lets through, of all and of each failure domain.
+    fn brake(&self, plan: &Plan) -> Checked {
+        let counted: BTreeSet<&str> = self
+            .world
+            .losses()
+            .filter(|(_, l)| self.counts(l.value.at))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let new: BTreeSet<&str> = plan
+            .changes()
+            .filter_map(|c| match c {
+                Change::GiveUp { node, .. } if !counted.contains(node.as_str()) => Some(node.as_str()),
+                _ => None,
+            })
+            .collect();
+        let zone = |name: &str| {
+            let node = self.world.nodes.get(name)?;
+            node.node.metadata.labels.get("topology.kubernetes.io/zone").cloned()
+        };
+        let share = self.world.settings.get(&settings::BRAKE_SHARE);
+        let zones: BTreeSet<Option<String>> = new.iter().map(|n| zone(n)).filter(Option::is_some).collect();
+        for domain in std::iter::once(None).chain(zones) {
+            let within = |name: &str| domain.is_none() || zone(name) == domain;
+            let fleet = self
+                .world
+                .nodes
+                .iter()
+                .filter(|(_, n)| n.ready.is_some() && n.off.is_none());
+            let size = fleet.filter(|(name, _)| within(name)).count() as u64;
+            let up = counted.iter().chain(&new).filter(|n| within(n)).count() as u64;
+            ensure(new.is_empty() || up <= (size * share / 100).max(1), || {
+                format!("{up} of {size} nodes would be given up at once")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, name: &str) -> Checked {
+        let node = self.world.nodes.get(name);
+        ensure(node.is_some_and(|n| n.lost().is_some() && !n.given_up()), || {
+            format!("node {name} is not lost, or is given up already")
+        })
     }
 
     fn state(&self, pod: &Before) -> Result<&PodState, String> {

@@ -31,6 +31,9 @@ impl Dirty {
         for (name, _) in world.nodes.iter().filter(|(_, node)| holds::ends(node)) {
             groups.insert(Group::Holds(name.clone()));
         }
+        if world.lost_nodes().len() > 0 || world.losses().next().is_some() {
+            groups.insert(Group::Losses);
+        }
         groups.extend(world.freeze.is_some().then_some(Group::Freeze));
         let mut dirty = Self { groups };
         dirty.orphans(world);
@@ -62,6 +65,14 @@ impl Dirty {
                                 self.groups.insert(Group::of_pod(world, key, pod));
                             }
                         }
+                    }
+                }
+                Touched::Reach(name) => {
+                    self.groups.insert(Group::Losses);
+                    self.on(world, name);
+                    // The brake may be on or off now.
+                    for name in world.lost_nodes() {
+                        self.on(world, name);
                     }
                 }
                 Touched::Namespace(name) => self.namespace(world, name),
@@ -103,6 +114,19 @@ impl Dirty {
         for (key, pod) in world.unplaced_pods() {
             self.groups.insert(Group::of_pod(world, key, pod));
         }
+        // And lost pods for whose replacement there was none.
+        for (key, pod) in world.lost_nodes().flat_map(|name| world.pods_on(name)) {
+            if !pod.record.waiting.is_empty() {
+                self.groups.insert(Group::of_pod(world, key, pod));
+            }
+        }
+    }
+
+    /// Marks the groups of a node's pods.
+    fn on(&mut self, world: &World, node: &str) {
+        for (key, pod) in world.pods_on(node) {
+            self.groups.insert(Group::of_pod(world, key, pod));
+        }
     }
 
     /// Whether a node may have got room.
@@ -114,6 +138,10 @@ impl Dirty {
             return true;
         };
         self.groups.insert(Group::of_pod(world, key, pod));
+        if world.nodes.get(&pod.record.node).is_some_and(|n| n.lost().is_some()) {
+            // What it asks for when it is lost may be another now.
+            self.groups.insert(Group::Losses);
+        }
         if let Some(controller) = replicas::adopter(world, key, pod) {
             self.groups.insert(Group::of_controller(world, controller));
         }

@@ -2,12 +2,16 @@
 //! groups, and by `dirty` to find who must be looked at.
 //!
 //! Invariant: a pod that tolerates the taint for ever stays; one that tolerates it for a time has that time, from
-//! when both the taint and the pod were there; while the cluster is frozen nobody leaves.
+//! when both the taint and the pod were there; while the cluster is frozen
+//! or the brake on replacements is on nobody leaves.
 
 use proto::model::{EventType, Stay, Taint, TaintEffect, Time, Toleration};
 
-use super::{Draft, gc, pod_note};
+use super::{Draft, gc, health, pod_note};
 use crate::world::{Key, NodeState, PodState, World};
+
+/// Seconds until an eviction that the brake holds back looks at it again.
+const BRAKE_LOOK: i64 = 5;
 
 fn expelling(node: &NodeState) -> impl Iterator<Item = &Taint> {
     let taints = node.node.spec.taints.iter();
@@ -49,16 +53,20 @@ pub(super) fn evict(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
     let Some((at, taint)) = world.nodes.get(name).and_then(|node| due(node, pod)) else {
         return false;
     };
-    let thaw = world.freeze.as_ref().map(|f| f.value.until);
-    if let Some(until) = thaw.filter(|until| until.is_none_or(|u| u > out.now)) {
+    if let Some(freeze) = health::frozen(world, out.now) {
         // One without an end is lifted by an operator, which touches every group.
-        if let Some(until) = until {
+        if let Some(until) = freeze.until {
             out.wake_at(until.max(at));
         }
         return false;
     }
     if at > out.now {
         out.wake_at(at);
+        return false;
+    }
+    if health::brake(world, out.now).is_some() {
+        // Nobody is told when it lets go.
+        out.wake_at(Time(out.now.0 + BRAKE_LOOK));
         return false;
     }
     let reason = format!("node {name} has taint {taint}");

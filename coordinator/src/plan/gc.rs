@@ -3,7 +3,8 @@
 //! controller's own pods.
 //!
 //! Invariant: the record of a placed pod goes only after its agent has seen every container end, or when its host
-//! joined again without it, or when its node is deleted and nothing is left of that; an unknown end is waited for.
+//! joined again without it, or when its node is deleted or its host confirmed off and nothing is left of that; an
+//! unknown end is waited for.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +13,7 @@ use proto::model::{EventType, ObjectReference, PodSpec, Time};
 use super::{
     Draft, Group, Keep, before,
     change::Change,
-    evict, pod_note, replicas,
+    evict, health, pod_note, replicas,
     scheduler::{self, Placed},
 };
 use crate::{
@@ -37,12 +38,17 @@ pub(super) fn removable(world: &World, pod: &PodState) -> bool {
         return pod.stopping();
     }
     let confirmed = pod.stopping() && pod.status.as_ref().is_some_and(|s| s.value.stopped);
-    confirmed || pod.vanished() || node_is_over(world, pod)
+    confirmed || pod.vanished() || node_is_over(world, pod) || (pod.stopping() && host_is_off(world, pod))
 }
 
 /// The pod's node was deleted, and its agent has nothing left or will not come back.
 fn node_is_over(world: &World, pod: &PodState) -> bool {
     !world.nodes.contains_key(&pod.record.node) && !world.deserted(pod)
+}
+
+/// An operator said that the host is off, so that nothing runs there.
+pub(super) fn host_is_off(world: &World, pod: &PodState) -> bool {
+    world.nodes.get(&pod.record.node).is_some_and(|n| n.off.is_some())
 }
 
 /// Removes the record, and says so when that is the node's doing.
@@ -64,16 +70,27 @@ pub(super) fn remove(world: &World, key: &Key, pod: &PodState, out: &mut Draft) 
 }
 
 pub(super) fn stop(key: &Key, pod: &PodState, reason: &str, out: &mut Draft) {
+    out.push(stop_of(key, pod, reason, false, out.now));
+}
+
+/// The stop of a pod; `lost`: of one whose node is not heard.
+pub(super) fn stop_of(key: &Key, pod: &PodState, reason: &str, lost: bool, now: Time) -> Change {
     let grace = pod
         .template
         .as_ref()
         .map_or(PodSpec::DEFAULT_GRACE_SECONDS, |t| t.record.spec.grace_seconds());
-    out.push(Change::Stop {
+    Change::Stop {
         pod: before(key, pod),
-        at: out.now,
+        at: now,
         grace: u32::try_from(grace.max(0)).unwrap_or(u32::MAX),
         reason: reason.to_owned(),
-    });
+        lost,
+    }
+}
+
+/// Why a pod is stopped whose host is off.
+pub(super) fn off_words(node: &str) -> String {
+    format!("the host of node {node} was confirmed off")
 }
 
 /// Ends a pod: at once where nothing runs, else by a stop.
@@ -95,15 +112,17 @@ pub(super) fn bare(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     else {
         return;
     };
+    // What a controller is about to adopt is for that to look after.
+    let ours = replicas::adopter(world, key, pod).is_none();
     if removable(world, pod) {
         remove(world, key, pod, out);
     } else if world.deserted(pod) && !pod.stopping() {
         stop(key, pod, NODE_DELETED, out);
-    } else if replicas::adopter(world, key, pod).is_some() {
-        // The rest is for its next owner.
-    } else if pod.record.node.is_empty() {
+    } else if ours && pod.live() && health::judge(world, key, pod, out) == health::Now::Ended {
+        out.push(stop_of(key, pod, &off_words(&pod.record.node), true, out.now));
+    } else if ours && pod.record.node.is_empty() {
         scheduler::place(world, &[(key, pod)], &mut HashMap::new(), seed, placed, out);
-    } else {
+    } else if ours {
         evict::evict(world, key, pod, out);
     }
 }

@@ -7,6 +7,7 @@
 //! | [`scheduler`] | which node a pod runs on, or why none |
 //! | `holds` | which holds of a node are over |
 //! | [`evict`] | which pods leave their node for a taint |
+//! | [`health`] | which lost nodes are given up, and which of their pods are replaced |
 //! | [`gc`] | what is removed: stopped pods, orphans, namespaces, what has expired |
 //! | [`check`] | whether a plan keeps the invariants; nothing unchecked is committed |
 //! | [`change`] | every write there is |
@@ -19,7 +20,10 @@ mod check_spread;
 pub mod dirty;
 pub mod evict;
 pub mod gc;
+pub mod health;
 mod holds;
+#[cfg(test)]
+mod loss_properties;
 pub mod replicas;
 pub mod scheduler;
 #[cfg(test)]
@@ -59,6 +63,8 @@ pub enum Group {
     Namespace(String),
     /// The holds of a node.
     Holds(String),
+    /// Which lost nodes are given up: one decision for the fleet.
+    Losses,
     /// Whether the cluster is frozen.
     Freeze,
     /// What is kept for a time only: unused templates, old events and results.
@@ -118,7 +124,7 @@ impl Group {
                 let uid = world.nodes.get(node).map(|n| n.node.metadata.uid.as_str());
                 of(Kind::Node, "", node, uid.unwrap_or_default())
             }
-            Self::Freeze | Self::Expiry => ObjectReference::default(),
+            Self::Losses | Self::Freeze | Self::Expiry => ObjectReference::default(),
         }
     }
 }
@@ -180,6 +186,8 @@ pub struct Pass {
     now: Time,
     seed: u64,
     keep: Keep,
+    /// Nothing is decided before on what was not heard.
+    no_loss_before: Time,
     placed: Placed,
     checker: Checker,
 }
@@ -190,9 +198,16 @@ impl Pass {
             now,
             seed,
             keep,
+            no_loss_before: Time::default(),
             placed: Placed::default(),
-            checker: Checker::default(),
+            checker: Checker::new(now),
         }
+    }
+
+    /// A leader that is new hears of a node what its predecessor heard, but later: nodes get time to show themselves.
+    pub fn no_loss_before(mut self, at: Time) -> Self {
+        self.no_loss_before = at;
+        self
     }
 
     /// Plans one group and checks the plan. A refused plan leaves the pass usable for other groups.
@@ -204,6 +219,7 @@ impl Pass {
 
     fn decide(&mut self, world: &World, group: &Group) -> Plan {
         let mut out = Draft::new(world, group.clone(), self.now);
+        out.no_loss_before = self.no_loss_before;
         let seed = mix(self.seed, &format!("{group:?}"));
         match group {
             Group::Controller(key) => replicas::plan(world, key, seed, &mut self.placed, &mut out),
@@ -211,6 +227,7 @@ impl Pass {
             Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
             Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
             Group::Holds(node) => holds::plan(world, node, &mut out),
+            Group::Losses => health::plan(world, &mut out),
             Group::Freeze => gc::freeze(world, &mut out),
             Group::Expiry => gc::expiry(world, self.keep, &mut out),
         }
@@ -222,6 +239,7 @@ impl Pass {
 pub(crate) struct Draft {
     group: Group,
     pub now: Time,
+    pub no_loss_before: Time,
     plan: Plan,
     changes: Vec<Change>,
     notes: Vec<Note>,
@@ -237,6 +255,7 @@ impl Draft {
         Self {
             group,
             now,
+            no_loss_before: Time::default(),
             plan: Plan::default(),
             changes: Vec::new(),
             notes: Vec::new(),
@@ -252,6 +271,16 @@ impl Draft {
         }
         self.weight += change.weight();
         self.changes.push(change);
+    }
+
+    /// As [`Draft::push`], for changes of which none is to happen without the others.
+    pub fn push_together(&mut self, changes: Vec<Change>) {
+        let weight: usize = changes.iter().map(Change::weight).sum();
+        if self.weight + weight > MAX_CHANGES {
+            self.cut();
+        }
+        self.weight += weight;
+        self.changes.extend(changes);
     }
 
     /// Goes with the change pushed last.
@@ -275,10 +304,11 @@ impl Draft {
     /// One note a commit about a controller's pods, so that a large step does not flood the events.
     fn count_pods(&mut self) {
         let Some(owner) = &self.owner else { return };
-        let (mut created, mut stopped, mut released) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut created, mut stopped, mut released, mut lost) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for change in &self.changes {
             match change {
                 Change::CreatePod { key, .. } => created.push(key.1.as_str()),
+                Change::Stop { pod, lost: true, .. } => lost.push(pod.key.1.as_str()),
                 Change::Stop { pod, .. } => stopped.push(pod.key.1.as_str()),
                 Change::Release { pod } => released.push(pod.key.1.as_str()),
                 Change::RemovePod { pod } if pod.record.stop.is_none() => stopped.push(pod.key.1.as_str()),
@@ -289,6 +319,7 @@ impl Draft {
             ("SuccessfulCreate", "created", created),
             ("SuccessfulDelete", "deleted", stopped),
             ("Released", "released", released),
+            ("ReplacedLost", "gave up", lost),
         ] {
             let message = match names.as_slice() {
                 [] => continue,

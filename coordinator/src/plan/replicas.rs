@@ -12,14 +12,14 @@ use std::{
 
 use proto::{
     ids::IdGen,
-    model::{EventType, Phase, ReplicationController},
+    model::{EventType, Phase, ReplicationController, loss::LossPolicy},
 };
 
 use super::{
     Draft, before,
     change::Change,
     evict::evict,
-    gc, pod_note,
+    gc, health, pod_note,
     scheduler::{self, Batch, Counts, Place, Placed, Pods},
 };
 use crate::{
@@ -118,16 +118,17 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     }
     let group = ReplicaGroup::of(key, rc);
     let mut live = Vec::new();
+    // Pods on their way out whose place nobody may take yet.
+    let mut awaited = 0;
+    let singleton = LossPolicy::of(|k| rc.spec.template.metadata.annotations.get(k).map(String::as_str)).singleton;
+    let frozen = health::frozen(world, out.now);
     for (key, pod) in world.pods_of(&group.owner.uid) {
         if gc::removable(world, pod) {
             gc::remove(world, key, pod, out);
-        } else if world.deserted(pod) {
-            if !pod.stopping() {
-                gc::stop(key, pod, gc::NODE_DELETED, out);
-            }
-        } else if evict(world, key, pod, out) {
-            // It counts no longer, so that its place is filled at once.
-        } else if pod.live() && !group.selector.is_empty() && !selects(rc, pod) {
+            continue;
+        }
+        let live_here = pod.live() && !world.deserted(pod);
+        if live_here && !group.selector.is_empty() && !selects(rc, pod) {
             // Whoever made its labels others wants it out of here, to look at it or to give it to another controller.
             out.push(Change::Release { pod: before(key, pod) });
             let message = format!(
@@ -143,11 +144,37 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
                 EventType::Normal,
                 out.now,
             ));
-        } else if pod.live() {
+            continue;
+        }
+        // One that a taint drives out counts no longer, so that its place is filled at once.
+        let evicted = live_here && evict(world, key, pod, out);
+        if live_here && !evicted {
             // A pod on a node that is not heard still counts: the node may come back.
             live.push((key, pod));
-        } else if !pod.stopping() {
-            gc::stop(key, pod, "it has ended and is replaced", out);
+            continue;
+        }
+        if !pod.stopping() && !evicted {
+            if world.deserted(pod) {
+                gc::stop(key, pod, gc::NODE_DELETED, out);
+            } else if let Some(freeze) = frozen {
+                live.push((key, pod));
+                if let Some(until) = freeze.until {
+                    out.wake_at(until);
+                }
+                continue;
+            } else {
+                gc::stop(key, pod, "it has ended and is replaced", out);
+            }
+        }
+        // One that was replaced has its follower already.
+        if (singleton || pod.loss_policy().singleton) && !pod.lost() {
+            match health::may_run(world, pod, out.now) {
+                Ok(may) => awaited += usize::from(may),
+                Err(until) => {
+                    awaited += 1;
+                    out.wake_at(until);
+                }
+            }
         }
     }
     let adopted = adopt(world, key, rc, &group, out);
@@ -172,9 +199,27 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     }
     let waiting: Vec<_> = live.iter().copied().filter(|(_, p)| p.record.node.is_empty()).collect();
     scheduler::place(world, &waiting, &mut counts, seed, placed, out);
-    if total < group.desired {
-        create(world, rc, &group, group.desired - total, &counts, seed, placed, out);
+    let gone: Vec<_> = live
+        .iter()
+        .copied()
+        .filter_map(|(key, pod)| match health::judge(world, key, pod, out) {
+            health::Now::Nothing => None,
+            what => Some((key, pod, what == health::Now::Ended)),
+        })
+        .collect();
+    let missing = group.desired.saturating_sub(total + awaited);
+    if missing + gone.len() > 0 {
+        let wanted = Wanted { missing, gone: &gone };
+        create(world, rc, &group, &wanted, &counts, seed, placed, out);
     }
+}
+
+/// The new pods that a controller needs.
+struct Wanted<'a, 'w> {
+    missing: usize,
+    /// Pods to be replaced, their nodes being lost; true: whether there is room for the new one or not, for the
+    /// host is off.
+    gone: &'a [(&'w Key, &'w PodState, bool)],
 }
 
 /// Takes the controller's pods from it; false when there are none left.
@@ -243,7 +288,7 @@ fn create(
     world: &World,
     rc: &ReplicationController,
     group: &ReplicaGroup<'_>,
-    missing: usize,
+    wanted: &Wanted<'_, '_>,
     counts: &Counts<'_>,
     seed: u64,
     placed: &mut Placed,
@@ -252,7 +297,7 @@ fn create(
     let (hash, _) = template_of(rc).encode();
     let known = world.templates.get(&hash);
     let fresh;
-    let (template, most) = if let Some(template) = known {
+    let (template, mut room) = if let Some(template) = known {
         (&**template, MAX_CREATED)
     } else {
         // One commit brings the template; the others follow once the world has it, so that no pod is ever
@@ -269,35 +314,67 @@ fn create(
     let pods = Pods::new(group.namespace, template);
     let mut batch = Batch::new(world, pods, counts, placed, seed);
     let mut why = None;
-    for _ in 0..missing.min(most) {
+    let missing = std::iter::repeat_n(None, wanted.missing);
+    for replaced in missing.chain(wanted.gone.iter().map(Some)) {
+        let weight = 1 + usize::from(replaced.is_some());
+        if room < weight {
+            break;
+        }
         let place = if why.is_none() { batch.place(placed) } else { None };
+        if place.is_none() {
+            why.get_or_insert_with(|| batch.explain());
+        }
+        if let (Some((old, pod, false)), Some(why)) = (replaced, &why) {
+            // What runs there perhaps is better than what waits here for sure.
+            health::explain(old, pod, format!("it is not replaced: {why}"), out);
+            continue;
+        }
+        room -= weight;
         let key = out.fresh_name(world, group.namespace, &group.owner.name, &mut ids);
-        let mut record = PodRecord {
+        let (node, ports) = place.map_or((None, Vec::new()), |Place { node, ports }| (Some(node), ports));
+        let record = PodRecord {
             uid: ids.uid(),
             template: hash.clone(),
             created: out.now,
             owner: Some(group.owner.clone()),
+            node: node.unwrap_or_default().to_owned(),
+            ports,
+            waiting: why.clone().unwrap_or_default(),
             ..PodRecord::default()
         };
         let uid = record.uid.clone();
-        if let Some(Place { node, ports }) = place {
-            node.clone_into(&mut record.node);
-            record.ports = ports;
-            out.push(Change::CreatePod {
-                key: key.clone(),
-                record,
-            });
-            scheduler::scheduled(&key, &uid, node, out);
-        } else {
-            let why = why.get_or_insert_with(|| batch.explain());
-            record.waiting.clone_from(why);
-            out.push(Change::CreatePod {
-                key: key.clone(),
-                record,
-            });
-            scheduler::failed(&key, &uid, why, out);
+        let create = Change::CreatePod {
+            key: key.clone(),
+            record,
+        };
+        match replaced {
+            None => out.push(create),
+            Some((old, pod, off)) => replace(world, old, pod, *off, create, out),
+        }
+        match (node, &why) {
+            (Some(node), _) => scheduler::scheduled(&key, &uid, node, out),
+            (None, why) => scheduler::failed(&key, &uid, why.as_deref().unwrap_or_default(), out),
         }
     }
+}
+
+/// The end of a pod whose node is lost, with the one that takes its place.
+fn replace(world: &World, key: &Key, pod: &PodState, off: bool, create: Change, out: &mut Draft) {
+    let node = &pod.record.node;
+    let reason = match world.nodes.get(node).and_then(NodeState::lost) {
+        Some(lost) if !off => format!(
+            "node {node} is {} since {}: it was replaced",
+            lost.why.as_str(),
+            lost.since
+        ),
+        _ => gc::off_words(node),
+    };
+    let follower = create.pod().map_or_else(String::new, |k| format!(" by {}", k.1));
+    let message = format!("{reason}{follower}");
+    let stop = gc::stop_of(key, pod, &reason, true, out.now);
+    out.push_together(vec![stop, create]);
+    let note = pod_note(key, &pod.record.uid, "Replaced", message, EventType::Warning, out.now);
+    out.note(note);
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use crate::{
     world::{
         Key, PodState, World,
         record::{
-            FactsRecord, HoldsRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord, TombstoneRecord, encode,
+            FactsRecord, FreezeRecord, HoldsRecord, OffRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord,
+            TombstoneRecord, encode,
         },
     },
 };
@@ -31,11 +32,11 @@ pub struct Sim {
     pub now: Time,
     pub seed: u64,
     revision: u64,
+    /// Groups that asked to be planned again, and when.
+    pub wakes: BTreeMap<Group, Time>,
     pub entries: BTreeMap<String, (Rv, Bytes)>,
     /// Counts the pods that users make.
     made: u64,
-    /// Groups to look at again, and when.
-    wakes: BTreeMap<Group, Time>,
 }
 
 /// What a container of a test asks for.
@@ -290,16 +291,21 @@ impl Sim {
     }
 
     pub fn put_ready(&mut self, name: &str, ready: bool) {
+        self.put_condition(name, if ready { "AgentReady" } else { "Unreachable" });
+    }
+
+    /// What liveness writes, by its reason.
+    pub fn put_condition(&mut self, name: &str, reason: &str) {
         let condition = NodeCondition {
             kind: "Ready".into(),
-            status: if ready {
-                ConditionStatus::True
-            } else {
-                ConditionStatus::Unknown
+            status: match reason {
+                "AgentReady" => ConditionStatus::True,
+                "DockerUnavailable" => ConditionStatus::False,
+                _ => ConditionStatus::Unknown,
             },
-            reason: if ready { "AgentReady" } else { "Unreachable" }.into(),
+            reason: reason.into(),
             message: String::new(),
-            last_transition_time: None,
+            last_transition_time: Some(self.now),
             last_heartbeat_time: None,
         };
         self.put(keys::node_ready(name), &condition);
@@ -322,6 +328,29 @@ impl Sim {
         let mut holds = present.map(|h| HoldsRecord::clone(&h.value)).unwrap_or_default();
         f(&mut holds);
         self.put(keys::holds(name), &holds);
+    }
+
+    /// An operator says that the host of a node is off.
+    pub fn confirm_off(&mut self, name: &str) {
+        let off = OffRecord {
+            by: "user/admin".into(),
+            at: self.now,
+        };
+        self.put(keys::off(name), &off);
+    }
+
+    pub fn set(&mut self, settings: &[(&str, &str)]) {
+        self.put(keys::SETTINGS.to_owned(), &map(settings));
+    }
+
+    pub fn freeze(&mut self, until: Option<Time>) {
+        let freeze = FreezeRecord {
+            by: "user/admin".into(),
+            reason: "moving racks".into(),
+            since: self.now,
+            until,
+        };
+        self.put(keys::FREEZE.to_owned(), &freeze);
     }
 
     /// A ready node of 4 CPUs, 4 GiB and 20 pods.
@@ -502,9 +531,10 @@ impl Sim {
             self.dirty.room(&self.world);
         }
         for (group, plan) in groups.iter().zip(&plans) {
-            if let Some(at) = plan.wake_at {
-                self.wakes.insert(group.clone(), at);
-            }
+            match plan.wake_at {
+                Some(at) => self.wakes.insert(group.clone(), at),
+                None => self.wakes.remove(group),
+            };
         }
         plans
     }
@@ -530,10 +560,7 @@ impl Sim {
 
     /// Lets time pass: what was to be looked at again by then is marked.
     pub fn pass_time(&mut self, seconds: i64) {
-        self.now.0 += seconds;
-        let now = self.now;
-        let due = self.wakes.extract_if(.., |_, at| *at <= now);
-        self.dirty.groups.extend(due.map(|(group, _)| group));
+        self.wait_until(Time(self.now.0 + seconds));
     }
 
     /// Lets the time pass until something is to be looked at again; false where nothing is.
@@ -541,20 +568,44 @@ impl Sim {
         let Some(at) = self.wakes.values().min().copied() else {
             return false;
         };
-        self.pass_time((at.0 - self.now.0).max(0));
+        self.wait_until(at);
         true
     }
 
-    /// Passes and agents until nothing is left to do, nor will be at another time.
+    /// Time comes, and with it what was to be planned then.
+    pub fn wait_until(&mut self, at: Time) {
+        self.now = self.now.max(at);
+        let now = self.now;
+        let due = self.wakes.extract_if(.., |_, at| *at <= now);
+        self.dirty.groups.extend(due.map(|(group, _)| group));
+    }
+
+    /// Passes and agents until nothing is left to do for some seconds.
     pub fn settle(&mut self) {
-        for _ in 0..200 {
+        self.rest_by(Time(self.now.0 + 5));
+    }
+
+    /// Likewise while so many seconds pass.
+    pub fn settle_for(&mut self, seconds: i64) {
+        let end = Time(self.now.0 + seconds);
+        self.rest_by(end);
+        self.now = end;
+    }
+
+    /// Time goes from wake to wake, and not beyond `end`.
+    fn rest_by(&mut self, end: Time) {
+        for _ in 0..2000 {
             self.agents();
-            if self.dirty.groups.is_empty() && !self.wake() {
-                return;
+            if self.dirty.groups.is_empty() {
+                match self.wakes.values().min() {
+                    Some(at) if *at <= end => self.wait_until(*at),
+                    _ => return,
+                }
+                continue;
             }
             self.pass(&HashSet::new());
         }
-        panic!("no rest after 200 passes: {:?}", self.dirty);
+        panic!("no rest after 2000 passes: {:?}", self.dirty);
     }
 
     pub fn live(&self, at: &Key) -> Vec<(&Key, &PodState)> {

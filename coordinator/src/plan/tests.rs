@@ -291,7 +291,7 @@ impl Run {
     }
 
     fn settle(&mut self) {
-        self.sim.settle();
+        self.sim.settle_for(100_000);
         self.sim.assert_safe();
         self.assert_converged();
         // Nothing that is not marked had to be planned; only a reason may have aged.
@@ -427,7 +427,7 @@ fn assert_no_room(world: &World, at: &Key) {
             && node.used.memory + template.request.memory <= node.allocatable.memory
             && node.used.pods < node.allocatable.pods;
         assert!(
-            !(ports_free && chosen && room && node.is_ready() && node.held().is_none()),
+            !(ports_free && chosen && room && node.is_ready() && node.held().is_none() && node.replaced == 0),
             "{at:?} waits ({}) and {name} has room",
             world.pods[at].record.waiting
         );

@@ -4,7 +4,7 @@
 //! ends; the agent's start is durably the newest one, or the session is one in quarantine.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,7 +26,7 @@ use super::{
     liveness::Signal,
     notes,
     registry::{Handle, Mode},
-    router::misplaced,
+    router::{misplaced, retimed},
     service::Peer,
 };
 use crate::{
@@ -142,9 +142,16 @@ where
         let caught_up = shared.hub.wait_for(shared.hub.store().newest());
         let _ = tokio::time::timeout(settings.stall, caught_up).await;
     }
-    let (uid, lineage, known, ended, told) = shared.hub.read(|w| {
+    let (uid, lineage, known, ended, told, heartbeat) = shared.hub.read(|w| {
         let (known, ended) = hello::term_of(w, hello.fence.as_ref());
-        (uid_of(w), hello::lineage(w, &hello), known, ended, agent_settings(w))
+        (
+            uid_of(w),
+            hello::lineage(w, &hello),
+            known,
+            ended,
+            agent_settings(w),
+            settings.heartbeat(&w.settings),
+        )
     });
     let Some(uid) = uid else {
         let gone = format!("node {node} was deleted; let it join again with a new token");
@@ -155,7 +162,7 @@ where
         leader: settings.coordinators.first().cloned().unwrap_or_default(),
         coordinators: settings.coordinators.clone(),
         fence: Some(wire_fence(&fence)),
-        heartbeat_ms: millis(settings.heartbeat),
+        heartbeat_ms: millis(heartbeat),
         your_term_ended_at: ended.0,
         your_term_known: known,
         node: node.to_owned(),
@@ -190,8 +197,14 @@ where
         shared: shared.clone(),
         handle: handle.clone(),
     };
+    let off = shared.hub.read(|w| w.nodes.get(node).is_some_and(|n| n.off.is_some()));
+    handle.returning.store(off && mode == Mode::Full, Ordering::Relaxed);
+    handle.set_silence(heartbeat * settings.missed);
     // What came before the router could find the session.
-    if let Some((reason, words)) = shared.hub.read(|w| misplaced(w, &handle)) {
+    if let Some((reason, words)) = shared
+        .hub
+        .read(|w| misplaced(w, &handle).or_else(|| retimed(shared, w, &handle)))
+    {
         handle.kick(reason, words);
     }
     if let Some(old) = old {

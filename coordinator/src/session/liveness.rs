@@ -10,6 +10,7 @@ use proto::model::{ConditionStatus, EventType, Kind, NodeCondition, Time};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
+    Settings,
     ingest::Docker,
     notes::reference,
     pulse::{Pulse, Timing, Verdict},
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     events::{Note, Recorder},
     store::{Change, CommitError, Expect, MAX_CHANGES, keys},
-    world::{World, hub::Hub, record},
+    world::{AGENT_DOWN, UNREACHABLE, World, hub::Hub, record},
 };
 
 /// Pause before a write is tried again while the store's disk is full.
@@ -43,10 +44,11 @@ pub enum Signal {
 pub async fn run(
     hub: Arc<Hub>,
     recorder: Recorder,
-    timing: Timing,
+    settings: Settings,
     mut signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<(), CommitError> {
-    let mut pulse = Pulse::new(timing);
+    let timing = || hub.read(|w| settings.timing(&w.settings));
+    let mut pulse = Pulse::new(timing());
     pulse.await_nodes(hub.read(heard_before), Instant::now());
     let mut retry: Option<Instant> = None;
     loop {
@@ -54,15 +56,19 @@ pub async fn run(
         tokio::select! {
             signal = signals.recv() => {
                 let Some(signal) = signal else { return Ok(()) };
+                pulse.retime(timing());
                 pulse.on(signal, Instant::now());
                 // What is queued is written together.
                 while let Ok(signal) = signals.try_recv() {
                     pulse.on(signal, Instant::now());
                 }
             }
-            () = sleep_until(wake), if wake.is_some() => pulse.fire(Instant::now()),
+            () = sleep_until(wake), if wake.is_some() => {
+                pulse.retime(timing());
+                pulse.fire(Instant::now());
+            }
         }
-        retry = match write(&hub, &recorder, timing, &mut pulse).await {
+        retry = match write(&hub, &recorder, timing(), &mut pulse).await {
             Ok(()) => None,
             Err(CommitError::Full(what)) => {
                 tracing::warn!(%what, "the store has no room; conditions of nodes wait");
@@ -136,15 +142,15 @@ fn condition(verdict: &Verdict, timing: Timing, old: Option<&NodeCondition>, now
         Verdict::Docker(words) => (ConditionStatus::False, "DockerUnavailable", words.clone()),
         Verdict::Unreachable => (
             ConditionStatus::Unknown,
-            "Unreachable",
+            UNREACHABLE,
             format!("no heartbeat for {}", humantime::format_duration(timing.silence)),
         ),
-        Verdict::AgentDown => (
+        Verdict::AgentDown(within) => (
             ConditionStatus::Unknown,
-            "AgentDown",
+            AGENT_DOWN,
             format!(
                 "the agent's connection closed and it did not come back within {}",
-                humantime::format_duration(timing.agent_down)
+                humantime::format_duration(*within)
             ),
         ),
     };

@@ -7,10 +7,10 @@ use crate::session::{
 };
 use tokio::task::JoinSet;
 
-const TIMING: Timing = Timing {
-    silence: Duration::from_secs(6),
-    agent_down: Duration::from_secs(2),
-};
+/// Three heartbeats of 2 s, and 2 s to come back.
+fn settings() -> Settings {
+    Settings::default()
+}
 
 struct Rig {
     base: Base,
@@ -34,7 +34,7 @@ impl Rig {
         let (signals, rx) = mpsc::unbounded_channel();
         let (recorder, notes) = Recorder::new();
         let mut tasks = JoinSet::new();
-        let task = run(base.hub.clone(), recorder, TIMING, rx);
+        let task = run(base.hub.clone(), recorder, settings(), rx);
         tasks.spawn(async move { task.await.unwrap() });
         Self {
             base,
@@ -253,6 +253,67 @@ async fn a_deposed_leader_stops_writing() {
     let (handle, _) = Registry::new(1).open("n1", "u", Mode::Full).unwrap();
     signals.send(Signal::Opened(handle, Ok(()))).unwrap();
     base.hub.set_fence(None);
-    let ended = run(base.hub.clone(), Recorder::new().0, TIMING, rx).await;
+    let ended = run(base.hub.clone(), Recorder::new().0, settings(), rx).await;
     assert!(matches!(ended, Err(CommitError::Fenced { .. })));
+}
+
+impl Rig {
+    async fn set(&self, settings: &[(&str, &str)]) {
+        let record: record::SettingsRecord = settings.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let change = Change::put(keys::SETTINGS, Expect::Any, record::encode(&record));
+        self.base.hub.commit(vec![change]).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clusters_settings_hold_from_the_next_look_on() {
+    let rig = Rig::new().await;
+    let handle = rig.open("n1").await;
+    rig.set(&[("heartbeat", "500ms"), ("agent-down-after", "300ms")]).await;
+    pass(1).await;
+    rig.hear(&handle);
+    // What is under way keeps its deadline: the agent has time to hear of the new period.
+    at(rig.becomes("n1", "Unreachable").await, 6000);
+    rig.hear(&handle);
+    rig.becomes("n1", "AgentReady").await;
+    at(rig.becomes("n1", "Unreachable").await, 7500);
+    let other = rig.open("n2").await;
+    rig.tell(Signal::Closed(other));
+    at(rig.becomes("n2", "AgentDown").await, 7800);
+    let message = rig
+        .base
+        .hub
+        .read(|w| w.nodes["n2"].ready.clone().unwrap().value.message.clone());
+    assert!(message.ends_with("within 300ms"), "{message}");
+    // Longer: nobody is called lost too early.
+    rig.set(&[("heartbeat", "4s")]).await;
+    rig.hear(&handle);
+    rig.becomes("n1", "AgentReady").await;
+    at(rig.becomes("n1", "Unreachable").await, 19_800);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_says_that_it_restarts_has_longer() {
+    let mut rig = Rig::new().await;
+    let first = rig.open("n1").await;
+    while rig.notes.try_recv().is_ok() {}
+    let rv = rig.base.hub.rv();
+    first.set_leaving();
+    rig.tell(Signal::Closed(first));
+    pass(29_999).await;
+    // Back in time, nothing shows.
+    let (second, _) = rig.registry.open("n1", "u", Mode::Full).unwrap();
+    rig.tell(Signal::Opened(second.clone(), Ok(())));
+    pass(100).await;
+    assert_eq!(rig.base.hub.rv(), rv);
+    assert!(rig.notes.try_recv().is_err());
+    second.set_leaving();
+    rig.set(&[("agent-restart", "4s")]).await;
+    rig.tell(Signal::Closed(second));
+    at(rig.becomes("n1", "AgentDown").await, 34_099);
+    let message = rig
+        .base
+        .hub
+        .read(|w| w.nodes["n1"].ready.clone().unwrap().value.message.clone());
+    assert!(message.ends_with("within 4s"), "{message}");
 }

@@ -9,6 +9,7 @@
 //! | `holder` | which of two copies of one identity is the node's agent; quarantine |
 //! | `deleted` | what is left of a deleted node on its host |
 //! | `settle` | which pods are over when a host joined again without its data |
+//! | `back` | a node that was confirmed off and is heard again |
 //! | `assignments` | PURE: what a node should run, and the change between two states |
 //! | `ingest`, `facts`, `notes` | what agents report, checked, on its way to the store |
 //! | `registry` | node → live session |
@@ -20,6 +21,9 @@
 //! are not stored.
 
 pub mod assignments;
+mod back;
+#[cfg(test)]
+mod back_tests;
 mod deleted;
 mod facts;
 mod greet;
@@ -29,6 +33,8 @@ mod holder;
 mod ingest;
 pub mod liveness;
 mod notes;
+#[cfg(test)]
+mod period_tests;
 pub mod pipes;
 mod pulse;
 #[cfg(test)]
@@ -52,14 +58,19 @@ use proto::wire::goodbye::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{events::Recorder, http::metrics::Metrics, store::CommitError, world::hub::Hub};
+use crate::{
+    events::Recorder,
+    http::metrics::Metrics,
+    store::CommitError,
+    world::{hub::Hub, settings},
+};
 pub use hello::check_version;
 use liveness::Signal;
 use pipes::Pipes;
 use pulse::Timing;
 use registry::Registry;
 
-/// What of the configuration concerns sessions.
+/// What of the configuration concerns sessions. Where the cluster's settings say otherwise, they hold.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Period of agents' heartbeats.
@@ -112,12 +123,27 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn timing(&self) -> Timing {
+    /// The period of heartbeats that holds.
+    pub fn heartbeat(&self, set: &settings::Settings) -> Duration {
+        given(set, &settings::HEARTBEAT).unwrap_or(self.heartbeat)
+    }
+
+    /// Likewise the longest silence of a node that is there.
+    pub fn silence(&self, set: &settings::Settings) -> Duration {
+        self.heartbeat(set) * self.missed
+    }
+
+    fn timing(&self, set: &settings::Settings) -> Timing {
         Timing {
-            silence: self.heartbeat * self.missed,
-            agent_down: self.agent_down,
+            silence: self.silence(set),
+            agent_down: given(set, &settings::AGENT_DOWN_AFTER).unwrap_or(self.agent_down),
+            restart: set.time(&settings::AGENT_RESTART),
         }
     }
+}
+
+fn given(set: &settings::Settings, setting: &settings::Setting) -> Option<Duration> {
+    set.given(setting).map(Duration::from_millis)
 }
 
 /// All sessions of this process, and what they share.
@@ -223,7 +249,7 @@ impl Driver {
         let liveness = liveness::run(
             sessions.hub.clone(),
             sessions.recorder.clone(),
-            sessions.settings.timing(),
+            sessions.settings.clone(),
             signals,
         );
         tokio::select! {

@@ -19,6 +19,8 @@ pub struct Timing {
     pub silence: Duration,
     /// So long after its connection closed, and the agent is down.
     pub agent_down: Duration,
+    /// As `agent_down`, of an agent that said that it restarts.
+    pub restart: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub enum Verdict {
     /// Docker does not answer, in its words.
     Docker(String),
     Unreachable,
-    AgentDown,
+    /// It had so long to come back.
+    AgentDown(Duration),
 }
 
 #[derive(Debug)]
@@ -39,7 +42,7 @@ enum Life {
         docker: Docker,
         lost: bool,
     },
-    /// Waits for `agent_down` to pass.
+    /// Waits for its time to come back to pass.
     Closed(Verdict),
     Lost,
 }
@@ -68,6 +71,12 @@ impl Pulse {
         }
     }
 
+    /// Other times from now on. What is under way keeps its deadline; an expired one looks at the new times, and at the
+    /// period that the agent was told if that is longer.
+    pub fn retime(&mut self, timing: Timing) {
+        self.timing = timing;
+    }
+
     /// Gives each of `nodes` one period of silence to come back.
     pub fn await_nodes(&mut self, nodes: Vec<String>, now: Instant) {
         for node in nodes {
@@ -79,7 +88,7 @@ impl Pulse {
         match signal {
             Signal::Opened(handle, docker) => {
                 self.decide(&handle.node, verdict(&docker));
-                let deadline = handle.last_heard().max(now) + self.timing.silence;
+                let deadline = handle.last_heard().max(now) + self.silence(&handle);
                 let life = Life::Open {
                     handle: handle.clone(),
                     docker,
@@ -102,7 +111,8 @@ impl Pulse {
                 {
                     let verdict = verdict(docker);
                     self.decide(&handle.node, verdict);
-                    self.arm(&handle.node, Some(handle.last_heard().max(now) + self.timing.silence));
+                    let silence = self.silence(&handle);
+                    self.arm(&handle.node, Some(handle.last_heard().max(now) + silence));
                 }
             }
             Signal::Closed(handle) => self.closed(&handle, now),
@@ -114,14 +124,21 @@ impl Pulse {
         }
     }
 
+    /// An agent beats as it was told, until it is told otherwise.
+    fn silence(&self, handle: &Handle) -> Duration {
+        self.timing.silence.max(handle.silence())
+    }
+
     fn closed(&mut self, handle: &Handle, now: Instant) {
-        let silence = self.timing.silence;
+        let silence = self.silence(handle);
         let Some(Life::Open { lost, .. }) = self.open_mut(handle) else {
             return;
         };
         if *lost {
             // Its connection was given up at last; that says nothing about the agent.
             self.set(handle.node.clone(), Life::Lost, None);
+        } else if handle.leaving() {
+            self.down(handle, self.timing.restart, now);
         } else if now.saturating_duration_since(handle.last_heard()) > silence / 2 {
             // It had been silent: a dead link closes a connection as well as a dying agent does.
             let deadline = handle.last_heard() + silence;
@@ -131,9 +148,14 @@ impl Pulse {
                 Some(deadline.max(now)),
             );
         } else {
-            let deadline = now + self.timing.agent_down;
-            self.set(handle.node.clone(), Life::Closed(Verdict::AgentDown), Some(deadline));
+            self.down(handle, self.timing.agent_down, now);
         }
+    }
+
+    /// Its agent has ended, and has so long to come back.
+    fn down(&mut self, handle: &Handle, within: Duration, now: Instant) {
+        let life = Life::Closed(Verdict::AgentDown(within));
+        self.set(handle.node.clone(), life, Some(now + within));
     }
 
     /// Looks at what is due.
@@ -151,7 +173,7 @@ impl Pulse {
                 Life::Expected | Life::Lost => (Some(Life::Lost), Verdict::Unreachable),
                 Life::Closed(verdict) => (Some(Life::Lost), verdict.clone()),
                 Life::Open { handle, lost, .. } => {
-                    let due = handle.last_heard() + silence;
+                    let due = handle.last_heard() + silence.max(handle.silence());
                     if due > now {
                         self.arm(&name, Some(due));
                         continue;

@@ -64,6 +64,12 @@ pub struct Handle {
     heard: AtomicU64,
     /// Liveness counts it as not heard; the next message must say so.
     lost: AtomicBool,
+    /// Longest silence by the period of heartbeats that its agent was told, milliseconds; 0: none yet.
+    silence: AtomicU64,
+    /// The agent said that it restarts.
+    leaving: AtomicBool,
+    /// The node was confirmed off when it began, and that was not taken back yet.
+    pub returning: AtomicBool,
     /// A pod of it waits for its template.
     pub incomplete: AtomicBool,
     /// The node's pods may have changed.
@@ -87,6 +93,24 @@ impl Handle {
 
     pub fn last_heard(&self) -> Instant {
         self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    pub fn set_silence(&self, silence: Duration) {
+        let ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+        self.silence.store(ms, Ordering::Relaxed);
+    }
+
+    /// As its agent was told.
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(self.silence.load(Ordering::Relaxed))
+    }
+
+    pub fn set_leaving(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     pub fn set_lost(&self) {
@@ -176,6 +200,9 @@ impl Registry {
             started: Instant::now(),
             heard: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            silence: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+            returning: AtomicBool::new(false),
             incomplete: AtomicBool::new(false),
             dirty: Notify::new(),
             asks: Mutex::default(),

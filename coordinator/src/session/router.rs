@@ -28,6 +28,7 @@ pub async fn run(sessions: &Sessions) {
                     review(sessions, &handle.node);
                     handle.dirty.notify_one();
                 }
+                retime(sessions);
             }
             Err(RecvError::Closed) => return,
         }
@@ -83,6 +84,32 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
     for node in nodes {
         review(sessions, &node);
     }
+    if settings {
+        retime(sessions);
+    }
+}
+
+/// Has agents begin anew that were told another period of heartbeats than the one that holds.
+fn retime(sessions: &Sessions) {
+    let handles = sessions.registry.all();
+    let stale: Vec<_> = sessions.hub.read(|world| {
+        let stale = handles
+            .iter()
+            .filter_map(|handle| Some((handle, retimed(sessions, world, handle)?)));
+        stale.collect()
+    });
+    for (handle, (reason, words)) in stale {
+        handle.kick(reason, words);
+    }
+}
+
+/// Why a session may not go on whose agent keeps another period of heartbeats, if it does.
+pub fn retimed(sessions: &Sessions, world: &World, handle: &Handle) -> Option<(Reason, &'static str)> {
+    let changed = handle.silence() != sessions.settings.silence(&world.settings);
+    changed.then_some((
+        Reason::Resync,
+        "the period of heartbeats is another one now; start again",
+    ))
 }
 
 /// Ends the sessions of a node that are no longer what the world says they should be.
@@ -122,6 +149,12 @@ pub fn misplaced(world: &World, handle: &Handle) -> Option<(Reason, &'static str
         return Some((Reason::Revoked, "the node was deleted"));
     };
     let vacant = node.holder.as_ref().is_some_and(|h| h.value.is_vacant());
+    if handle.mode == Mode::Full && node.off.is_some() && !handle.returning.load(Ordering::Relaxed) {
+        return Some((
+            Reason::Resync,
+            "the node was confirmed off and is heard; start again: what was replaced is to be stopped first",
+        ));
+    }
     match (handle.mode, node.rival()) {
         (Mode::Full, _) if vacant => Some((
             Reason::Revoked,

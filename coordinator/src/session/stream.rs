@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use super::{
     Sessions,
     assignments::{self, Delta, Desired, Wanted},
+    back::{self, Back},
     deleted, facts,
     greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
     hardware,
@@ -111,11 +112,15 @@ struct Session {
     strays: BTreeMap<String, Stop>,
     /// Of a deleted node.
     left: Option<deleted::Left>,
+    /// Of a node that was confirmed off.
+    back: Option<Back>,
     pending: Pending,
     inflight: Option<BoxFuture<'static, Result<Flushed, FlushError>>>,
     /// As liveness knows it; `None`: the first facts are not durable yet.
     docker: Option<Docker>,
     acked: u64,
+    /// Highest sequence of a heartbeat.
+    heard: u64,
     /// Events that the agent may still send.
     budget: Budget,
     dirty: bool,
@@ -123,7 +128,7 @@ struct Session {
     /// Pipes are to be asked for.
     asks: bool,
     wants_since: Option<Instant>,
-    last_sent: Instant,
+    last_ack: Instant,
 }
 
 impl Session {
@@ -135,6 +140,12 @@ impl Session {
         }
         Self {
             left: (mode == Mode::Deleted).then(|| deleted::Left::new(&greeted.hello, &greeted.facts)),
+            back: greeted
+                .guard
+                .handle
+                .returning
+                .load(Ordering::Relaxed)
+                .then(Back::default),
             budget: Budget::new(shared.settings.event_burst, shared.settings.event_every, Instant::now()),
             shared,
             handle: greeted.guard.handle.clone(),
@@ -152,17 +163,18 @@ impl Session {
             inflight: None,
             docker: None,
             acked: 0,
+            heard: 0,
             dirty: false,
             ack_due: false,
             asks: false,
             wants_since: None,
-            last_sent: Instant::now(),
+            last_ack: Instant::now(),
         }
     }
 
     fn desired(&self, world: &World) -> (Desired, bool) {
         let (mut wanted, missing) = assignments::desired(world, &self.handle.node, &self.sent);
-        if self.left.is_some() {
+        if self.left.is_some() || self.back.is_some() {
             wanted.retain(|_, entry| matches!(entry, Wanted::Stop(_)));
         }
         (wanted, missing)
@@ -249,6 +261,9 @@ impl Session {
             if let Some(end) = self.bury().await {
                 return end;
             }
+            if let Some(end) = self.take_back().await {
+                return end;
+            }
             self.start_flush();
             let wants = self.dirty || self.ack_due || self.asks;
             self.wants_since = wants.then(|| self.wants_since.unwrap_or_else(Instant::now));
@@ -264,7 +279,6 @@ impl Session {
                     Ok(permit) => self.next().map(|message| {
                         self.wants_since = None;
                         if let Some(message) = message {
-                            self.last_sent = Instant::now();
                             permit.send(message);
                         }
                     }),
@@ -281,7 +295,7 @@ impl Session {
                     self.asks = true;
                     Ok(())
                 }
-                () = tokio::time::sleep_until(self.last_sent + quiet), if !wants => {
+                () = tokio::time::sleep_until(self.last_ack + quiet), if !self.ack_due => {
                     self.ack_due = true;
                     Ok(())
                 }
@@ -342,6 +356,36 @@ impl Session {
         }
     }
 
+    /// Takes back that the node is off, once it has shown that nothing of before runs there.
+    async fn take_back(&mut self) -> Option<End> {
+        self.back.as_ref()?;
+        let told = !self.dirty && self.inflight.is_none() && self.pending.is_empty();
+        let ended = self.sent.is_empty() && self.strays.is_empty();
+        if !(told && ended && self.docker == Some(Ok(()))) {
+            return None;
+        }
+        let node = self.handle.node.clone();
+        let off = self.shared.hub.read(|w| back::nothing_awaited(w, &node))?;
+        match self
+            .shared
+            .hub
+            .commit(vec![Change::delete(keys::off(&node), Expect::At(off))])
+            .await
+        {
+            Ok(_) => {
+                tracing::info!(node, "the node was confirmed off and is back; it takes pods again");
+                self.handle.returning.store(false, Ordering::Relaxed);
+                self.back = None;
+                // What stayed with its data runs on.
+                self.dirty = true;
+                None
+            }
+            Err(CommitError::Conflict { .. }) => Some(End::Goodbye(Reason::Resync, "start again".into())),
+            Err(CommitError::Full(_)) => None,
+            Err(e) => Some(store_failed(&self.shared, e)),
+        }
+    }
+
     /// The most urgent message, computed now.
     fn next(&mut self) -> Result<Option<Down>, End> {
         if self.dirty
@@ -360,7 +404,11 @@ impl Session {
                 None => self.asks = false,
             }
         }
-        Ok(std::mem::take(&mut self.ack_due).then(|| say(down::Message::Ack(Ack { seq: self.acked }))))
+        Ok(std::mem::take(&mut self.ack_due).then(|| {
+            self.last_ack = Instant::now();
+            let (seq, heard) = (self.acked, self.heard);
+            say(down::Message::Ack(Ack { seq, heard }))
+        }))
     }
 
     /// What the agent has to be told of the cluster's settings, if anything.
@@ -380,6 +428,11 @@ impl Session {
             return Ok(None);
         }
         self.handle.incomplete.store(missing, Ordering::Relaxed);
+        if let Some(back) = &self.back {
+            let unseen = back.unseen(&self.sent, &wanted);
+            self.strays
+                .extend(unseen.into_iter().map(|stop| (stop.uid.clone(), stop)));
+        }
         for (uid, stop) in &self.strays {
             wanted.entry(uid.clone()).or_insert_with(|| Wanted::Stop(stop.clone()));
         }
@@ -405,7 +458,10 @@ impl Session {
         }
         let full = self.handle.mode == Mode::Full;
         match message.message {
-            Some(up::Message::Heartbeat(_)) => Ok(()),
+            Some(up::Message::Heartbeat(beat)) => {
+                self.heard = self.heard.max(beat.seq);
+                Ok(())
+            }
             // Whose pods these are is not known while two claim them. Not acknowledged, they come again.
             Some(up::Message::Statuses(_)) if matches!(self.handle.mode, Mode::Cloned(_)) => Ok(()),
             Some(up::Message::Facts(given)) if !full => {
@@ -439,8 +495,12 @@ impl Session {
                 }
                 Ok(())
             }
-            // Said by agents that stop in good order; that its connection closed says no less yet.
-            Some(up::Message::Leaving(_)) => Ok(()),
+            Some(up::Message::Leaving(leaving)) => {
+                if leaving.reason() == wire::leaving::Reason::Restart {
+                    self.handle.set_leaving();
+                }
+                Ok(())
+            }
             Some(up::Message::Hello(_)) => Err(End::protocol("a second Hello")),
             None => Err(End::protocol("a message of a kind that this release does not know")),
         }
@@ -448,6 +508,11 @@ impl Session {
 
     fn statuses(&mut self, message: wire::Statuses) -> Result<(), End> {
         let (seq, reports) = ingest::read(message, self.start).map_err(End::protocol)?;
+        if let Some(back) = &mut self.back {
+            for report in &reports {
+                back.see(&report.record.uid, report.record.stopped);
+            }
+        }
         let foreign = self
             .shared
             .hub

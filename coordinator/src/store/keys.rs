@@ -11,6 +11,8 @@
 //! | `inventory/node/<name>` | ingest | what the host is made of |
 //! | `ready/node/<name>` | liveness | the Ready condition |
 //! | `holds/<node>` | api and control, each its own entries; empty once all are released, so that its version shows it | why the node takes no new pods |
+//! | `off/<node>` | api; session once the node is back and nothing of it is left, api at its deletion | an operator said that its host is off |
+//! | `loss/<node>` | control | since when the pods of a lost node may be replaced |
 //! | `settings` | api | what the cluster's settings are set to |
 //! | `freeze` | api; control when it has expired | that nothing is to be replaced or moved |
 //! | `holder/<node>` | session; api when it is readmitted or deleted, ca when the name gets a new identity | which agent process holds the node's identity |
@@ -69,6 +71,14 @@ pub fn node_ready(name: &str) -> String {
 
 pub fn holds(node: &str) -> String {
     format!("holds/{node}")
+}
+
+pub fn off(node: &str) -> String {
+    format!("off/{node}")
+}
+
+pub fn loss(node: &str) -> String {
+    format!("loss/{node}")
 }
 
 pub fn holder(node: &str) -> String {
@@ -133,6 +143,8 @@ pub enum Parsed<'a> {
     NodeInventory(&'a str),
     NodeReady(&'a str),
     Holds(&'a str),
+    Off(&'a str),
+    Loss(&'a str),
     Settings,
     Freeze,
     Holder(&'a str),
@@ -176,11 +188,13 @@ pub fn parse(key: &str) -> Parsed<'_> {
     if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
         return Parsed::TermHistory(term);
     }
-    let one: [(&str, Make); 12] = [
+    let one: [(&str, Make); 14] = [
         ("facts/node/", |r| Parsed::NodeFacts(r)),
         ("inventory/node/", |r| Parsed::NodeInventory(r)),
         ("ready/node/", |r| Parsed::NodeReady(r)),
         ("holds/", |r| Parsed::Holds(r)),
+        ("off/", |r| Parsed::Off(r)),
+        ("loss/", |r| Parsed::Loss(r)),
         ("holder/", |r| Parsed::Holder(r)),
         ("tombstone/", |r| Parsed::Tombstone(r)),
         ("template/", |r| Parsed::Template(r)),

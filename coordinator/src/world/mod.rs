@@ -23,13 +23,13 @@ use proto::model::{
     Event, Hardware, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController,
 };
 use record::{
-    FactsRecord, FreezeRecord, HolderRecord, HoldsRecord, PodRecord, SettingsRecord, StatusRecord, TemplateRecord,
-    TombstoneRecord,
+    FactsRecord, FreezeRecord, HolderRecord, HoldsRecord, LossRecord, OffRecord, PodRecord, SettingsRecord,
+    StatusRecord, TemplateRecord, TombstoneRecord,
 };
 use serde::de::DeserializeOwned;
 pub use state::{
-    Amounts, ControllerState, DEFAULT_CPU_MILLI, DEFAULT_MEMORY, DEFAULT_PODS, NodeState, PodState, Template,
-    Versioned, allocatable_of, clone_words, request_of,
+    AGENT_DOWN, Amounts, ControllerState, DEFAULT_CPU_MILLI, DEFAULT_MEMORY, DEFAULT_PODS, Lost, NodeState, PodState,
+    Silence, Template, UNREACHABLE, Versioned, allocatable_of, clone_words, request_of,
 };
 
 use crate::store::{
@@ -44,6 +44,8 @@ pub type Key = (String, String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Touched {
     Node(String),
+    /// A node was lost or is heard again, was confirmed off, or its pods may be replaced.
+    Reach(String),
     Namespace(String),
     Controller(Key),
     /// By a node: a controller's pods can be reached elsewhere or no longer. What touches the controller itself or
@@ -113,6 +115,12 @@ pub struct World {
     readies: BTreeMap<String, Versioned<NodeCondition>>,
     holders: BTreeMap<String, Versioned<HolderRecord>>,
     holds: BTreeMap<String, Versioned<HoldsRecord>>,
+    offs: BTreeMap<String, Versioned<OffRecord>>,
+    losses: BTreeMap<String, Versioned<LossRecord>>,
+    /// Nodes that are not heard ([`NodeState::lost`]).
+    lost: BTreeSet<String>,
+    /// Nodes that were heard once and are not confirmed off.
+    fleet: BTreeSet<String>,
 }
 
 impl World {
@@ -120,8 +128,8 @@ impl World {
     pub fn apply(&mut self, update: &Update) -> Result<Vec<Touched>, Unreadable> {
         self.rv = self.rv.max(update.rv);
         let mut touched = Vec::new();
-        let node = node_of(keys::parse(&update.key));
-        let before = node.and_then(|name| self.nodes.get(name)).map(NodeState::face);
+        let node = node_of(&keys::parse(&update.key));
+        let before = node.map(|name| (self.nodes.get(name).map(NodeState::face), self.reach(name)));
         match keys::parse(&update.key) {
             Parsed::Object {
                 kind: Kind::Node, name, ..
@@ -172,6 +180,14 @@ impl World {
                 set(&mut self.holds, name.to_owned(), read(update)?, update.rv);
                 self.refresh_node(name);
             }
+            Parsed::Off(name) => {
+                set(&mut self.offs, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
+            Parsed::Loss(name) => {
+                set(&mut self.losses, name.to_owned(), read(update)?, update.rv);
+                self.refresh_node(name);
+            }
             Parsed::Settings => {
                 self.settings_record = read(update)?.map(|record| versioned(record, update.rv));
                 let record = self.settings_record.as_ref();
@@ -217,10 +233,13 @@ impl World {
             | Parsed::Audit(_)
             | Parsed::Other => touched.push(Touched::Other),
         }
-        if let Some(name) = node {
+        if let (Some(name), Some((face, reach))) = (node, before) {
             touched.push(Touched::Node(name.to_owned()));
-            if before != self.nodes.get(name).map(NodeState::face) {
+            if face != self.nodes.get(name).map(NodeState::face) {
                 self.touch_endpoints(name, &mut touched);
+            }
+            if reach != self.reach(name) {
+                touched.push(Touched::Reach(name.to_owned()));
             }
         }
         Ok(touched)
@@ -256,6 +275,27 @@ impl World {
     pub fn deserted(&self, pod: &PodState) -> bool {
         let node = &pod.record.node;
         !self.nodes.contains_key(node) && self.tombstones.get(node).is_some_and(|t| !t.value.forgotten)
+    }
+
+    /// Nodes that are not heard, by name.
+    pub fn lost_nodes(&self) -> impl ExactSizeIterator<Item = &String> {
+        self.lost.iter()
+    }
+
+    /// How many nodes count when it is asked what share of them is lost: those that were heard once, without those
+    /// that are confirmed off.
+    pub fn fleet_size(&self) -> usize {
+        self.fleet.len()
+    }
+
+    /// Whether the node is among those.
+    pub fn in_fleet(&self, name: &str) -> bool {
+        self.fleet.contains(name)
+    }
+
+    /// Since when pods of lost nodes were replaced, by node; also of nodes that are heard again or gone.
+    pub fn losses(&self) -> impl Iterator<Item = (&String, &Versioned<LossRecord>)> {
+        self.losses.iter()
     }
 
     /// Uids of owners that pods name, whether such a controller exists or not.
@@ -325,10 +365,17 @@ impl World {
         keys.into_iter().flatten().filter_map(|k| self.pods.get_key_value(k))
     }
 
+    /// What others must hear of when it changes.
+    fn reach(&self, name: &str) -> (Option<Lost>, bool, Option<Rv>) {
+        let node = self.nodes.get(name);
+        let off = node.is_some_and(|n| n.off.is_some());
+        (node.and_then(NodeState::lost), off, self.losses.get(name).map(|l| l.rv))
+    }
+
     fn apply_node(&mut self, name: &str, node: Option<Node>, rv: Rv) {
         match node {
             Some(node) => {
-                let (used, ports) = self.usage_of(name);
+                let (used, ports, replaced) = self.usage_of(name);
                 let state = NodeState {
                     rv,
                     node: Arc::new(node),
@@ -337,15 +384,20 @@ impl World {
                     ready: None,
                     holder: None,
                     holds: None,
+                    off: None,
+                    loss: None,
                     allocatable: Amounts::default(),
                     used,
                     ports,
+                    replaced,
                 };
                 self.nodes.insert(name.to_owned(), state);
                 self.refresh_node(name);
             }
             None => {
                 self.nodes.remove(name);
+                self.lost.remove(name);
+                self.fleet.remove(name);
             }
         }
     }
@@ -357,20 +409,26 @@ impl World {
             node.ready = self.readies.get(name).cloned();
             node.holder = self.holders.get(name).cloned();
             node.holds = self.holds.get(name).cloned().or_else(|| state::cordoned_before(node));
+            node.off = self.offs.get(name).cloned();
+            node.loss = self.losses.get(name).cloned();
             node.allocatable = node
                 .facts
                 .as_ref()
                 .map(|f| allocatable_of(&f.value.status))
                 .unwrap_or_default();
+            let (lost, counts) = (node.lost().is_some(), node.ready.is_some() && node.off.is_none());
+            mark(&mut self.lost, name, lost);
+            mark(&mut self.fleet, name, counts);
         }
     }
 
-    fn usage_of(&self, node: &str) -> (Amounts, BTreeMap<(u16, Protocol), u32>) {
-        let (mut used, mut ports) = (Amounts::default(), BTreeMap::new());
+    fn usage_of(&self, node: &str) -> (Amounts, BTreeMap<(u16, Protocol), u32>, u32) {
+        let (mut used, mut ports, mut replaced) = (Amounts::default(), BTreeMap::new(), 0);
         for (_, pod) in self.pods_on(node) {
             count(&mut used, &mut ports, pod, true);
+            replaced += u32::from(pod.lost());
         }
-        (used, ports)
+        (used, ports, replaced)
     }
 
     fn apply_controller(&mut self, key: Key, rc: Option<ReplicationController>, rv: Rv) {
@@ -504,23 +562,14 @@ impl World {
     fn count_pod(&mut self, pod: &PodState, add: bool) {
         if let Some(node) = self.nodes.get_mut(&pod.record.node) {
             count(&mut node.used, &mut node.ports, pod, add);
+            if pod.lost() {
+                node.replaced = if add {
+                    node.replaced + 1
+                } else {
+                    node.replaced.saturating_sub(1)
+                };
+            }
         }
-    }
-}
-
-/// The node that a key is about.
-fn node_of(key: Parsed<'_>) -> Option<&str> {
-    match key {
-        Parsed::Object {
-            kind: Kind::Node, name, ..
-        }
-        | Parsed::NodeFacts(name)
-        | Parsed::NodeInventory(name)
-        | Parsed::NodeReady(name)
-        | Parsed::Holder(name)
-        | Parsed::Holds(name)
-        | Parsed::Tombstone(name) => Some(name),
-        _ => None,
     }
 }
 
@@ -542,6 +591,32 @@ fn count(used: &mut Amounts, ports: &mut BTreeMap<(u16, Protocol), u32>, pod: &P
                 ports.remove(&port);
             }
         }
+    }
+}
+
+/// The node that a key is about.
+fn node_of<'a>(key: &Parsed<'a>) -> Option<&'a str> {
+    match key {
+        Parsed::Object {
+            kind: Kind::Node, name, ..
+        }
+        | Parsed::NodeFacts(name)
+        | Parsed::NodeInventory(name)
+        | Parsed::NodeReady(name)
+        | Parsed::Holder(name)
+        | Parsed::Holds(name)
+        | Parsed::Off(name)
+        | Parsed::Loss(name)
+        | Parsed::Tombstone(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn mark(set: &mut BTreeSet<String>, name: &str, is: bool) {
+    if is {
+        set.insert(name.to_owned());
+    } else {
+        set.remove(name);
     }
 }
 

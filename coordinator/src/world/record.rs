@@ -39,7 +39,7 @@ pub struct PodRecord {
     /// Host ports given to it at placement, for those of the template's ports that ask for one, in their order.
     #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
-    /// Why it is not placed, for people.
+    /// Why it is not placed, or not replaced while its node is lost, for people.
     #[serde(rename = "w", default, skip_serializing_if = "String::is_empty")]
     pub waiting: String,
 }
@@ -270,6 +270,22 @@ pub struct TombstoneRecord {
 /// `holds/<node>`: why a node takes no new pods, by [`NodeHold::id`]. Stays, empty, when all are released: a
 /// version never goes back.
 pub type HoldsRecord = BTreeMap<String, NodeHold>;
+
+/// `off/<node>`: the host is off, and with it all that it ran; while it stands the node takes no pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OffRecord {
+    /// Certificate identity of who said so.
+    pub by: String,
+    pub at: Time,
+}
+
+/// `loss/<node>`: pods of the lost node may be replaced. Kept for a brake-period at least: the brake counts them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LossRecord {
+    pub at: Time,
+}
 
 /// `settings`: what is set, by name and as typed; what is not there has its default.
 pub type SettingsRecord = BTreeMap<String, String>;

@@ -13,10 +13,14 @@ use proto::{
     model::{
         ConditionStatus, Hardware, HoldKind, Node, NodeCondition, NodeHold, NodeStatus, PodSpec, Protocol, Quantity,
         ReplicationController, Time, host_port,
+        loss::{self, LossPolicy},
     },
 };
 
-use super::record::{Claim, FactsRecord, HolderRecord, HoldsRecord, PodRecord, Rival, StatusRecord, TemplateRecord};
+use super::record::{
+    Claim, FactsRecord, HolderRecord, HoldsRecord, LossRecord, OffRecord, PodRecord, Rival, StatusRecord,
+    TemplateRecord,
+};
 use crate::store::{Expect, Rv};
 
 /// A value and the version of the key that holds it.
@@ -73,7 +77,7 @@ impl Template {
             request: request_of(&record),
             host_ports: record.spec.host_ports().collect(),
             asking: host_port::asking(&record.annotations, &record.spec),
-            needs: capability::needed(&record.spec),
+            needs: needs_of(&record),
             record,
         }
     }
@@ -171,6 +175,33 @@ impl PodState {
         spec
     }
 
+    /// One annotation: the record's difference, else the template's.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        match self.record.annotations.get(key) {
+            Some(value) => value.as_deref(),
+            None => {
+                let template = self.template.as_ref()?;
+                template.record.annotations.get(key).map(String::as_str)
+            }
+        }
+    }
+
+    /// What it asks for when its node is lost.
+    pub fn loss_policy(&self) -> LossPolicy {
+        LossPolicy::of(|key| self.annotation(key))
+    }
+
+    /// Name of the volume for whose data it stays with its host, whatever becomes of that.
+    pub fn bound_by_data(&self) -> Option<&str> {
+        let volume = loss::local_data(&self.template.as_ref()?.record.spec)?;
+        (!self.loss_policy().discards_data).then_some(volume)
+    }
+
+    /// It was replaced when its node was lost, and nobody has seen its end.
+    pub fn lost(&self) -> bool {
+        self.record.stop.as_ref().is_some_and(|s| s.lost) && !self.ended()
+    }
+
     /// Takes its node's resources: placed, and not known to have ended.
     pub fn occupies(&self) -> bool {
         !self.record.node.is_empty() && !self.ended()
@@ -189,12 +220,46 @@ pub struct NodeState {
     pub holder: Option<Versioned<HolderRecord>>,
     /// Why it takes no new pods.
     pub holds: Option<Versioned<HoldsRecord>>,
+    /// An operator said that its host is off.
+    pub off: Option<Versioned<OffRecord>>,
+    /// Its pods may be replaced: of this loss if it is not older than that.
+    pub loss: Option<Versioned<LossRecord>>,
     /// What its pods may take, from its facts.
     pub allocatable: Amounts,
     /// What its pods take.
     pub used: Amounts,
     /// Host ports its pods take, with how many take each (more than one only by a fault).
     pub ports: BTreeMap<(u16, Protocol), u32>,
+    /// Pods of it that were replaced while it was lost and whose end was not seen.
+    pub replaced: u32,
+}
+
+/// A node that is not heard, so that nobody knows what runs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub since: Time,
+    pub why: Silence,
+}
+
+/// How it fell silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Host or network may be gone.
+    Unreachable,
+    /// Its agent's connection closed: the agent ended, and what it ran goes on without it.
+    AgentDown,
+}
+
+pub const UNREACHABLE: &str = "Unreachable";
+pub const AGENT_DOWN: &str = "AgentDown";
+
+impl Silence {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => UNREACHABLE,
+            Self::AgentDown => AGENT_DOWN,
+        }
+    }
 }
 
 impl NodeState {
@@ -206,6 +271,7 @@ impl NodeState {
             self.ready.as_ref().map(|r| r.rv),
             self.holder.as_ref().map(|h| h.rv),
             self.holds.as_ref().map(|h| h.rv),
+            self.off.as_ref().map(|o| o.rv),
         ]
         .into_iter()
         .flatten()
@@ -213,13 +279,46 @@ impl NodeState {
         .unwrap_or_default()
     }
 
-    /// Heard, not in quarantine, and Docker answers; whether it takes new pods is the scheduler's question.
+    /// Heard, not in quarantine, not confirmed off, and Docker answers; whether it takes new pods is the scheduler's
+    /// question.
     pub fn is_ready(&self) -> bool {
         self.rival().is_none()
+            && self.off.is_none()
             && self
                 .ready
                 .as_ref()
                 .is_some_and(|r| r.value.status == ConditionStatus::True)
+    }
+
+    /// Whether it is not heard, and since when. Where Docker does not answer or two agents claim the node, agents
+    /// are heard; of a host that is confirmed off all is known.
+    pub fn lost(&self) -> Option<Lost> {
+        let ready = &self
+            .ready
+            .as_ref()
+            .filter(|_| self.rival().is_none() && self.off.is_none())?
+            .value;
+        let why = match (ready.status, ready.reason.as_str()) {
+            (ConditionStatus::Unknown, UNREACHABLE) => Silence::Unreachable,
+            (ConditionStatus::Unknown, AGENT_DOWN) => Silence::AgentDown,
+            _ => return None,
+        };
+        let since = ready.last_transition_time.unwrap_or_default();
+        Some(Lost { since, why })
+    }
+
+    /// Its agent can do this.
+    pub fn can(&self, capability: &str) -> bool {
+        let facts = self.facts.as_ref();
+        facts.is_some_and(|f| f.value.capabilities.iter().any(|c| c == capability))
+    }
+
+    /// Its pods may be replaced, for this loss.
+    pub fn given_up(&self) -> bool {
+        let since = self.lost().map(|l| l.since);
+        self.loss
+            .as_ref()
+            .is_some_and(|l| since.is_some_and(|s| l.value.at >= s))
     }
 
     /// The first of its holds. A hold counts until it is released, even when its time is over: control releases it then.
@@ -262,12 +361,21 @@ impl NodeState {
             last_heartbeat_time: None,
         };
         let name = &self.node.metadata.name;
-        match (&self.holder, self.rival(), &self.ready) {
-            (Some(known), Some(rival), _) => ready(
+        match (&self.holder, self.rival(), &self.off, &self.ready) {
+            (Some(known), Some(rival), ..) => ready(
                 ConditionStatus::False,
                 "Quarantined",
                 clone_words(name, &known.value.holder, rival),
                 Some(rival.since),
+            ),
+            (_, _, Some(off), _) => ready(
+                ConditionStatus::False,
+                "ConfirmedOff",
+                format!(
+                    "{} confirmed at {} that its host is off; it takes pods again once its agent is back and has stopped what it ran",
+                    off.value.by, off.value.at
+                ),
+                Some(off.value.at),
             ),
             (.., Some(ready)) => (*ready.value).clone(),
             _ => ready(
@@ -347,6 +455,15 @@ pub fn allocatable_of(status: &NodeStatus) -> Amounts {
         storage: amount("ephemeral-storage").map_or(0, Quantity::units),
         pods: amount("pods").map_or(DEFAULT_PODS, Quantity::units),
     }
+}
+
+/// What an agent must be able to do for a pod of this template.
+fn needs_of(template: &TemplateRecord) -> Vec<&'static str> {
+    let mut needs = capability::needed(&template.spec);
+    if template.annotations.contains_key(loss::STOP_AFTER_DISCONNECT) {
+        needs.push(capability::STOP_AFTER_DISCONNECT);
+    }
+    needs
 }
 
 /// What a pod of this template takes of a node.

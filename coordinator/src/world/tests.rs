@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     plan::sim::{Ask, Sim, key, map, rc, template},
     store::{Expect, keys},
-    world::record::{OwnerRecord, StatusRecord, StopRecord},
+    world::record::{LossRecord, OwnerRecord, StatusRecord, StopRecord},
 };
 
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ enum Op {
     MarkedNode(usize),
     Facts(usize, u64),
     Ready(usize, bool),
+    Off(usize),
+    Loss(usize),
     Controller(usize, i32),
     /// A pod as this uid, on this node or none, of this template, of this controller or none.
     Pod {
@@ -52,6 +54,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => i.clone().prop_map(Op::MarkedNode),
         1 => (i.clone(), 1..9_u64).prop_map(|(i, c)| Op::Facts(i, c)),
         1 => (i.clone(), any::<bool>()).prop_map(|(i, r)| Op::Ready(i, r)),
+        1 => i.clone().prop_map(Op::Off),
+        1 => i.clone().prop_map(Op::Loss),
         2 => (i.clone(), 0..3_i32).prop_map(|(i, n)| Op::Controller(i, n)),
         6 => (i.clone(), 0..2_usize, 0..4_usize, i.clone(), 0..4_usize, any::<bool>())
             .prop_map(|(pod, uid, node, template, owner, stop)| Op::Pod { pod, uid, node, template, owner, stop }),
@@ -102,6 +106,11 @@ fn apply(sim: &mut Sim, op: &Op) {
             sim.put(keys::object(Kind::Node, "", &node.metadata.name), &node);
         }
         Op::Ready(i, ready) => sim.put_ready(&format!("n{i}"), ready),
+        Op::Off(i) => sim.confirm_off(&format!("n{i}")),
+        Op::Loss(i) => {
+            let at = sim.now;
+            sim.put(keys::loss(&format!("n{i}")), &LossRecord { at });
+        }
         Op::Controller(i, n) => {
             sim.put_rc(&rc(
                 "default",
@@ -137,7 +146,7 @@ fn apply(sim: &mut Sim, op: &Op) {
                     at: Time(1),
                     grace: 1,
                     reason: String::new(),
-                    lost: false,
+                    lost: uid == 0,
                 }),
                 ..PodRecord::default()
             };
@@ -188,9 +197,11 @@ proptest! {
         }
         prop_assert_eq!(&sim.world, &rebuilt);
         for (name, node) in &sim.world.nodes {
-            let (used, ports) = sim.world.usage_of(name);
+            let (used, ports, replaced) = sim.world.usage_of(name);
             prop_assert_eq!(node.used, used);
             prop_assert_eq!(&node.ports, &ports);
+            prop_assert_eq!(node.replaced, replaced);
+            prop_assert_eq!(node.lost().is_some(), sim.world.lost_nodes().any(|n| n == name));
         }
         let world = &sim.world;
         for selector in [

@@ -8,7 +8,7 @@ use proto::model::{
     ConditionStatus, Kind, NodeStatus, Object, ObjectMeta, OwnerReference, Pod, PodCondition, PodStatus, RcStatus, Time,
 };
 
-use super::{ControllerState, Key, NodeState, PodState, World};
+use super::{AGENT_DOWN, ControllerState, Key, NodeState, PodState, UNREACHABLE, World};
 use crate::store::Rv;
 
 impl World {
@@ -141,6 +141,14 @@ impl World {
                 condition.status = ConditionStatus::Unknown;
                 condition.reason = "NodeLost".into();
                 condition.message = format!("node {} is {why}", pod.record.node);
+                if !pod.record.waiting.is_empty() {
+                    condition.message = format!("{}; {}", condition.message, pod.record.waiting);
+                }
+            }
+            // As in Kubernetes: what is deleted there may run or not.
+            if pod.stopping() {
+                status.reason = "NodeLost".into();
+                status.message = format!("node {} is {why}: nobody knows whether it runs", pod.record.node);
             }
         }
         status
@@ -152,7 +160,7 @@ impl World {
             return self.tombstones.contains_key(name).then(|| "deleted".into());
         };
         let ready = node.condition();
-        let unheard = matches!(ready.reason.as_str(), "Unreachable" | "AgentDown" | "Quarantined");
+        let unheard = [UNREACHABLE, AGENT_DOWN, "Quarantined", "ConfirmedOff"].contains(&ready.reason.as_str());
         (ready.status != ConditionStatus::True && unheard).then_some(ready.reason)
     }
 

@@ -15,6 +15,7 @@ pub mod json;
 mod kind;
 pub mod labels;
 pub mod lifecycle;
+pub mod loss;
 mod meta;
 mod node;
 mod object;

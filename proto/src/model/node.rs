@@ -62,7 +62,8 @@ pub struct NodeCondition {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: ConditionStatus,
-    /// CamelCase: `AgentReady`, `Unreachable`, `AgentDown`, `DockerUnavailable`, `NeverConnected`.
+    /// CamelCase: `AgentReady`, `Unreachable`, `AgentDown`, `DockerUnavailable`, `NeverConnected`,
+    /// `Quarantined`, `ConfirmedOff`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]

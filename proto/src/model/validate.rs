@@ -15,6 +15,7 @@ use super::{
     Kind, Object, ObjectMeta, PodSpec, ReplicationController, RestartPolicy,
     labels::{check_dns_label, check_dns_subdomain, check_label_key, check_label_value},
     lifecycle::{ENDPOINT_DRAIN, check_drain},
+    loss,
 };
 
 /// Fields of a pod that an environment variable may refer to.
@@ -117,6 +118,7 @@ pub fn object(object: &Object) -> Result<(), Invalid> {
         Object::ReplicationController(rc) => check.rc(rc),
         Object::Pod(pod) => {
             check.host_port("metadata.annotations", &pod.metadata.annotations, &pod.spec);
+            check.loss("metadata.annotations", &pod.metadata.annotations);
             check.pod_spec("spec", &pod.spec);
         }
         Object::Node(node) => check.node(&node.spec),
@@ -208,6 +210,13 @@ impl Check {
         }
     }
 
+    /// What a pod says of the loss of its node.
+    fn loss(&mut self, path: &str, annotations: &BTreeMap<String, String>) {
+        for (key, message) in loss::check(annotations) {
+            self.fail(format!("{path}.{key}"), message);
+        }
+    }
+
     fn rc(&mut self, rc: &ReplicationController) {
         let spec = &rc.spec;
         if spec.replicas < 0 {
@@ -226,6 +235,13 @@ impl Check {
         self.labels("spec.template.metadata.labels", &template.metadata.labels);
         self.labels("spec.selector", &spec.selector);
         self.annotations("spec.template.metadata.annotations", &template.metadata.annotations);
+        self.loss("spec.template.metadata.annotations", &template.metadata.annotations);
+        for key in loss::misplaced(&rc.metadata.annotations) {
+            self.fail(
+                format!("metadata.annotations.{key}"),
+                "says something of pods: write it into spec.template.metadata.annotations",
+            );
+        }
         for (key, value) in &spec.selector {
             match template.metadata.labels.get(key) {
                 Some(v) if v == value => {}

@@ -4,6 +4,7 @@
 //! Invariant: what [`Admin`] returned was acknowledged once and asked for once, however often it was sent.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,9 +16,9 @@ use agent::settings::Settings;
 use proto::{
     ids::IdGen,
     wire::{
-        CordonRequest, CreateRequest, DeleteRequest, HoldReply, ListRequest, Object, PatchRequest, ScaleReply,
-        ScaleRequest, UncordonRequest, controllers_client::ControllersClient, holds_client::HoldsClient,
-        resources_client::ResourcesClient,
+        CordonRequest, CreateRequest, DeleteRequest, HoldReply, ListRequest, NodeReply, NodeRequest, Object,
+        PatchRequest, ScaleReply, ScaleRequest, UncordonRequest, controllers_client::ControllersClient,
+        holds_client::HoldsClient, nodes_client::NodesClient, resources_client::ResourcesClient,
     },
 };
 use serde_json::{Value, json};
@@ -29,16 +30,19 @@ use super::net::Link;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A controller to be created.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub name: String,
     pub replicas: i32,
     /// Image of each of its containers.
     pub images: Vec<String>,
+    /// Of its pods.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// Its manifest.
 pub fn controller(wanted: &Wanted) -> Value {
+    let annotations: BTreeMap<_, _> = wanted.annotations.iter().cloned().collect();
     let containers = wanted.images.iter().enumerate();
     let containers: Vec<_> = containers
         .map(|(i, image)| json!({"name": format!("c{i}"), "image": image}))
@@ -50,7 +54,7 @@ pub fn controller(wanted: &Wanted) -> Value {
         "spec": {
             "replicas": wanted.replicas,
             "template": {
-                "metadata": {"labels": {"app": wanted.name}},
+                "metadata": {"labels": {"app": wanted.name}, "annotations": annotations},
                 "spec": {"containers": containers, "terminationGracePeriodSeconds": 1},
             },
         },
@@ -155,6 +159,20 @@ impl Admin {
     /// Deletes a controller and its pods.
     pub async fn delete(&mut self, name: &str) -> Result<Object, Status> {
         self.delete_kind("ReplicationController", name).await
+    }
+
+    /// Says that the host of a node is off.
+    pub async fn confirm_off(&mut self, node: &str) -> Result<NodeReply, Status> {
+        let request = NodeRequest {
+            name: node.into(),
+            request_id: self.ids.uid(),
+            ..NodeRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { NodesClient::new(channel).confirm_off(request).await }
+        })
+        .await
     }
 
     pub async fn delete_pod(&mut self, name: &str) -> Result<Object, Status> {

@@ -30,7 +30,7 @@ use agent::settings::Settings;
 use coordinator::{
     config::Options,
     control,
-    store::{Rv, Store as _, memory::MemoryStore},
+    store::{Change, Rv, Store as _, memory::MemoryStore},
     world::World,
 };
 use tempfile::TempDir;
@@ -52,6 +52,8 @@ pub struct Builder {
     pub settings: Settings,
     pub coordinator: Options,
     pub control: control::Settings,
+    /// What `wharf settings set` would have set.
+    pub cluster: Vec<(&'static str, &'static str)>,
 }
 
 impl Builder {
@@ -75,6 +77,7 @@ impl Builder {
                 park_ms: 50,
                 ..control::Settings::default()
             },
+            cluster: Vec::new(),
         }
     }
 
@@ -85,7 +88,7 @@ impl Builder {
         let net = Net::new();
         let stops = Stops::default();
         let ended = Arc::default();
-        let store = new_store(&names).await;
+        let store = new_store(&names, &self.cluster).await;
         let hosts = names.iter().map(|name| {
             let link = net.link(Who::Node(name.clone()));
             let host = Host::new(
@@ -251,6 +254,12 @@ impl Fleet {
     #[track_caller]
     pub fn world<R>(&self, look: impl FnOnce(&World) -> R) -> R {
         self.seat.as_ref().expect("a coordinator").hub.read(look)
+    }
+
+    /// Writes beside the API, as the coordinator of the moment; panics when there is none.
+    pub async fn commit(&self, changes: Vec<Change>) {
+        let hub = self.seat.as_ref().expect("a coordinator").hub.clone();
+        hub.commit(changes).await.expect("committed");
     }
 
     /// One sample of the coordinator's metrics page, by its name and labels as they stand there; 0 without.

@@ -29,7 +29,10 @@ use coordinator::{
         memory::{MemoryOptions, MemoryStore},
     },
     tls,
-    world::{hub::Hub, record::PodRecord},
+    world::{
+        hub::Hub,
+        record::{PodRecord, SettingsRecord, encode},
+    },
 };
 use proto::{
     model::{Kind, Time},
@@ -97,7 +100,7 @@ impl Store for Noting {
 }
 
 /// A store with a cluster and its nodes, as `init` and joining leave it.
-pub async fn new_store(nodes: &[String]) -> Arc<MemoryStore> {
+pub async fn new_store(nodes: &[String], settings: &[(&str, &str)]) -> Arc<MemoryStore> {
     let options = MemoryOptions {
         history: HISTORY,
         ..MemoryOptions::default()
@@ -105,8 +108,13 @@ pub async fn new_store(nodes: &[String]) -> Arc<MemoryStore> {
     let store = Arc::new(MemoryStore::new(options));
     let fence = store.take_term(INCARNATION, "init").await.expect("a term");
     let meta = format!("{{\"cluster\":\"{CLUSTER}\",\"incarnation\":\"{INCARNATION}\",\"addresses\":[\"c1:7443\"]}}");
+    let settings: SettingsRecord = settings
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     let first = vec![
         Change::put("meta/cluster", Expect::Absent, meta),
+        Change::put(keys::SETTINGS, Expect::Absent, encode(&settings)),
         default_namespace(Time::now()),
     ];
     store.commit(&fence, first).await.expect("committed");

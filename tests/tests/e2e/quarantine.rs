@@ -113,7 +113,13 @@ fn a_deleted_nodes_agent_comes_back_only_to_stop_what_it_runs() {
         (status, reason) if status != "True" && reason == "AgentDown" => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    cluster.wharf(&["delete", "node", "n1"]).ok();
+    let line = cluster.wharf(&["delete", "node", "n1"]).refused(1);
+    assert!(line.contains("wharf node confirm-off n1"), "{line}");
+    // Its agent is down, and nothing is replaced yet; an operator's word is enough, even a wrong one.
+    let line = cluster.wharf(&["node", "confirm-off", "n1", "--yes", "n2"]).refused(1);
+    assert!(line.contains("nothing was confirmed"), "{line}");
+    let confirmed = cluster.wharf(&["node", "confirm-off", "n1", "--yes", "n1"]).ok();
+    assert_eq!(confirmed, "node/n1 confirmed off\n");
     eventually("the pods are replaced on the other node", || {
         let pods = cluster.ready_pods();
         let there = pods.iter().filter(|p| p["spec"]["nodeName"] == "n2").count();
@@ -127,11 +133,11 @@ fn a_deleted_nodes_agent_comes_back_only_to_stop_what_it_runs() {
         before.is_subset(&ids(&cluster)),
         "nobody stopped what nobody could reach"
     );
-    assert_eq!(
-        cluster.items("pods").len(),
-        4,
-        "the old pods are on record until their end is seen"
-    );
+    eventually("the old pods count as ended", || match cluster.items("pods").len() {
+        2 => Ok(()),
+        n => Err(format!("{n} pods")),
+    });
+    cluster.wharf(&["delete", "node", "n1"]).ok();
     let replacements: BTreeSet<String> = ids(&cluster).difference(&before).cloned().collect();
 
     cluster.spawn_agent("n1", None);

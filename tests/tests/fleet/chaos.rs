@@ -101,6 +101,7 @@ async fn ask(mut admin: Admin, mut random: Random, nodes: Vec<String>, times: us
                     images: images.collect(),
                     name: name.clone(),
                     replicas,
+                    ..Wanted::default()
                 };
                 admin.create(&wanted).await.expect("a name that is free");
                 asked.insert(name, replicas);

@@ -16,6 +16,7 @@ fn web(replicas: i32) -> Wanted {
         name: "web".into(),
         replicas,
         images: vec!["web:1".into()],
+        ..Wanted::default()
     }
 }
 

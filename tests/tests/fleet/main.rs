@@ -4,6 +4,7 @@
 mod chaos;
 mod cost;
 mod logs;
+mod losses;
 mod random;
 
 use std::time::Duration;

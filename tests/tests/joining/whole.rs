@@ -125,6 +125,7 @@ impl Home {
             name: name.into(),
             replicas,
             images: vec!["a:1".into()],
+            annotations: Vec::new(),
         };
         let request = wire::CreateRequest {
             kind: "ReplicationController".into(),

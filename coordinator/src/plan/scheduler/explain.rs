@@ -91,6 +91,10 @@ fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
         }
         Refusal::NotReady => "not Ready".to_owned(),
         Refusal::Held(words) => format!("held ({words})"),
+        Refusal::Returning => {
+            let verb = if one { "waits" } else { "wait" };
+            format!("{verb} for replaced pods to stop")
+        }
         Refusal::HostPort(port) => format!("host port {port} taken"),
         Refusal::NoFreePort => {
             let given = host_port::GIVEN;

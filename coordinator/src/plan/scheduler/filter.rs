@@ -44,6 +44,8 @@ pub enum Refusal {
     Held(String),
     /// The pod's constraint of this number would be broken.
     Spread(usize),
+    /// Pods that were replaced while it was lost have not ended yet.
+    Returning,
     HostPort(u16),
     /// Too few are left of those that are given.
     NoFreePort,
@@ -56,13 +58,14 @@ pub enum Refusal {
 type Filter = fn(&Template, &Candidate<'_>) -> Result<(), Refusal>;
 
 /// The pod's nodeName is not among them: it chooses the candidate itself.
-const FILTERS: [Filter; 8] = [
+const FILTERS: [Filter; 9] = [
     selector,
     affinity,
     topology,
     tolerated,
     capable,
     ready,
+    settled,
     free_of_holds,
     fits,
 ];
@@ -139,11 +142,7 @@ pub fn takes(template: &Template, node: &NodeState) -> bool {
 
 /// An agent that lacks a capability would refuse the pod, or leave out what it does not know.
 fn capable(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
-    let has = |need: &str| {
-        let facts = candidate.node.facts.as_ref();
-        facts.is_some_and(|f| f.value.capabilities.iter().any(|c| c == need))
-    };
-    match template.needs.iter().find(|need| !has(need)) {
+    match template.needs.iter().find(|need| !candidate.node.can(need)) {
         Some(need) => Err(Refusal::Capability(need)),
         None => Ok(()),
     }
@@ -158,6 +157,11 @@ fn free_of_holds(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal>
         return Err(Refusal::Held(hold::words(candidate.node.holds())));
     }
     Ok(())
+}
+
+/// On a node that is back, what was replaced ends before anything new starts.
+fn settled(_: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    refuse_unless(candidate.node.replaced == 0, Refusal::Returning)
 }
 
 /// Host ports and resources: what changes as pods are placed.
