@@ -17,6 +17,7 @@ async fn one_pod() -> (Fleet, String, String) {
         name: "web".into(),
         replicas: 1,
         images: vec!["web:1".into()],
+        annotations: Vec::new(),
     };
     fleet.admin().create(&wanted).await.expect("created");
     let asked = Asked::from([("web".into(), 1)]);
