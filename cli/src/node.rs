@@ -34,7 +34,7 @@ pub enum NodeCommand {
     /// Pods that write to a path of the host stay, for their data are there. If the host runs after all, what was
     /// replaced runs twice: look at the machine, or cut its power, first. Refused while the node is heard. When its
     /// agent is back, what it still runs of before is stopped, and then the node takes pods again.
-    #[command(after_help = "Examples:\n  wharf node confirm-off n7\n  wharf node confirm-off n7 --yes n7")]
+    #[command(after_help = "Examples:\n  wharf node confirm-off n7 --dry-run\n  wharf node confirm-off n7 --yes n7")]
     ConfirmOff(ConfirmOffArgs),
 }
 

@@ -74,7 +74,8 @@ fn every_setting_has_its_variable_and_its_key() {
     let mut text = all.to_owned();
     for key in known() {
         if !all.contains(&format!("{key}=")) {
-            text += &format!("{key}=1000\n");
+            // Within every bound: a node's pipes are the fewest.
+            text += &format!("{key}=50\n");
         }
     }
     let options = parse(&text).unwrap();

@@ -88,6 +88,8 @@ struct Life {
     /// What probes say, and what they ever said, by engine id.
     health: BTreeMap<String, Health>,
     said: BTreeMap<String, Health>,
+    /// As when the book was saved last.
+    said_then: BTreeMap<String, Health>,
     /// Everything is well with every container.
     well: bool,
 }
@@ -123,6 +125,7 @@ impl Life {
             targets: Vec::new(),
             health: BTreeMap::new(),
             said: BTreeMap::new(),
+            said_then: BTreeMap::new(),
             well: false,
         }
     }
@@ -168,6 +171,7 @@ impl Life {
                 let text = serde_json::to_string(&self.saved).expect("the book is JSON");
                 self.book = serde_json::from_str(&text).expect("reads back");
                 self.health.clear();
+                self.said = self.said_then.clone();
                 // A fresh agent may repeat what the one before it just did.
                 self.failed_at.clear();
             }
@@ -294,6 +298,7 @@ impl Life {
         self.targets = now.targets;
         if self.book.must_persist_after(&self.saved) {
             self.saved = self.book.clone();
+            self.said_then = self.said.clone();
         }
         let mut busy = std::collections::BTreeSet::new();
         let mut acted = self.all_well();

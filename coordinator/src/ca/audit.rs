@@ -82,9 +82,9 @@ impl AuditRecord {
         self
     }
 
-    /// The change to put beside the one it records.
+    /// The change to put beside the one it records. Of two made in one millisecond the later one sorts behind.
     pub fn change(&self) -> Change {
-        self.put(&uuid::Uuid::new_v4().simple().to_string(), Expect::Absent)
+        self.put(&uuid::Uuid::now_v7().simple().to_string(), Expect::Absent)
     }
 
     /// The same under a chosen id, so that a repeat writes the same key.

@@ -97,7 +97,7 @@ fn a_restart_and_a_longer_end_are_seen() {
     assert!(sim.world.nodes["n1"].cordoned(), "the later end counts");
     let marked = crate::plan::dirty::Dirty::all(&sim.reloaded()).groups;
     assert!(marked.contains(&Group::Holds("n1".into())));
-    sim.settle();
+    sim.settle_for(20);
     assert!(!sim.world.nodes["n1"].cordoned());
     assert_eq!(sim.now, Time(start.0 + 50));
     // A node that is gone, and one without an end, cost nothing.

@@ -258,7 +258,7 @@ impl Reference<'_> {
                 TaintEffect::NoExecute => first.is_none_or(|x| x.toleration_seconds.is_some()),
             }
         });
-        node.is_ready() && !node.node.spec.unschedulable && bad.count() == 0
+        node.is_ready() && node.held().is_none() && bad.count() == 0
     }
 
     fn part_of(&self, name: &str, constraint: &TopologySpreadConstraint) -> bool {
