@@ -99,15 +99,20 @@ impl Background {
 
     /// With these variables beside its own.
     pub fn with_env(name: &str, args: &[impl AsRef<OsStr>], env: &[(String, String)], log: PathBuf) -> Self {
+        let mut command = Command::new(path(name));
+        command.args(args).envs(env.iter().map(|(k, v)| (k, v)));
+        Self::of(&mut command, log)
+    }
+
+    /// Of a command that becomes the program, so that its pid is the program's.
+    pub fn of(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("log file");
-        let child = Command::new(path(name))
-            .args(args)
-            .envs(env.iter().map(|(k, v)| (k, v)))
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("log file"))
             .stderr(file)
             .spawn()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, log }
     }
 

@@ -7,6 +7,7 @@ mod containers;
 mod foreign;
 mod hardware;
 mod history;
+mod hosts;
 mod join;
 mod kills;
 mod overload;
