@@ -28,6 +28,7 @@ pub struct Hosts {
 struct Host {
     name: String,
     engine: OwnEngine,
+    address: String,
     /// This machine's end of its link.
     link: String,
     /// Directory of its machine id and boot id.
@@ -52,6 +53,7 @@ impl Hosts {
             let mut host = Host {
                 name: format!("n{}", i + 1),
                 engine,
+                address: network.address(i + 1),
                 link,
                 identity,
                 boots: 0,
@@ -88,6 +90,11 @@ impl Hosts {
 
     fn host_mut(&mut self, name: &str) -> &mut Host {
         self.hosts.iter_mut().find(|h| h.name == name).expect("a host")
+    }
+
+    /// Where its ports can be reached from this machine.
+    pub fn address(&self, name: &str) -> &str {
+        &self.host(name).address
     }
 
     /// Its link is down; all on it runs on.

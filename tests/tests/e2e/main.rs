@@ -10,6 +10,7 @@ mod history;
 mod hosts;
 mod join;
 mod kills;
+mod losses;
 mod overload;
 mod pod_spec;
 mod quarantine;
