@@ -7,7 +7,7 @@ mod containers;
 mod foreign;
 mod hardware;
 mod history;
-mod hosts;
+mod cut_off;
 mod join;
 mod kills;
 mod losses;
