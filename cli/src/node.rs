@@ -13,7 +13,7 @@ use crate::{
 
 /// Say what only you can know of a host: which copy is the right one, which is off, and which will not come back
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Examples:\n  wharf node readmit n1\n  wharf node confirm-off n7")]
+#[command(after_help = "Examples:\n  wharf node readmit n1\n  wharf node confirm-off n7 --yes n7")]
 pub enum NodeCommand {
     /// End the quarantine of nodes whose identity two agents held
     ///

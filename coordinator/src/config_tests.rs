@@ -74,8 +74,9 @@ fn every_setting_has_its_variable_and_its_key() {
     let mut text = all.to_owned();
     for key in known() {
         if !all.contains(&format!("{key}=")) {
-            // Within every bound: a node's pipes are the fewest.
-            text += &format!("{key}=50\n");
+            // Of pipes a node has few.
+            let value = if key == "max-node-pipes" { 50 } else { 1000 };
+            text += &format!("{key}={value}\n");
         }
     }
     let options = parse(&text).unwrap();

@@ -31,6 +31,16 @@ pub struct Options {
     pub quick: bool,
     /// Variables of coordinator and agents.
     pub env: Vec<(String, String)>,
+    /// Address that the coordinator serves agents and the command on.
+    pub listen: String,
+}
+
+/// Where an agent runs, if not simply on this machine and its engine.
+#[derive(Clone, Debug)]
+pub struct Home {
+    pub engine: Engine,
+    /// Command that becomes the program given as its last arguments.
+    pub enter: Vec<String>,
 }
 
 impl Default for Options {
@@ -42,6 +52,7 @@ impl Default for Options {
             capacity: "cpu=8,memory=8Gi".to_owned(),
             quick: true,
             env: Vec::new(),
+            listen: "127.0.0.1".to_owned(),
         }
     }
 }
@@ -55,6 +66,7 @@ pub struct Cluster {
     pub id: String,
     coordinator: Option<Background>,
     agents: BTreeMap<String, Background>,
+    homes: BTreeMap<String, Home>,
 }
 
 /// Three free ports in a row, below the ephemeral range; tests of one machine run as many processes, so each
@@ -89,6 +101,7 @@ impl Cluster {
             id: String::new(),
             coordinator: None,
             agents: BTreeMap::new(),
+            homes: BTreeMap::new(),
         };
         cluster.init().ok();
         cluster.id = cluster.read_cluster_id();
@@ -126,7 +139,7 @@ impl Cluster {
 
     /// Session address.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.options.listen, self.port)
     }
 
     pub fn http(&self) -> String {
@@ -251,7 +264,7 @@ impl Cluster {
             "--capacity",
             &self.options.capacity,
             "--docker-host",
-            &self.options.engine.host,
+            &self.homes.get(name).map_or(&self.options.engine, |h| &h.engine).host,
             "--config",
             &text(&config),
         ]
@@ -267,8 +280,22 @@ impl Cluster {
 
     /// Starts an agent and waits for nothing.
     pub fn spawn_agent(&mut self, name: &str, token: Option<&str>) {
-        let log = self.dir().join(format!("{name}.log"));
-        let agent = Background::with_env("wharf-agent", &self.agent_args(name, token), &self.options.env, log);
+        let args = self.agent_args(name, token);
+        self.run_in_background(name, &args);
+    }
+
+    /// Its agent runs there from now on.
+    pub fn house(&mut self, name: &str, home: Home) {
+        self.homes.insert(name.to_owned(), home);
+    }
+
+    fn run_in_background(&mut self, name: &str, args: &[String]) {
+        let mut words = self.homes.get(name).map(|h| h.enter.clone()).unwrap_or_default();
+        words.push(text(&program::path("wharf-agent")));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(args);
+        command.envs(self.options.env.iter().map(|(k, v)| (k, v)));
+        let agent = Background::of(&mut command, self.dir().join(format!("{name}.log")));
         self.agents.insert(name.to_owned(), agent);
     }
 
@@ -276,9 +303,7 @@ impl Cluster {
     pub fn spawn_agent_with(&mut self, name: &str, more: &[&str]) {
         let mut args = self.agent_args(name, None);
         args.extend(more.iter().map(|a| (*a).to_owned()));
-        let log = self.dir().join(format!("{name}.log"));
-        let agent = Background::with_env("wharf-agent", &args, &self.options.env, log);
-        self.agents.insert(name.to_owned(), agent);
+        self.run_in_background(name, &args);
     }
 
     /// Joins nodes with one token and waits until all are Ready.

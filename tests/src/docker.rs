@@ -177,6 +177,30 @@ impl OwnEngine {
         });
     }
 
+    /// Of its network namespace, as `ip netns` names it.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// As when its host loses power: the engine, and all that it ran, end without a word. [`Self::up`] boots it.
+    pub fn power_off(&mut self) {
+        let ids = self.engine.docker(&["ps", "-q", "--no-trunc"]).ok();
+        let mut first: Vec<(String, i32)> = Vec::new();
+        for id in ids.lines() {
+            let pid = self.engine.docker(&["inspect", "-f", "{{.State.Pid}}", id]).ok();
+            first.push((id.to_owned(), pid.trim().parse().expect("a pid")));
+        }
+        self.down(Signal::SIGKILL);
+        self.end_leftovers();
+        for (id, pid) in first {
+            // Only what is in that container still.
+            let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if cgroup.contains(&id) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
     /// Of dockerd, while it is up.
     pub fn pid(&self) -> Option<i32> {
         self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())

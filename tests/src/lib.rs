@@ -8,9 +8,11 @@ pub mod bench;
 pub mod cluster;
 pub mod docker;
 pub mod fleet;
+pub mod hosts;
 pub mod load;
 pub mod program;
 pub mod wait;
 
 pub use cluster::{Cluster, Options};
+pub use hosts::Hosts;
 pub use wait::{eventually, eventually_within};

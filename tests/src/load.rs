@@ -206,7 +206,12 @@ async fn addresses(to: To, limit: Duration) -> Option<Vec<String>> {
         To::Endpoints { http, namespace, name } => (http, format!("/v1/endpoints/{namespace}/{name}")),
     };
     let body = request(&http, &path, limit).await.ok()?;
-    let endpoints: Value = serde_json::from_slice(&body).ok()?;
+    listed(&body)
+}
+
+/// The ready addresses of an Endpoints object, each with the first port.
+fn listed(body: &[u8]) -> Option<Vec<String>> {
+    let endpoints: Value = serde_json::from_slice(body).ok()?;
     let mut addresses = Vec::new();
     for subset in endpoints["subsets"].as_array()? {
         for address in subset["addresses"].as_array().into_iter().flatten() {
@@ -215,6 +220,12 @@ async fn addresses(to: To, limit: Duration) -> Option<Vec<String>> {
         }
     }
     Some(addresses)
+}
+
+/// The ready addresses of a controller's pods now, as `/v1/endpoints` at `http` tells them.
+pub fn ready(http: &str, namespace: &str, name: &str) -> Result<Vec<String>, String> {
+    let body = get(http, &format!("/v1/endpoints/{namespace}/{name}"))?;
+    listed(&body).ok_or_else(|| format!("no Endpoints: {}", String::from_utf8_lossy(&body)))
 }
 
 /// Asks once.

@@ -99,16 +99,18 @@ impl Background {
 
     /// A program of the system's.
     pub fn of_system(name: &str, args: &[impl AsRef<OsStr>], log: PathBuf) -> Self {
-        Self::spawn(Command::new(name).args(args), log)
+        Self::of(Command::new(name).args(args), log)
     }
 
     /// With these variables beside its own.
     pub fn with_env(name: &str, args: &[impl AsRef<OsStr>], env: &[(String, String)], log: PathBuf) -> Self {
         let mut command = Command::new(path(name));
-        Self::spawn(command.args(args).envs(env.iter().map(|(k, v)| (k, v))), log)
+        command.args(args).envs(env.iter().map(|(k, v)| (k, v)));
+        Self::of(&mut command, log)
     }
 
-    fn spawn(command: &mut Command, log: PathBuf) -> Self {
+    /// Of a command that becomes the program, so that its pid is the program's.
+    pub fn of(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("log file");
         let child = command
             .stdin(Stdio::null())

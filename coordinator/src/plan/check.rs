@@ -338,7 +338,7 @@ impl Staged<'_> {
         let spec = &pod.template_record().spec;
         let started = pod.status.as_ref().and_then(|s| s.value.status.start_time);
         let node = self.world.nodes.get(&pod.record.node);
-        !frozen.is_some_and(|f| f.value.until.is_none_or(|until| at < until))
+        frozen.is_none_or(|f| f.value.until.is_some_and(|until| at >= until))
             && node.iter().flat_map(|n| &n.node.spec.taints).any(|taint| {
                 taint.effect == TaintEffect::NoExecute
                     && match (Toleration::stay(&spec.tolerations, taint), started) {
@@ -438,7 +438,7 @@ impl Staged<'_> {
     fn released(&self) -> Checked {
         let freeze = self.world.freeze.as_ref().map(|f| &f.value);
         ensure(
-            !freeze.is_some_and(|f| f.until.is_none_or(|until| until > self.admitted.now)),
+            freeze.is_none_or(|f| f.until.is_some_and(|until| until <= self.admitted.now)),
             || "the cluster is frozen".into(),
         )?;
         let all = self

@@ -9,6 +9,7 @@
 //! | [`arrival`] | a host: agent started → node Ready → first pod's container started |
 //! | [`idle`] | resident memory and idle CPU of agent, coordinator and engine |
 //! | [`engine`] | the run's own engine, and the one observer of its starts |
+//! | [`loss`] | a host that loses power, on engines of its own: NotReady, out of Endpoints, replaced |
 //! | [`report`] | the table and the JSON beside it |
 //!
 //! Invariants: the engine is the run's own, so that nothing here can touch another container or make another
@@ -18,6 +19,7 @@
 mod arrival;
 mod engine;
 mod idle;
+mod loss;
 mod machine;
 mod pods;
 mod report;
@@ -43,6 +45,7 @@ enum Part {
     Scale,
     Pod,
     Join,
+    Loss,
     Idle,
 }
 
@@ -70,6 +73,9 @@ struct Args {
     /// Hosts of the measurement of joining.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
     hosts: u32,
+    /// Hosts that lose power, one after the other.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    losses: u32,
     /// Seconds over which idle CPU is measured.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
@@ -142,6 +148,9 @@ fn measure(args: &Args, runtime: &tokio::runtime::Runtime) -> Report {
         say(&format!("idle with {} containers, {idle:?}", args.containers));
         scale::up(&bed, args.containers);
         report.idle.push((args.containers, idle::measure(&mut bed, idle)));
+    }
+    if args.does(Part::Loss) {
+        report.loss = Some(loss::measure(args.losses));
     }
     report.fsync_after = Some(Fsync::measure(bed.cluster.dir()));
     say("removing what was made");

@@ -9,6 +9,7 @@ use super::{
     arrival::{Arrival, TARGET_MS},
     engine::now_ns,
     idle::Idle,
+    loss::Loss,
     machine::{Fsync, Machine},
     pods::{GOAL_MS, Pods},
     scale::{GOAL, Scale, TARGET},
@@ -25,6 +26,7 @@ pub struct Report {
     pub scale: Option<Scale>,
     pub pods: Option<Pods>,
     pub arrival: Option<Arrival>,
+    pub loss: Option<Loss>,
     /// By the number of containers.
     pub idle: Vec<(u32, Vec<Idle>)>,
 }
@@ -57,6 +59,7 @@ impl Report {
             scale: None,
             pods: None,
             arrival: None,
+            loss: None,
             idle: Vec::new(),
         }
     }
@@ -87,6 +90,9 @@ impl Report {
         if let Some(arrival) = &self.arrival {
             arrival_table(&mut out, arrival);
         }
+        if let Some(loss) = &self.loss {
+            loss_table(&mut out, loss);
+        }
         idle_table(&mut out, &self.idle);
         out
     }
@@ -101,6 +107,7 @@ impl Report {
             "takenAt": self.taken_s, "profile": self.profile, "machine": self.machine.json(),
             "fdatasyncMs": {"before": fsync(&self.fsync_before), "after": self.fsync_after.as_ref().map(fsync)},
             "scale": self.scale.as_ref().map(Scale::json), "pod": self.pods.as_ref().map(Pods::json),
+            "loss": self.loss.as_ref().map(Loss::json),
             "join": self.arrival.as_ref().map(Arrival::json),
             "idle": idle.collect::<Vec<_>>(),
         })
@@ -176,6 +183,23 @@ fn arrival_table(out: &mut String, arrival: &Arrival) {
     };
     line("agent start → Ready", &arrival.to_ready);
     line("agent start → first pod started", &arrival.to_running);
+}
+
+fn loss_table(out: &mut String, loss: &Loss) {
+    let (limit, n) = (Loss::limit(), loss.not_ready.len());
+    let _ = writeln!(
+        out,
+        "\nA host loses power, s ({n} hosts; three heartbeats of silence: {limit})"
+    );
+    let _ = writeln!(out, "{:40}{:>8}{:>8}{:>10}", "", "median", "max", "/ silence");
+    for (label, sample) in [
+        ("power lost → node NotReady", &loss.not_ready),
+        ("power lost → out of Endpoints", &loss.out_of_endpoints),
+        ("power lost → replacements Ready", &loss.replaced),
+    ] {
+        let (median, most) = (sample.median(), sample.max());
+        let _ = writeln!(out, "{label:40}{median:8.2}{most:8.2}{:10.2}", median / limit);
+    }
 }
 
 fn idle_table(out: &mut String, idle: &[(u32, Vec<Idle>)]) {
@@ -263,6 +287,20 @@ mod tests {
         let lines: Vec<&str> = out.lines().collect();
         assert!(lines[3].contains("350     400  target ≤ 2000: pass"), "{out}");
         assert!(lines[4].contains("1400    2100  target ≤ 2000: MISS"), "{out}");
+    }
+
+    #[test]
+    fn a_loss_is_held_against_the_silence() {
+        let mut out = String::new();
+        let loss = Loss {
+            not_ready: sample(&[6.0, 5.4]),
+            out_of_endpoints: sample(&[6.0]),
+            replaced: sample(&[7.5, 9.0, 6.9]),
+        };
+        loss_table(&mut out, &loss);
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[3].ends_with("5.70    6.00      0.95"), "{out}");
+        assert!(lines[5].ends_with("7.50    9.00      1.25"), "{out}");
     }
 
     #[test]

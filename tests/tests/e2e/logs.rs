@@ -134,12 +134,11 @@ fn stalled_readers_of_megabytes_leave_the_node_ready() {
     make_image();
     let mut cluster = Cluster::start();
     cluster.join(&["n1"]);
-    let gush =
-        "yes 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde | head -c 20000000; exec sleep 1000";
+    let gush = "yes 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde | head -c 4000000; exec sleep 1000";
     cluster.create(&pod("gush", "Always", &[("c", gush)])).ok();
     eventually("it has written all", || {
         let n = cluster.wharf(&["logs", "gush"]).stdout.len();
-        if n == 20_000_000 {
+        if n == 4_000_000 {
             Ok(())
         } else {
             Err(format!("{n} bytes"))

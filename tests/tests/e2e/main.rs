@@ -4,6 +4,7 @@
 mod attacks;
 mod basics;
 mod containers;
+mod cut_off;
 mod endpoints;
 mod foreign;
 mod hardware;
@@ -13,6 +14,7 @@ mod hosts;
 mod join;
 mod kills;
 mod logs;
+mod losses;
 mod overload;
 mod placement;
 mod pod_spec;

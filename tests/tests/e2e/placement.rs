@@ -124,7 +124,7 @@ fn a_pod_whose_labels_leave_its_controller_runs_on_and_is_replaced() {
     assert!(said.contains("it is \"web\", not \"mine\""), "{said}");
     cluster.wharf(&["label", "pod", &name, "app=mine", "--overwrite"]).ok();
     cluster.settled(3);
-    let pod = cluster.json(&["get", "pod", &name, "-o", "json"]);
+    let pod = cluster.json(&["get", "pod", &name]);
     assert_eq!(pod["metadata"].get("ownerReferences"), None, "{pod}");
     let events = cluster.wharf(&["events"]).ok();
     assert!(events.contains("released from it"), "{events}");

@@ -50,15 +50,23 @@ impl DockerRuntime {
     }
 }
 
-/// `TIME TEXT`.
+/// The engine cuts lines into parts of this size.
+const PART: usize = 16 << 10;
+
+/// `TIME TEXT`. Docker 20.10 leaves out the line end behind the last part of a line that it cut; that part is the only
+/// one that is shorter than the others.
 fn entry(output: &LogOutput) -> Option<LogEntry> {
     let bytes: &[u8] = output.as_ref();
     let space = bytes.iter().position(|b| *b == b' ')?;
     let (time, text) = bytes.split_at(space);
+    let mut text = text.get(1..).unwrap_or_default().to_vec();
+    if !text.ends_with(b"\n") && text.len() < PART {
+        text.push(b'\n');
+    }
     Some(LogEntry {
         at: std::str::from_utf8(time).ok()?.parse::<Timestamp>().ok()?,
         stderr: matches!(output, LogOutput::StdErr { .. }),
-        text: text.get(1..).unwrap_or_default().to_vec(),
+        text,
     })
 }
 
@@ -74,12 +82,15 @@ mod tests {
         let read = entry(&out("2026-01-31T12:00:00.000000001Z a b\n")).expect("a line");
         assert_eq!((read.text.as_slice(), read.stderr), (&b"a b\n"[..], false));
         assert_eq!(read.at.subsec_nanosecond(), 1);
-        // A part of a line may hold nothing else than its time, and any bytes.
+        // The last part of a line that was cut, of any bytes.
         let read = entry(&LogOutput::StdErr {
             message: b"2026-01-31T12:00:00Z \xff\xfe".as_slice().into(),
         });
         let read = read.expect("a line");
-        assert_eq!((read.text.as_slice(), read.stderr), (&b"\xff\xfe"[..], true));
+        assert_eq!((read.text.as_slice(), read.stderr), (&b"\xff\xfe\n"[..], true));
+        let part = format!("2026-01-31T12:00:00Z {}", "x".repeat(PART));
+        let read = entry(&LogOutput::StdOut { message: part.into() }).expect("a part");
+        assert_eq!(read.text.len(), PART, "a line goes on behind a whole part");
         for bad in ["", "2026-01-31T12:00:00Z", "yesterday x\n", " x"] {
             assert_eq!(entry(&out(bad)), None, "{bad:?}");
         }
