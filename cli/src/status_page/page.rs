@@ -331,7 +331,8 @@ fn pods(seen: &Seen) -> Vec<Problem> {
         }
         let failed = pod.status.as_ref().is_some_and(|s| s.phase == Phase::Failed);
         let alone = pod.metadata.owner_references.is_empty();
-        if !failed && !(alone && reasons::stuck(pod, &word)) {
+        let shown = failed || (alone && reasons::stuck(pod, &word));
+        if !shown {
             continue;
         }
         let message = reasons::message(pod);

@@ -159,7 +159,7 @@ async fn a_reason_that_is_none_changes_nothing() {
 /// Records `at` 1000, 1001, … of alternating objects and callers.
 async fn many(bench: &Bench, count: u64) {
     let record = |i: u64| {
-        let (object, caller) = if i % 2 == 0 {
+        let (object, caller) = if i.is_multiple_of(2) {
             ("nodes/n1", "user/a")
         } else {
             ("nodes/n2", "user/b")

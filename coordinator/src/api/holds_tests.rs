@@ -70,9 +70,9 @@ async fn each_has_a_cordon_of_his_own() {
         cordon(&bench, ANN, "RAM swap").await,
         (true, vec!["cordon/user/ann".into()])
     );
-    assert_eq!(cordon(&bench, ANN, "RAM swap").await.0, false, "with the same words");
-    assert_eq!(cordon(&bench, ANN, "").await.0, false, "without words");
-    assert_eq!(cordon(&bench, ANN, "disk").await.0, true, "with other words");
+    assert!(!cordon(&bench, ANN, "RAM swap").await.0, "with the same words");
+    assert!(!cordon(&bench, ANN, "").await.0, "without words");
+    assert!(cordon(&bench, ANN, "disk").await.0, "with other words");
     let both = vec!["cordon/user/ann".to_owned(), "cordon/user/bob".to_owned()];
     assert_eq!(cordon(&bench, BOB, "").await, (true, both));
     maintenance(&bench).await;

@@ -124,10 +124,8 @@ async fn apply_step(bench: &Bench, step: &Step, owner: &OwnerRecord) {
         Step::Node(ready) => bench.node("n1", *ready).await,
         Step::Address(a) => bench.address("n1", &format!("192.0.2.{a}")).await,
         // And another one of its name, which has none of its pods.
-        Step::DeleteController => {
-            if bench.delete(deleting("rc", "web")).await.is_ok() {
-                bench.make("rc", &rc("web")).await;
-            }
+        Step::DeleteController if bench.delete(deleting("rc", "web")).await.is_ok() => {
+            bench.make("rc", &rc("web")).await;
         }
         _ => {}
     }

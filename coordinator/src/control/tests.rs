@@ -546,8 +546,10 @@ async fn placements_wait_for_a_hold_that_is_being_made() {
 #[tokio::test]
 async fn a_setting_of_the_cluster_acts_at_once() {
     let (mut bench, fence) = Bench::new().await;
-    let mut event = proto::model::Event::default();
-    event.last_timestamp = Some(proto::model::Time(proto::model::Time::now().0 - 600));
+    let event = proto::model::Event {
+        last_timestamp: Some(proto::model::Time(proto::model::Time::now().0 - 600)),
+        ..proto::model::Event::default()
+    };
     bench.put(&fence, keys::event("default", "e"), &event).await;
     let settings = Settings {
         // Only the setting can be what makes it look.

@@ -39,7 +39,8 @@ fn a_pod_that_nobody_hears_is_given_up_by_the_rules_alone() {
         vec![lost_stop(&sim)],
         "is not replaced in the same commit",
     );
-    let cases: [(fn(&mut Sim), &str); 7] = [
+    type Spoil = fn(&mut Sim);
+    let cases: [(Spoil, &str); 7] = [
         (|s| s.put_ready("n1", true), "is heard"),
         (|s| s.put_condition("n1", "DockerUnavailable"), "is heard"),
         (|s| s.delete(crate::store::keys::loss("n1")), "is not given up"),

@@ -107,6 +107,15 @@ pub struct Strays {
     pub forget: Vec<String>,
 }
 
+impl Strays {
+    /// Stops what would be forgotten.
+    pub fn stop_all(&mut self, hello: &Hello) {
+        let forget = std::mem::take(&mut self.forget);
+        let named = hello.observed.iter().filter(|p| forget.contains(&p.uid));
+        self.stop.extend(named.map(|p| unknown(&p.uid, &p.namespace, &p.name)));
+    }
+}
+
 pub fn strays(world: &World, node: &str, hello: &Hello, lineage: &Lineage) -> Strays {
     let mut strays = Strays::default();
     for pod in &hello.observed {

@@ -194,7 +194,7 @@ impl Session {
                 return Ok(());
             }
         }
-        let (revision, newer, (wanted, missing), strays) = self.shared.hub.read(|w| {
+        let (revision, newer, (mut wanted, missing), mut strays) = self.shared.hub.read(|w| {
             (
                 w.rv,
                 self.deposed(w),
@@ -204,6 +204,14 @@ impl Session {
         });
         if newer {
             return Err(demoted());
+        }
+        if self.back.is_some() {
+            // Its ledger would start what was replaced: all of it is to stop with the first word, whether it runs or not.
+            strays.stop_all(hello);
+            for stop in &strays.stop {
+                let entry = || Wanted::Stop(stop.clone());
+                wanted.entry(stop.uid.clone()).or_insert_with(entry);
+            }
         }
         let unchanged = hello.fence.is_some() && hello.digest == assignments::digest(&wanted);
         let (kind, applies_to, delta) = if unchanged {
