@@ -135,9 +135,13 @@ impl Hosts {
         self.cluster.spawn_agent(name, None);
     }
 
-    /// What runs on it of this cluster.
+    /// What runs on it of this cluster; nothing while it has no power.
     pub fn running(&self, name: &str) -> Vec<Container> {
-        self.host(name).engine.engine.running(&self.cluster.id)
+        let engine = &self.host(name).engine;
+        if engine.pid().is_none() {
+            return Vec::new();
+        }
+        engine.engine.running(&self.cluster.id)
     }
 
     /// What runs on all hosts of this cluster.
