@@ -71,7 +71,8 @@ impl Dirty {
                     self.groups.insert(Group::Losses);
                     self.on(world, name);
                     // The brake may be on or off now.
-                    for name in world.lost_nodes() {
+                    let held_back = world.nodes.iter().filter(|(_, node)| evict::expels(node));
+                    for name in world.lost_nodes().chain(held_back.map(|(name, _)| name)) {
                         self.on(world, name);
                     }
                 }

@@ -2,16 +2,13 @@
 //! groups, and by `dirty` to find who must be looked at.
 //!
 //! Invariant: a pod that tolerates the taint for ever stays; one that tolerates it for a time has that time, from
-//! when both the taint and the pod were there; while the cluster is frozen
-//! or the brake on replacements is on nobody leaves.
+//! when both the taint and the pod were there; while the cluster is frozen or the brake on replacements is on nobody
+//! leaves.
 
 use proto::model::{EventType, Stay, Taint, TaintEffect, Time, Toleration};
 
 use super::{Draft, gc, health, pod_note};
-use crate::world::{Key, NodeState, PodState, World};
-
-/// Seconds until an eviction that the brake holds back looks at it again.
-const BRAKE_LOOK: i64 = 5;
+use crate::world::{Key, NodeState, PodState, World, settings};
 
 fn expelling(node: &NodeState) -> impl Iterator<Item = &Taint> {
     let taints = node.node.spec.taints.iter();
@@ -65,8 +62,11 @@ pub(super) fn evict(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
         return false;
     }
     if health::brake(world, out.now).is_some() {
-        // Nobody is told when it lets go.
-        out.wake_at(Time(out.now.0 + BRAKE_LOOK));
+        // It lets go when nodes come back, which `dirty` notices, or when its period is over.
+        let period = world.settings.get(&settings::BRAKE_PERIOD).div_ceil(1000);
+        out.wake_at(Time(
+            out.now.0.saturating_add(i64::try_from(period).unwrap_or(i64::MAX)),
+        ));
         return false;
     }
     let reason = format!("node {name} has taint {taint}");

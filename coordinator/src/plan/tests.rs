@@ -329,8 +329,9 @@ impl Run {
             }
             let lost = world.nodes.get(&pod.record.node).is_some_and(|n| !n.is_ready());
             assert!(!pod.stopping() || lost, "{at:?} is still being stopped");
+            let brake = super::health::brake(world, self.sim.now);
             assert!(
-                !driven_out(world, at),
+                brake.is_some() || !driven_out(world, at),
                 "{at:?} is still on a node whose taint it does not bear"
             );
             if let Some(owner) = pod.record.owner.as_ref().filter(|_| pod.live())
