@@ -30,7 +30,8 @@ stop() {
 stop_all() {
     local exe pid dir
     for exe in /proc/[0-9]*/exe; do
-        case $(readlink "$exe" 2>/dev/null) in "$bin/$1" | "$bin/$1 (deleted)") ;; *) continue ;; esac
+        # Wherever it was built: the target directory may be another one by now.
+        case $(readlink "$exe" 2>/dev/null) in */"$1" | */"$1 (deleted)") ;; *) continue ;; esac
         pid=$(basename "$(dirname "$exe")")
         # The last one counts, as for the program itself.
         dir=$(tr '\0' '\n' <"/proc/$pid/cmdline" | sed -n '/^--data-dir$/{n;p}; s/^--data-dir=//p' | tail -n 1)
