@@ -61,8 +61,11 @@ pub(super) fn evict(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
         out.wake_at(at);
         return false;
     }
+    // Ends when nodes come back or a setting changes, which `dirty` notices.
+    if health::stopped(world).is_some() {
+        return false;
+    }
     if health::brake(world, out.now).is_some() {
-        // It lets go when nodes come back, which `dirty` notices, or when its period is over.
         let period = world.settings.get(&settings::BRAKE_PERIOD).div_ceil(1000);
         out.wake_at(Time(
             out.now.0.saturating_add(i64::try_from(period).unwrap_or(i64::MAX)),
