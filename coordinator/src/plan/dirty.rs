@@ -54,6 +54,10 @@ impl Dirty {
                 Touched::Pod(key) => room |= self.pod(world, key),
                 Touched::Node(name) => {
                     room = true;
+                    // A node more or less can be what takes the brake off.
+                    if world.lost_nodes().len() > 0 {
+                        self.groups.insert(Group::Losses);
+                    }
                     let node = world.nodes.get(name);
                     if node.is_some_and(holds::ends) {
                         self.groups.insert(Group::Holds(name.clone()));
