@@ -26,8 +26,7 @@ use super::{
 use crate::{
     ca::authorizer::Attributes,
     store::{
-        Change, CommitError, Committed, Entry, Expect, Fence, Order, ReadError, Rv, Snapshot, Span, Store, Update,
-        Watch, keys,
+        Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Span, Store, Update, Watch, keys,
     },
     world::{
         hub::Hub,
@@ -157,16 +156,7 @@ impl Store for TestStore {
     async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
         let mut state = self.state();
         state.scans += 1;
-        let range = state.entries.range(span.from..span.until);
-        let entry = |(key, (rv, value)): (&String, &(Rv, Bytes))| Entry {
-            rv: *rv,
-            key: key.clone(),
-            value: value.clone(),
-        };
-        Ok(match span.order {
-            Order::Ascending => range.take(span.limit).map(entry).collect(),
-            Order::Descending => range.rev().take(span.limit).map(entry).collect(),
-        })
+        Ok(span.of(&state.entries))
     }
 
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {

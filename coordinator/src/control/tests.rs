@@ -155,16 +155,7 @@ impl Store for Double {
 
     async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
         assert_eq!(span.order, Order::Ascending, "control reads the oldest first");
-        Ok(self.with(|s| {
-            let found = s.entries.range(span.from..span.until).take(span.limit);
-            found
-                .map(|(key, (rv, value))| Entry {
-                    rv: *rv,
-                    key: key.clone(),
-                    value: value.clone(),
-                })
-                .collect()
-        }))
+        Ok(self.with(|s| span.of(&s.entries)))
     }
 
     async fn watch(&self, _after: Rv) -> Result<Watch, ReadError> {

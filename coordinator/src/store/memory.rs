@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Change, CommitError, Committed, Entry, Fence, Order, ReadError, Rv, Snapshot, Span, Store, Update, Watch,
+    Change, CommitError, Committed, Entry, Fence, ReadError, Rv, Snapshot, Span, Store, Update, Watch,
     apply::{self, Batch, Tables},
     fanout::Fanout,
 };
@@ -172,19 +172,7 @@ impl Store for MemoryStore {
 
     async fn scan(&self, span: Span) -> Result<Vec<Entry>, ReadError> {
         let data = self.open_to_read()?;
-        if span.from >= span.until {
-            return Ok(Vec::new());
-        }
-        let range = data.state.range(span.from..span.until);
-        let entry = |(key, (rv, value)): (&String, &(Rv, Bytes))| Entry {
-            rv: *rv,
-            key: key.clone(),
-            value: value.clone(),
-        };
-        Ok(match span.order {
-            Order::Ascending => range.take(span.limit).map(entry).collect(),
-            Order::Descending => range.rev().take(span.limit).map(entry).collect(),
-        })
+        Ok(span.of(&data.state))
     }
 
     async fn watch(&self, after: Rv) -> Result<Watch, ReadError> {

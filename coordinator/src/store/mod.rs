@@ -13,7 +13,7 @@ pub mod sqlite;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -125,6 +125,25 @@ pub struct Span {
     pub until: String,
     pub order: Order,
     pub limit: usize,
+}
+
+impl Span {
+    /// Those of a map, for a store that has all in memory.
+    pub fn of(&self, entries: &BTreeMap<String, (Rv, Bytes)>) -> Vec<Entry> {
+        if self.from >= self.until {
+            return Vec::new();
+        }
+        let range = entries.range::<String, _>(&self.from..&self.until);
+        let entry = |(key, (rv, value)): (&String, &(Rv, Bytes))| Entry {
+            rv: *rv,
+            key: key.clone(),
+            value: value.clone(),
+        };
+        match self.order {
+            Order::Ascending => range.take(self.limit).map(entry).collect(),
+            Order::Descending => range.rev().take(self.limit).map(entry).collect(),
+        }
+    }
 }
 
 /// By key, compared as bytes.
