@@ -42,7 +42,7 @@ impl Dirty {
 
     /// Marks what an update calls for; `world` includes the update.
     pub fn touch(&mut self, world: &World, touched: &[Touched]) {
-        let (mut room, mut spread) = (false, BTreeSet::new());
+        let (mut room, mut reach, mut spread) = (false, false, BTreeSet::new());
         for touched in touched {
             match touched {
                 Touched::Controller(key) => {
@@ -72,13 +72,8 @@ impl Dirty {
                     }
                 }
                 Touched::Reach(name) => {
-                    self.groups.insert(Group::Losses);
+                    reach = true;
                     self.on(world, name);
-                    // The brake may be on or off now.
-                    let held_back = world.nodes.iter().filter(|(_, node)| evict::expels(node));
-                    for name in world.lost_nodes().chain(held_back.map(|(name, _)| name)) {
-                        self.on(world, name);
-                    }
                 }
                 Touched::Namespace(name) => self.namespace(world, name),
                 Touched::Event(key) if world.terminating(&key.0) => {
@@ -98,8 +93,20 @@ impl Dirty {
         if room {
             self.room(world);
         }
+        if reach {
+            self.brake(world);
+        }
         for namespace in spread {
             self.spread(world, namespace);
+        }
+    }
+
+    /// Marks whoever the brake may let go or hold back now: once a batch, for it asks the whole fleet.
+    fn brake(&mut self, world: &World) {
+        self.groups.insert(Group::Losses);
+        let held_back = world.nodes.iter().filter(|(_, node)| evict::expels(node));
+        for name in world.lost_nodes().chain(held_back.map(|(name, _)| name)) {
+            self.on(world, name);
         }
     }
 

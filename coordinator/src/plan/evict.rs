@@ -8,7 +8,7 @@
 use proto::model::{EventType, Stay, Taint, TaintEffect, Time, Toleration};
 
 use super::{Draft, gc, health, pod_note};
-use crate::world::{Key, NodeState, PodState, World, settings};
+use crate::world::{Key, NodeState, PodState, World};
 
 fn expelling(node: &NodeState) -> impl Iterator<Item = &Taint> {
     let taints = node.node.spec.taints.iter();
@@ -50,26 +50,18 @@ pub(super) fn evict(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
     let Some((at, taint)) = world.nodes.get(name).and_then(|node| due(node, pod)) else {
         return false;
     };
-    if let Some(freeze) = health::frozen(world, out.now) {
-        // One without an end is lifted by an operator, which touches every group.
-        if let Some(until) = freeze.until {
-            out.wake_at(until.max(at));
-        }
-        return false;
-    }
     if at > out.now {
         out.wake_at(at);
         return false;
     }
-    // Ends when nodes come back or a setting changes, which `dirty` notices.
-    if health::stopped(world).is_some() {
+    if !health::thawed(world, out) {
         return false;
     }
-    if health::brake(world, out.now).is_some() {
-        let period = world.settings.get(&settings::BRAKE_PERIOD).div_ceil(1000);
-        out.wake_at(Time(
-            out.now.0.saturating_add(i64::try_from(period).unwrap_or(i64::MAX)),
-        ));
+    if let Some(brake) = health::braking(world, out.now) {
+        // Else it ends when nodes come back or a setting changes, which `dirty` notices.
+        if let Some(until) = brake.until {
+            out.wake_at(until);
+        }
         return false;
     }
     let reason = format!("node {name} has taint {taint}");

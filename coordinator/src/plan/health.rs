@@ -12,7 +12,7 @@ mod brake;
 
 use std::time::Duration;
 
-pub use brake::{brake, frozen, paused, stopped};
+pub use brake::{brake, braking, frozen, paused, stopped};
 use proto::{
     capability,
     model::{EventType, Kind, Stay, Time, Toleration, taint},
@@ -154,13 +154,19 @@ fn allowed(world: &World, out: &mut Draft) -> bool {
         out.wake_at(out.no_loss_before);
         return false;
     }
-    if let Some(freeze) = frozen(world, out.now) {
-        if let Some(until) = freeze.until {
-            out.wake_at(until);
-        }
-        return false;
+    thawed(world, out) && stopped(world).is_none()
+}
+
+/// Whether nothing is frozen; where a time ends it, the plan wakes then. A freeze without an end is lifted by an
+/// operator, which touches every group.
+pub(super) fn thawed(world: &World, out: &mut Draft) -> bool {
+    let Some(freeze) = frozen(world, out.now) else {
+        return true;
+    };
+    if let Some(until) = freeze.until {
+        out.wake_at(until);
     }
-    stopped(world).is_none()
+    false
 }
 
 /// Puts into the pod's record why it is not replaced, unless it is there.

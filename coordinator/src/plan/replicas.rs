@@ -121,7 +121,6 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     // Pods on their way out whose place nobody may take yet.
     let mut awaited = 0;
     let singleton = LossPolicy::of(|k| rc.spec.template.metadata.annotations.get(k).map(String::as_str)).singleton;
-    let frozen = health::frozen(world, out.now);
     for (key, pod) in world.pods_of(&group.owner.uid) {
         if gc::removable(world, pod) {
             gc::remove(world, key, pod, out);
@@ -156,11 +155,8 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
         if !pod.stopping() && !evicted {
             if world.deserted(pod) {
                 gc::stop(key, pod, gc::NODE_DELETED, out);
-            } else if let Some(freeze) = frozen {
+            } else if !health::thawed(world, out) {
                 live.push((key, pod));
-                if let Some(until) = freeze.until {
-                    out.wake_at(until);
-                }
                 continue;
             } else {
                 gc::stop(key, pod, "it has ended and is replaced", out);

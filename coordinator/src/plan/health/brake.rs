@@ -42,13 +42,26 @@ pub fn stopped(world: &World) -> Option<String> {
     }
 }
 
+/// The brake while it is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brake {
+    /// Why it is on, with what ends it.
+    pub words: String,
+    /// When it may let the next node through; none: when nodes come back.
+    pub until: Option<Time>,
+}
+
 /// Why the brake is on, with what ends it.
 pub fn brake(world: &World, now: Time) -> Option<String> {
+    braking(world, now).map(|brake| brake.words)
+}
+
+pub fn braking(world: &World, now: Time) -> Option<Brake> {
     if world.lost_nodes().len() == 0 {
         return None;
     }
     if let Some(words) = stopped(world) {
-        return Some(words);
+        return Some(Brake { words, until: None });
     }
     let mut budget = Budget::new(world, now);
     let mut waiting = Vec::new();
@@ -65,14 +78,18 @@ pub fn brake(world: &World, now: Time) -> Option<String> {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    Some(format!(
+    let words = format!(
         "pods of lost nodes {shown}{more} wait: those of at most {} in {} are started elsewhere (brake-share, brake-period); the next ones at {next}",
         match budget.all.most {
             1 => "1 node".to_owned(),
             n => format!("{n} nodes"),
         },
         settings::BRAKE_PERIOD.show(world.settings.get(&settings::BRAKE_PERIOD)),
-    ))
+    );
+    Some(Brake {
+        words,
+        until: Some(next),
+    })
 }
 
 /// Why pods are not to be moved by anything but an operator's own command.
