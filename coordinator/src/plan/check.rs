@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use proto::model::{Protocol, Stay, TaintEffect, Time, Toleration, host_port};
+use proto::model::{Protocol, Time, host_port};
 
 use super::{
     Group, Plan,
@@ -19,9 +19,8 @@ use crate::{
     ca::audit::COORDINATOR,
     store::{MAX_CHANGES, Rv},
     world::{
-        Amounts, Key, NodeState, PodState, Silence, Template, World,
+        Amounts, Key, NodeState, PodState, Template, World,
         record::{PodRecord, overlaid},
-        settings,
     },
 };
 
@@ -135,18 +134,7 @@ impl Staged<'_> {
                 self.change(change, &commit.changes)?;
             }
         }
-        let gives_up = |change: &Change| match change {
-            Change::GiveUp { .. } => true,
-            Change::Stop { pod, lost: true, .. } => {
-                let node = self.world.nodes.get(&pod.record.node);
-                node.is_none_or(|n| n.off.is_none())
-            }
-            _ => false,
-        };
-        if plan.changes().any(gives_up) {
-            self.released()?;
-        }
-        self.brake(plan)?;
+        self.losses(plan)?;
         for (name, added) in &self.added {
             let node = self
                 .world
@@ -259,15 +247,7 @@ impl Staged<'_> {
             }
             Change::RemoveEvent { .. } | Change::RemoveOp { .. } => Ok(()),
             Change::GiveUp { node, .. } => self.give_up(node),
-            Change::RemoveLoss { node, rv } => {
-                let found = self.world.losses().find(|(name, _)| *name == node);
-                let (_, loss) = found.ok_or("the record is gone")?;
-                at(loss.rv, *rv)?;
-                let lost = self.world.nodes.get(node).is_some_and(|n| n.lost().is_some());
-                ensure(!lost && !self.counts(loss.value.at), || {
-                    format!("the loss of node {node} still counts")
-                })
-            }
+            Change::RemoveLoss { node, rv } => self.remove_loss(node, *rv),
             Change::RemoveTombstone { node, rv } => {
                 let tombstone = self.world.tombstones.get(node).ok_or("the tombstone is gone")?;
                 at(tombstone.rv, *rv)
@@ -330,25 +310,6 @@ impl Staged<'_> {
             let labels = overlaid(&template.record.labels, &record.labels);
             self.land(&record.node, &template, (&key.0, &labels), &record.ports)
         }
-    }
-
-    /// A taint of its node asks it to leave, and nothing is frozen.
-    fn driven_out(&self, pod: &PodState, at: Time) -> bool {
-        let frozen = self.world.freeze.as_ref();
-        let spec = &pod.template_record().spec;
-        let started = pod.status.as_ref().and_then(|s| s.value.status.start_time);
-        let node = self.world.nodes.get(&pod.record.node);
-        frozen.is_none_or(|f| f.value.until.is_some_and(|until| at >= until))
-            && node.iter().flat_map(|n| &n.node.spec.taints).any(|taint| {
-                taint.effect == TaintEffect::NoExecute
-                    && match (Toleration::stay(&spec.tolerations, taint), started) {
-                        (None, _) => true,
-                        (Some(Stay::Seconds(seconds)), Some(started)) => {
-                            at.since(started.max(taint.time_added.unwrap_or_default())) >= seconds
-                        }
-                        _ => false,
-                    }
-            })
     }
 
     /// A pod of the template comes to the node.
@@ -428,113 +389,6 @@ impl Staged<'_> {
         self.world.nodes.get(&pod.record.node)
     }
 
-    /// Whether a node that was given up then is within the brake's period.
-    fn counts(&self, given_up: Time) -> bool {
-        let period = self.world.settings.get(&settings::BRAKE_PERIOD).div_ceil(1000);
-        self.admitted.now.since(given_up) < period
-    }
-
-    /// Neither the freeze nor the loss of most of the fleet forbids that pods are started elsewhere.
-    fn released(&self) -> Checked {
-        let freeze = self.world.freeze.as_ref().map(|f| &f.value);
-        ensure(
-            freeze.is_none_or(|f| f.until.is_some_and(|until| until <= self.admitted.now)),
-            || "the cluster is frozen".into(),
-        )?;
-        let all = self
-            .world
-            .nodes
-            .values()
-            .filter(|n| n.ready.is_some() && n.off.is_none());
-        let (lost, all) = (all.clone().filter(|n| n.lost().is_some()).count(), all.count());
-        let share = self.world.settings.get(&settings::BRAKE_STOP);
-        ensure(
-            lost < all && (lost <= 2 || (lost as u64 * 100) < share * all as u64),
-            || format!("{lost} of {all} nodes are lost: the brake is on"),
-        )
-    }
-
-    /// A pod's end without a word of its agent.
-    fn lost(&self, pod: &Before, commit: &[Change]) -> Checked {
-        let state = self.current(pod)?;
-        let key = &pod.key;
-        ensure(!state.stopping(), || format!("{key:?} is being stopped already"))?;
-        let volume = state.bound_by_data();
-        ensure(volume.is_none(), || {
-            format!("{key:?} has its data in volume {volume:?} there")
-        })?;
-        let node = self.node_of(state).ok_or_else(|| format!("{key:?} has no node"))?;
-        if !matches!(self.group, Group::Pod(_)) {
-            let stops = commit
-                .iter()
-                .filter(|c| matches!(c, Change::Stop { lost: true, .. }))
-                .count();
-            let created = commit.iter().filter(|c| matches!(c, Change::CreatePod { .. })).count();
-            ensure(created >= stops, || {
-                format!("{key:?} is not replaced in the same commit")
-            })?;
-        }
-        if node.off.is_some() {
-            return Ok(());
-        }
-        ensure(matches!(self.group, Group::Controller(_)), || {
-            format!("{key:?} has no controller that replaces it")
-        })?;
-        let lost = node.lost().ok_or_else(|| format!("the node of {key:?} is heard"))?;
-        ensure(node.given_up(), || format!("the node of {key:?} is not given up"))?;
-        let policy = state.loss_policy();
-        let limit = policy.stop_after_disconnect.map(|d| d.as_secs() + 10);
-        let guarded = lost.why == Silence::Unreachable && node.can("stop-after-disconnect");
-        let over = guarded && limit.is_some_and(|l| self.admitted.now.since(lost.since) > l);
-        ensure(!policy.singleton || over, || {
-            format!("{key:?} is a singleton and may still run")
-        })
-    }
-
-    /// No more nodes are given up in a period than the brake lets through, of all and of each failure domain.
-    fn brake(&self, plan: &Plan) -> Checked {
-        let counted: BTreeSet<&str> = self
-            .world
-            .losses()
-            .filter(|(_, l)| self.counts(l.value.at))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let new: BTreeSet<&str> = plan
-            .changes()
-            .filter_map(|c| match c {
-                Change::GiveUp { node, .. } if !counted.contains(node.as_str()) => Some(node.as_str()),
-                _ => None,
-            })
-            .collect();
-        let zone = |name: &str| {
-            let node = self.world.nodes.get(name)?;
-            node.node.metadata.labels.get("topology.kubernetes.io/zone").cloned()
-        };
-        let share = self.world.settings.get(&settings::BRAKE_SHARE);
-        let zones: BTreeSet<Option<String>> = new.iter().map(|n| zone(n)).filter(Option::is_some).collect();
-        for domain in std::iter::once(None).chain(zones) {
-            let within = |name: &str| domain.is_none() || zone(name) == domain;
-            let fleet = self
-                .world
-                .nodes
-                .iter()
-                .filter(|(_, n)| n.ready.is_some() && n.off.is_none());
-            let size = fleet.filter(|(name, _)| within(name)).count() as u64;
-            let up = counted.iter().chain(&new).filter(|n| within(n)).count() as u64;
-            ensure(new.is_empty() || up <= (size * share / 100).max(1), || {
-                format!("{up} of {size} nodes would be given up at once")
-            })?;
-        }
-        Ok(())
-    }
-
-    fn give_up(&self, name: &str) -> Checked {
-        let node = self.world.nodes.get(name);
-        ensure(node.is_some_and(|n| n.lost().is_some() && !n.given_up()), || {
-            format!("node {name} is not lost, or is given up already")
-        })
-    }
-
     fn state(&self, pod: &Before) -> Result<&PodState, String> {
         let state = self
             .world
@@ -570,6 +424,9 @@ fn at(actual: Rv, expected: Rv) -> Checked {
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(what()) }
 }
+
+#[path = "check_loss.rs"]
+mod loss;
 
 #[cfg(test)]
 #[path = "check_tests.rs"]
