@@ -333,11 +333,15 @@ impl Session {
         }
     }
 
+    /// Nothing is to be told or stored, and nothing was told whose end is not seen.
+    fn at_rest(&self) -> bool {
+        let told = !self.dirty && self.inflight.is_none() && self.pending.is_empty();
+        told && self.sent.is_empty() && self.strays.is_empty()
+    }
+
     /// Removes what is remembered of a deleted node once nothing of it is left.
     async fn bury(&mut self) -> Option<End> {
-        let told = !self.dirty && self.inflight.is_none() && self.pending.is_empty();
-        let ended = self.sent.is_empty() && self.strays.is_empty();
-        if !(self.left.as_ref()?.is_nothing() && told && ended) {
+        if !(self.left.as_ref()?.is_nothing() && self.at_rest()) {
             return None;
         }
         let node = self.handle.node.clone();
@@ -367,9 +371,7 @@ impl Session {
     /// Takes back that the node is off, once it has shown that nothing of before runs there.
     async fn take_back(&mut self) -> Option<End> {
         self.back.as_ref()?;
-        let told = !self.dirty && self.inflight.is_none() && self.pending.is_empty();
-        let ended = self.sent.is_empty() && self.strays.is_empty();
-        if !(told && ended && self.docker == Some(Ok(()))) {
+        if !(self.at_rest() && self.docker == Some(Ok(()))) {
             return None;
         }
         let node = self.handle.node.clone();
