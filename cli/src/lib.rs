@@ -15,6 +15,7 @@
 //! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `hold` (cordon, uncordon, hold), `taint`, `node`, `token`, `freeze` | one command each that writes |
 //! | `settings`, `audit`, `status_page` (status) | the cluster as a whole |
 //! | `completion`, `version` | one command each that needs no coordinator |
+//! | `amend` | one change of an object that others change too |
 //! | `follow` | changes as they come, through breaks and restarts |
 //! | `sort` | the order of `--sort-by` |
 //! | [`output`], `report`, `table`, [`printers`], [`age`], [`status`] | how things are shown |
@@ -22,6 +23,7 @@
 //! Invariant: data goes to stdout, everything else to stderr; nothing is written to disk.
 
 pub mod age;
+mod amend;
 mod apply;
 pub mod args;
 mod audit;

@@ -11,6 +11,7 @@ use proto::model::labels::{check_label_key, check_label_value};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    amend::amend,
     args::MarkArgs,
     error::{Error, Refusals},
     output::clean,
@@ -19,9 +20,6 @@ use crate::{
     select::{self, Chosen},
     session::Session,
 };
-
-/// How often an object that others change at the same time is looked at again.
-const ATTEMPTS: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
@@ -110,32 +108,19 @@ async fn one(
     field: Field,
     dry_run: bool,
     changes: &Changes,
-    mut object: Received,
+    object: Received,
     session: &mut Session<'_>,
 ) -> Result<(Received, &'static str), Error> {
     let target = object.reference();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let patch = changes.patch(field, &object)?;
-        let word = field.word(&patch);
-        let result = if patch.is_empty() {
-            Ok(object.clone())
-        } else {
-            let patch = json!({"metadata": {"resourceVersion": object.resource_version, (field.name()): patch}});
-            session.client.patch(&target, &patch, dry_run).await
-        };
-        match result {
-            Err(e) if e.is_conflict() && attempt < ATTEMPTS => object = session.client.get(&target).await?,
-            Err(e) => return Err(e),
-            Ok(after) => {
-                for key in changes.missing(field, &object) {
-                    session.note(&format!("{target}: {} {key:?} not found", field.singular()));
-                }
-                return Ok((after, word));
-            }
-        }
+    let change = |object: &Received| {
+        let patch = changes.patch(field, object)?;
+        Ok((!patch.is_empty()).then(|| json!({"metadata": {(field.name()): patch}})))
+    };
+    let (before, after) = amend(object, dry_run, session, change).await?;
+    for key in changes.missing(field, &before) {
+        session.note(&format!("{target}: {} {key:?} not found", field.singular()));
     }
+    Ok((after, field.word(&changes.patch(field, &before)?)))
 }
 
 #[derive(Debug)]

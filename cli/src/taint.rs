@@ -15,6 +15,7 @@ use proto::model::{
 use serde_json::{Value, json};
 
 use crate::{
+    amend::amend,
     args::TaintArgs,
     error::{Error, Refusals},
     received::Received,
@@ -22,9 +23,6 @@ use crate::{
     select::{self, Chosen},
     session::Session,
 };
-
-/// How often a node that others change at the same time is looked at again.
-const ATTEMPTS: usize = 5;
 
 pub async fn run(args: &TaintArgs, session: &mut Session<'_>) -> Result<(), Error> {
     let is_change = |w: &String| w.contains(':') || w.ends_with('-');
@@ -74,38 +72,26 @@ pub async fn run(args: &TaintArgs, session: &mut Session<'_>) -> Result<(), Erro
 async fn one(
     changes: &[Change],
     args: &TaintArgs,
-    mut node: Received,
+    node: Received,
     session: &mut Session<'_>,
 ) -> Result<(Received, &'static str), Error> {
     let target = node.reference();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let (before, after) = (present(&node)?, wanted(changes, args.overwrite, &node)?);
-        let result = if after == before {
-            Ok(node.clone())
-        } else {
-            let patch =
-                json!({"metadata": {"resourceVersion": node.resource_version}, "spec": {"taints": written(&after)}});
-            session.client.patch(&target, &patch, args.dry_run.on).await
-        };
-        let word = match changes.iter().any(|c| matches!(c, Change::Put(_))) {
-            _ if after == before => "not changed",
-            true => "tainted",
-            false => "untainted",
-        };
-        match result {
-            Err(e) if e.is_conflict() && attempt < ATTEMPTS => node = session.client.get(&target).await?,
-            Err(e) => return Err(e),
-            Ok(done) => {
-                let missing = changes.iter().filter(|c| !before.iter().any(|t| c.concerns(t)));
-                for change in missing.filter(|c| matches!(c, Change::Remove { .. })) {
-                    session.note(&format!("{target}: taint {change} not found"));
-                }
-                return Ok((done, word));
-            }
-        }
+    let change = |node: &Received| {
+        let after = wanted(changes, args.overwrite, node)?;
+        Ok((after != present(node)?).then(|| json!({"spec": {"taints": written(&after)}})))
+    };
+    let (node, done) = amend(node, args.dry_run.on, session, change).await?;
+    let (before, after) = (present(&node)?, wanted(changes, args.overwrite, &node)?);
+    let missing = changes.iter().filter(|c| !before.iter().any(|t| c.concerns(t)));
+    for change in missing.filter(|c| matches!(c, Change::Remove { .. })) {
+        session.note(&format!("{target}: taint {change} not found"));
     }
+    let word = match changes.iter().any(|c| matches!(c, Change::Put(_))) {
+        _ if after == before => "not changed",
+        true => "tainted",
+        false => "untainted",
+    };
+    Ok((done, word))
 }
 
 #[derive(Debug)]

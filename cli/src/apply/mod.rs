@@ -11,15 +11,12 @@ mod merge;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    args::ApplyArgs, error::Error, files, manifest::Document, received::Received, report::Report, session::Session,
-    status::Reason, target::Reference,
+    amend::ATTEMPTS, args::ApplyArgs, error::Error, files, manifest::Document, received::Received, report::Report,
+    session::Session, status::Reason, target::Reference,
 };
 
 /// Where what was applied is kept; kubectl's, so that its users' objects are known.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// How often an object that others change at the same time is read again.
-const ATTEMPTS: usize = 5;
 
 pub async fn run(args: &ApplyArgs, session: &mut Session<'_>) -> Result<(), Error> {
     let documents = files::load_named(&args.filename, session)?;
