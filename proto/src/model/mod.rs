@@ -24,10 +24,12 @@ mod pod;
 pub mod probe;
 mod quantity;
 mod rc;
+mod security;
 mod selector;
 pub mod taint;
 mod time;
 pub mod validate;
+mod volume;
 
 pub use affinity::{
     Affinity, NODE_NAME_FIELD, NodeAffinity, NodeOperator, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
@@ -47,16 +49,17 @@ pub use node::{
 };
 pub use object::Object;
 pub use pod::{
-    Capabilities, ConditionStatus, Container, ContainerPort, ContainerState, ContainerStateRunning,
-    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, EmptyDirVolume, EnvVar, EnvVarSource,
-    HostPathType, HostPathVolume, ObjectFieldSelector, Phase, Pod, PodCondition, PodSecurityContext, PodSpec,
-    PodStatus, PodTemplate, Protocol, PullPolicy, ResourceList, ResourceRequirements, RestartPolicy, SecurityContext,
-    StorageMedium, TerminationMessagePolicy, Volume, VolumeMount,
+    ConditionStatus, Container, ContainerPort, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, EnvVar, EnvVarSource, ObjectFieldSelector, Phase, Pod, PodCondition,
+    PodSpec, PodStatus, PodTemplate, Protocol, PullPolicy, ResourceList, ResourceRequirements, RestartPolicy,
+    TerminationMessagePolicy,
 };
 pub use probe::{Exec, HttpGet, HttpHeader, PortRef, Probe, Scheme, TcpSocket};
 pub use quantity::{Quantity, QuantityError};
 pub use rc::{RcSpec, RcStatus, ReplicationController};
+pub use security::{Capabilities, PodSecurityContext, SecurityContext};
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
 pub use taint::{Stay, Taint, TaintEffect, Toleration, TolerationOperator};
 pub use time::Time;
 pub use validate::{FieldError, Invalid};
+pub use volume::{EmptyDirVolume, HostPathType, HostPathVolume, StorageMedium, Volume, VolumeMount};

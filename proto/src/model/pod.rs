@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, Lifecycle, ObjectMeta, PortRef, Probe, Quantity, Time, Toleration, TopologySpreadConstraint};
+use super::{
+    Affinity, Lifecycle, ObjectMeta, PodSecurityContext, PortRef, Probe, Quantity, SecurityContext, Time, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount,
+};
 
 /// Resource name (`cpu`, `memory`, `ephemeral-storage`, `pids`, `pods`) → amount.
 pub type ResourceList = BTreeMap<String, Quantity>;
@@ -273,160 +276,6 @@ pub struct ResourceRequirements {
 impl ResourceRequirements {
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.limits.is_empty()
-    }
-}
-
-/// A directory or file that containers of the pod mount by its name. Exactly one source is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Volume {
-    /// DNS label, unique in the pod.
-    pub name: String,
-    /// Empty when the pod starts, shared by its containers, gone with the pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub empty_dir: Option<EmptyDirVolume>,
-    /// A path of the host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host_path: Option<HostPathVolume>,
-}
-
-impl Volume {
-    /// An emptyDir in memory.
-    pub fn in_memory(&self) -> bool {
-        self.empty_dir
-            .as_ref()
-            .is_some_and(|e| e.medium == StorageMedium::Memory)
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct EmptyDirVolume {
-    #[serde(skip_serializing_if = "StorageMedium::is_disk")]
-    pub medium: StorageMedium,
-    /// Most bytes; enforced for memory only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size_limit: Option<Quantity>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StorageMedium {
-    #[default]
-    #[serde(rename = "")]
-    Disk,
-    Memory,
-}
-
-impl StorageMedium {
-    fn is_disk(&self) -> bool {
-        *self == Self::Disk
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct HostPathVolume {
-    /// Absolute.
-    pub path: String,
-    #[serde(rename = "type", skip_serializing_if = "HostPathType::is_any")]
-    pub kind: HostPathType,
-}
-
-/// What must be at the path before a container that mounts it is created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HostPathType {
-    /// Anything that exists.
-    #[default]
-    #[serde(rename = "")]
-    Any,
-    Directory,
-    /// A directory, made (mode 0755) where there is nothing.
-    DirectoryOrCreate,
-    File,
-    /// A file, made empty (mode 0644) where there is nothing.
-    FileOrCreate,
-    Socket,
-    CharDevice,
-    BlockDevice,
-}
-
-impl HostPathType {
-    fn is_any(&self) -> bool {
-        *self == Self::Any
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct VolumeMount {
-    /// Of a volume of the pod.
-    pub name: String,
-    /// Absolute path in the container.
-    pub mount_path: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub read_only: bool,
-}
-
-/// Settings for every container of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct PodSecurityContext {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as_user: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as_group: Option<i64>,
-    /// Refuse to start a container that would run as root.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as_non_root: Option<bool>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub supplemental_groups: Vec<i64>,
-}
-
-impl PodSecurityContext {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Settings of one container; what is set here replaces the pod's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SecurityContext {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as_user: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as_group: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run_as_non_root: Option<bool>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub read_only_root_filesystem: bool,
-    /// Whether a process may gain more rights than its parent, by set-user-id programs; false when left out, unlike
-    /// in Kubernetes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow_privilege_escalation: Option<bool>,
-    #[serde(skip_serializing_if = "Capabilities::is_empty")]
-    pub capabilities: Capabilities,
-}
-
-impl SecurityContext {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Linux capabilities by name without `CAP_`, e.g. `NET_ADMIN`; `ALL` is every one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Capabilities {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub drop: Vec<String>,
-}
-
-impl Capabilities {
-    pub fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.drop.is_empty()
     }
 }
 
