@@ -6,6 +6,8 @@
 
 mod endpoints;
 pub mod hub;
+mod index;
+mod queries;
 pub mod record;
 mod select;
 pub mod settings;
@@ -19,9 +21,7 @@ use std::{
     sync::Arc,
 };
 
-use proto::model::{
-    Event, Hardware, Kind, Namespace, NamespacePhase, Node, NodeCondition, Protocol, ReplicationController,
-};
+use proto::model::{Event, Hardware, Kind, Namespace, Node, NodeCondition, ReplicationController};
 use record::{
     FactsRecord, FreezeRecord, HolderRecord, HoldsRecord, LossRecord, OffRecord, PodRecord, SettingsRecord,
     StatusRecord, TemplateRecord, TombstoneRecord,
@@ -251,120 +251,6 @@ impl World {
         self.loaded = rv;
     }
 
-    pub fn controller_by_uid(&self, uid: &str) -> Option<(&Key, &ControllerState)> {
-        self.controllers_by_uid
-            .get(uid)
-            .and_then(|k| self.controllers.get_key_value(k))
-    }
-
-    pub fn pod_by_uid(&self, uid: &str) -> Option<(&Key, &PodState)> {
-        self.pods_by_uid.get(uid).and_then(|k| self.pods.get_key_value(k))
-    }
-
-    /// Pods whose owner has this uid, sorted by key.
-    pub fn pods_of(&self, owner_uid: &str) -> impl Iterator<Item = (&Key, &PodState)> {
-        self.keyed(self.pods_by_owner.get(owner_uid))
-    }
-
-    /// Pods placed on this node, sorted by key.
-    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = (&Key, &PodState)> {
-        self.keyed(self.pods_by_node.get(node))
-    }
-
-    /// Whether the pod's node was deleted and its agent may still run it.
-    pub fn deserted(&self, pod: &PodState) -> bool {
-        let node = &pod.record.node;
-        !self.nodes.contains_key(node) && self.tombstones.get(node).is_some_and(|t| !t.value.forgotten)
-    }
-
-    /// Nodes that are not heard, by name.
-    pub fn lost_nodes(&self) -> impl ExactSizeIterator<Item = &String> {
-        self.lost.iter()
-    }
-
-    /// How many nodes count when it is asked what share of them is lost: those that were heard once, without those
-    /// that are confirmed off.
-    pub fn fleet_size(&self) -> usize {
-        self.fleet.len()
-    }
-
-    /// Whether the node is among those.
-    pub fn in_fleet(&self, name: &str) -> bool {
-        self.fleet.contains(name)
-    }
-
-    /// Since when pods of lost nodes were replaced, by node; also of nodes that are heard again or gone.
-    pub fn losses(&self) -> impl Iterator<Item = (&String, &Versioned<LossRecord>)> {
-        self.losses.iter()
-    }
-
-    /// Uids of owners that pods name, whether such a controller exists or not.
-    pub fn owner_uids(&self) -> impl Iterator<Item = &String> {
-        self.pods_by_owner.keys()
-    }
-
-    /// Pods without an owner, sorted by key; `namespace` empty: all.
-    pub fn bare_pods<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
-        let from = (namespace.to_owned(), String::new());
-        self.bare
-            .range(from..)
-            .take_while(move |k| namespace.is_empty() || k.0 == namespace)
-            .filter_map(|k| self.pods.get_key_value(k))
-    }
-
-    /// Pods that have no node and are not being stopped, sorted by key.
-    pub fn unplaced_pods(&self) -> impl Iterator<Item = (&Key, &PodState)> {
-        self.unplaced.iter().filter_map(|k| self.pods.get_key_value(k))
-    }
-
-    /// As [`World::unplaced_pods`], of one namespace.
-    pub fn unplaced_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
-        let keys = self.unplaced.range((namespace.to_owned(), String::new())..);
-        keys.take_while(move |k| k.0 == namespace)
-            .filter_map(|k| self.pods.get_key_value(k))
-    }
-
-    /// Statuses without a pod of their uid, with their versions.
-    pub fn stray_statuses(&self) -> impl Iterator<Item = (&Key, Rv)> {
-        self.statuses.keys().filter_map(|k| Some((k, self.stray_status(k)?)))
-    }
-
-    /// Version of the status under this key, if no pod of its uid is there.
-    pub fn stray_status(&self, key: &Key) -> Option<Rv> {
-        let status = self.statuses.get(key)?;
-        let stray = self.pods.get(key).is_none_or(|p| p.record.uid != status.value.uid);
-        stray.then_some(status.rv)
-    }
-
-    /// Whether the namespace is being emptied. One that has no record is not.
-    pub fn terminating(&self, namespace: &str) -> bool {
-        self.namespaces.get(namespace).is_some_and(|n| {
-            n.value
-                .status
-                .as_ref()
-                .is_some_and(|s| s.phase == NamespacePhase::Terminating)
-        })
-    }
-
-    /// Whether some pod is made from this template.
-    pub fn template_used(&self, hash: &str) -> bool {
-        self.pods_by_template.contains_key(hash)
-    }
-
-    /// Every label of a pod: its template's with the record's differences.
-    pub fn labels_of(pod: &PodState) -> BTreeMap<String, String> {
-        record::overlaid(&pod.template_record().labels, &pod.record.labels)
-    }
-
-    /// Every annotation of a pod, likewise.
-    pub fn annotations_of(pod: &PodState) -> BTreeMap<String, String> {
-        record::overlaid(&pod.template_record().annotations, &pod.record.annotations)
-    }
-
-    fn keyed<'a>(&'a self, keys: Option<&'a BTreeSet<Key>>) -> impl Iterator<Item = (&'a Key, &'a PodState)> {
-        keys.into_iter().flatten().filter_map(|k| self.pods.get_key_value(k))
-    }
-
     /// What others must hear of when it changes.
     fn reach(&self, name: &str) -> (Option<Lost>, bool, Option<Rv>) {
         let node = self.nodes.get(name);
@@ -420,15 +306,6 @@ impl World {
             mark(&mut self.lost, name, lost);
             mark(&mut self.fleet, name, counts);
         }
-    }
-
-    fn usage_of(&self, node: &str) -> (Amounts, BTreeMap<(u16, Protocol), u32>, u32) {
-        let (mut used, mut ports, mut replaced) = (Amounts::default(), BTreeMap::new(), 0);
-        for (_, pod) in self.pods_on(node) {
-            count(&mut used, &mut ports, pod, true);
-            replaced += u32::from(pod.lost());
-        }
-        (used, ports, replaced)
     }
 
     fn apply_controller(&mut self, key: Key, rc: Option<ReplicationController>, rv: Rv) {
@@ -514,84 +391,6 @@ impl World {
         }
         // What a node's pods take is part of what a watcher of the node sees through `get -o wide`.
     }
-
-    fn index(&mut self, key: &Key, pod: &PodState) {
-        let record = &pod.record;
-        self.pods_by_uid.insert(record.uid.clone(), key.clone());
-        self.pods_by_template
-            .entry(record.template.clone())
-            .or_default()
-            .insert(key.clone());
-        if let Some(owner) = &record.owner {
-            self.pods_by_owner
-                .entry(owner.uid.clone())
-                .or_default()
-                .insert(key.clone());
-        }
-        if record.owner.is_none() {
-            self.bare.insert(key.clone());
-        }
-        self.selection.pod(key, record, true);
-        if record.node.is_empty() {
-            if !pod.stopping() {
-                self.unplaced.insert(key.clone());
-            }
-        } else {
-            self.pods_by_node
-                .entry(record.node.clone())
-                .or_default()
-                .insert(key.clone());
-        }
-        self.count_pod(pod, true);
-    }
-
-    fn unindex(&mut self, key: &Key, pod: &PodState) {
-        let record = &pod.record;
-        self.pods_by_uid.remove(&record.uid);
-        drop_from(&mut self.pods_by_template, &record.template, key);
-        if let Some(owner) = &record.owner {
-            drop_from(&mut self.pods_by_owner, &owner.uid, key);
-        }
-        drop_from(&mut self.pods_by_node, &record.node, key);
-        self.bare.remove(key);
-        self.selection.pod(key, record, false);
-        self.unplaced.remove(key);
-        self.count_pod(pod, false);
-    }
-
-    fn count_pod(&mut self, pod: &PodState, add: bool) {
-        if let Some(node) = self.nodes.get_mut(&pod.record.node) {
-            count(&mut node.used, &mut node.ports, pod, add);
-            if pod.lost() {
-                node.replaced = if add {
-                    node.replaced + 1
-                } else {
-                    node.replaced.saturating_sub(1)
-                };
-            }
-        }
-    }
-}
-
-fn count(used: &mut Amounts, ports: &mut BTreeMap<(u16, Protocol), u32>, pod: &PodState, add: bool) {
-    let Some(template) = pod.template.as_ref().filter(|_| pod.occupies()) else {
-        return;
-    };
-    if add {
-        used.add(template.request);
-    } else {
-        used.sub(template.request);
-    }
-    for port in pod.host_ports() {
-        if add {
-            *ports.entry(port).or_default() += 1;
-        } else if let Some(n) = ports.get_mut(&port) {
-            *n -= 1;
-            if *n == 0 {
-                ports.remove(&port);
-            }
-        }
-    }
 }
 
 /// The node that a key is about.
@@ -647,15 +446,6 @@ fn set<K: Ord, T>(map: &mut BTreeMap<K, Versioned<T>>, key: K, value: Option<T>,
         }
         None => {
             map.remove(&key);
-        }
-    }
-}
-
-fn drop_from(index: &mut HashMap<String, BTreeSet<Key>>, at: &str, key: &Key) {
-    if let Some(keys) = index.get_mut(at) {
-        keys.remove(key);
-        if keys.is_empty() {
-            index.remove(at);
         }
     }
 }
