@@ -6,9 +6,11 @@ SHELL := bash
 PROFILE ?= release
 # Of make bench: more arguments, e.g. BENCH="--repeats 10"; `--help` lists them.
 BENCH ?=
+# Of make test: the same cases of each property every time. test-long tries others at each run.
+PROPTEST_RNG_SEED ?= 7443
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 
-.PHONY: help build test test-long bench lint demo demo-down tools
+.PHONY: help build test test-long bench lint demo demo-down demo-drain demo-ha tools
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,17 +18,19 @@ help: ## list the targets
 build: ## build the three programs
 	cargo build --workspace --bins
 
-test: ## install and start what the tests need (Docker), run them all
+test: ## install and start what the tests need (Docker, etcd), run them all
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-etcd.sh
 	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
-	$(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
+	PROPTEST_RNG_SEED=$(PROPTEST_RNG_SEED) $(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
 
 test-long: ## as test, with hundreds of seeds of faults, a larger fleet and more cases a property
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-etcd.sh
 	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
@@ -35,6 +39,7 @@ test-long: ## as test, with hundreds of seeds of faults, a larger fleet and more
 bench: ## build a release and measure it beside raw Docker and Swarm; PROFILE=bench-dev, BENCH="--repeats 10"
 	deploy/dev/ensure-tools.sh
 	deploy/dev/ensure-docker.sh
+	deploy/dev/ensure-etcd.sh
 	cargo build --profile $(PROFILE) --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
 	target=$${CARGO_TARGET_DIR:-target}; "$$target/$(PROFILE)/wharf-bench" $(BENCH)
@@ -43,7 +48,7 @@ lint: tools ## formatting, clippy, dependencies, house rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny --offline check bans licenses sources
-	cargo test --package wharf-tests --test house_rules
+	cargo test --workspace --test house_rules
 
 tools:
 	@deploy/dev/ensure-tools.sh
@@ -56,3 +61,9 @@ demo: ## one coordinator, three nodes and a controller on this machine; leaves i
 
 demo-down: ## remove all that `make demo` made
 	deploy/demo/down.sh
+
+demo-drain: ## a node is drained under load while the coordinator is killed; counts failed requests, removes all of it
+	deploy/demo/drain.sh
+
+demo-ha: ## three coordinators on etcd lose each other under load; counts failed requests, removes all of it
+	deploy/demo/ha.sh

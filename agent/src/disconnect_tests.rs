@@ -106,7 +106,7 @@ async fn pass(seconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_ends_when_its_coordinator_has_not_heard_its_agent_and_stays_ended() {
-    let (dir, _engine, rig) = rig();
+    let (dir, _engine, rig) = rig().await;
     assign(&rig, "30s").await;
     let guard = guard(&rig, dir.path()).await;
     pass(25).await;
@@ -150,7 +150,7 @@ async fn a_pod_ends_when_its_coordinator_has_not_heard_its_agent_and_stays_ended
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_agent_prolongs_nothing() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     assign(&rig, "30s").await;
     let begun = guard(&rig, dir.path()).await;
     pass(1).await;
@@ -165,7 +165,7 @@ async fn a_restart_of_the_agent_prolongs_nothing() {
     // It was away for as long as the pod may run on; its container has died meanwhile, too.
     let long_ago = crate::clock::wall_ms() - 31_000;
     std::fs::write(dir.path().join(FILE), long_ago.to_string()).expect("written");
-    let rig = Rig::start(&dir, &engine, crate::settings::Settings::default());
+    let rig = Rig::start(&dir, &engine, crate::settings::Settings::default()).await;
     let guard = guard(&rig, dir.path()).await;
     assert!(
         rig.shared.keeper.current().pods["u1"].disconnected.is_some(),

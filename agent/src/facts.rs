@@ -5,13 +5,16 @@
 
 use std::sync::Arc;
 
-use proto::wire::{NodeFacts, ResourceAmounts};
+use proto::{
+    model,
+    wire::{NodeFacts, ResourceAmounts, UnmanagedContainer},
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     host::HostProbe,
-    runtime::EngineInfo,
+    runtime::{EngineInfo, Runtime, Unmanaged},
     settings::{Settings, ms},
 };
 
@@ -98,22 +101,34 @@ impl HostFacts for FixedFacts {
 }
 
 /// Keeps `facts` current until `stop`: at the period, and at once when the engine comes or goes or `look_again` is
-/// notified, then with nothing kept from before.
+/// notified, then with nothing kept from before. What cannot be learned of others' containers is as it was.
 pub async fn keep(
     host: Arc<dyn HostFacts>,
+    runtime: Arc<dyn Runtime>,
     mut engine: watch::Receiver<Engine>,
     facts: watch::Sender<Option<NodeFacts>>,
     settings: Settings,
     look_again: Arc<Notify>,
     stop: CancellationToken,
 ) {
+    let mut others = Vec::new();
     loop {
         let now = engine.borrow_and_update().clone();
+        if matches!(now, Engine::Up(_)) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                found = runtime.unmanaged() => match found {
+                    Ok(found) => others = found,
+                    Err(e) => tracing::debug!("the engine's other containers are not known: {e}"),
+                },
+            }
+        }
         if now != Engine::Unknown {
             let host = host.clone();
             let collected = tokio::task::spawn_blocking(move || collect(&*host, &now)).await;
             match collected {
-                Ok(new) => {
+                Ok(mut new) => {
+                    show(&mut new, &others);
                     facts.send_if_modified(|old| {
                         let changed = old.as_ref() != Some(&new);
                         *old = Some(new);
@@ -130,6 +145,31 @@ pub async fn keep(
             () = tokio::time::sleep(ms(settings.facts_ms)) => {}
         }
     }
+}
+
+/// Others' containers by name; an engine lists them as it likes.
+fn show(facts: &mut NodeFacts, others: &[Unmanaged]) {
+    let mut sorted: Vec<_> = others.iter().collect();
+    sorted.sort_unstable();
+    facts.unmanaged_count = u32::try_from(sorted.len()).unwrap_or(u32::MAX);
+    let told = sorted.into_iter().take(model::Unmanaged::MOST);
+    facts.unmanaged = told
+        .map(|c| UnmanagedContainer {
+            name: bounded(&c.name),
+            image: bounded(&c.image),
+            state: bounded(&c.state),
+        })
+        .collect();
+}
+
+/// At most as many bytes as the wire takes.
+fn bounded(text: &str) -> String {
+    text.chars()
+        .scan(0, |bytes, c| {
+            *bytes += c.len_utf8();
+            (*bytes <= 256).then_some(c)
+        })
+        .collect()
 }
 
 fn collect(host: &dyn HostFacts, engine: &Engine) -> NodeFacts {
@@ -150,6 +190,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::runtime::fake::FakeEngine;
 
     /// Tells how often it was made to forget, as its host name.
     #[derive(Default)]
@@ -183,7 +224,16 @@ mod tests {
             facts_ms: 86_400_000,
             ..Settings::default()
         };
-        let task = tokio::spawn(keep(host, engine, out, settings, look_again.clone(), stop.clone()));
+        let engines = FakeEngine::new();
+        let task = tokio::spawn(keep(
+            host,
+            engines,
+            engine,
+            out,
+            settings,
+            look_again.clone(),
+            stop.clone(),
+        ));
         let hostname = |f: &Option<NodeFacts>| f.as_ref().map(|f| f.hostname.clone());
         let mut seen = async |n: &str| {
             let shown = facts.wait_for(|f| hostname(f).as_deref() == Some(n));
@@ -197,5 +247,67 @@ mod tests {
         seen("1").await;
         stop.cancel();
         task.await.expect("ends");
+    }
+
+    fn other(name: &str, image: &str) -> Unmanaged {
+        Unmanaged {
+            name: name.into(),
+            image: image.into(),
+            state: "running".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_containers_are_told_when_they_change() {
+        let engines = FakeEngine::new();
+        engines.set_unmanaged(vec![other("b", "b:1"), other("a", "a:1")]);
+        let (out, mut facts) = watch::channel(None);
+        let info = EngineInfo {
+            version: "1".into(),
+            root_dir: "/".into(),
+        };
+        let (_engine, engine) = watch::channel(Engine::Up(info));
+        let (look_again, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let host = Arc::new(FixedFacts::new("h", "192.0.2.1", 1, 1 << 30));
+        let period = Settings::default().facts_ms;
+        let kept = keep(
+            host,
+            engines.clone(),
+            engine,
+            out,
+            Settings::default(),
+            look_again,
+            stop.clone(),
+        );
+        let task = tokio::spawn(kept);
+        let names = |f: &Option<NodeFacts>| {
+            let f = f.as_ref().expect("collected");
+            let names: Vec<_> = f.unmanaged.iter().map(|c| c.name.clone()).collect();
+            (f.unmanaged_count, names.join(" "))
+        };
+        facts.changed().await.expect("kept");
+        assert_eq!(names(&facts.borrow_and_update()), (2, "a b".into()));
+        // In another order they are the same; while the engine is silent nobody knows better.
+        engines.set_unmanaged(vec![other("a", "a:1"), other("b", "b:1")]);
+        tokio::time::sleep(ms(2 * period)).await;
+        engines.set_unavailable(Some("busy"));
+        tokio::time::sleep(ms(2 * period)).await;
+        assert!(!facts.has_changed().expect("kept"));
+        engines.set_unavailable(None);
+        engines.set_unmanaged((0..150).map(|n| other(&format!("c{n:03}"), "x")).collect());
+        facts.changed().await.expect("kept");
+        let now = facts.borrow_and_update().clone();
+        assert_eq!(names(&now).0, 150);
+        let told = now.expect("collected").unmanaged;
+        assert_eq!((told.len(), told[99].name.as_str()), (100, "c099"));
+        stop.cancel();
+        task.await.expect("ends");
+    }
+
+    #[test]
+    fn words_of_others_are_bounded() {
+        let mut facts = NodeFacts::default();
+        show(&mut facts, &[other(&"ä".repeat(300), "i")]);
+        assert_eq!(facts.unmanaged[0].name, "ä".repeat(128));
     }
 }

@@ -160,7 +160,7 @@ impl HostProbe {
             allocatable: Some(allocatable),
             addresses,
             hostname: machine.hostname,
-            operating_system: std::env::consts::OS.into(),
+            operating_system: OPERATING_SYSTEM.into(),
             os_image: os_image(root),
             kernel_version: machine.kernel,
             architecture: architecture().into(),
@@ -175,6 +175,9 @@ impl HostProbe {
                 docker_reason.to_owned()
             },
             inventory: Some(self.inventory()),
+            // Asked of the engine by itself.
+            unmanaged: Vec::new(),
+            unmanaged_count: 0,
         }
     }
 }
@@ -196,10 +199,15 @@ fn line(root: &Path, path: &str) -> Option<String> {
 }
 
 /// As Kubernetes and image manifests name it.
-fn architecture() -> &'static str {
+pub const OPERATING_SYSTEM: &str = std::env::consts::OS;
+
+/// As Kubernetes and image manifests name it.
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
+        "x86" => "386",
         "aarch64" => "arm64",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
         other => other,
     }
 }

@@ -51,10 +51,11 @@ impl Connector for TlsConnector {
 pub struct Join {
     /// Name of this node, as in its certificate.
     pub node: String,
-    /// First contact, HOST:PORT; the ledger's list goes before it.
+    /// First contact, HOST:PORT; the ledger's list goes before it, and these are tried when none of it can be reached.
     pub coordinators: Vec<String>,
     pub connector: watch::Receiver<Arc<dyn Connector>>,
-    /// The channel of the session with the active coordinator, while there is one: renewals go over it.
+    /// The channel of the session with the active coordinator, or else of one with a standby, while there is one: renewals go
+    /// over it.
     pub channel: Arc<watch::Sender<Option<Channel>>>,
 }
 

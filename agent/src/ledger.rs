@@ -10,8 +10,8 @@ mod keeper;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use accept::{LedgerChange, Refusal, accept_assignments, accept_welcome};
-pub use disk::{LedgerError, load, remove, replace as disk_replace, save};
+pub use accept::{LedgerChange, Refusal, Said, accept_answer, accept_assignments, accept_welcome};
+pub use disk::{DataDir, Disk, LedgerError, load, remove, replace as disk_replace, save};
 pub use keeper::{Keeper, KeeperHandle, Saved};
 use proto::{digest, model::PodSpec, wire};
 use serde::{Deserialize, Serialize};
@@ -191,6 +191,24 @@ impl PodEntry {
 }
 
 impl Ledger {
+    /// What runs here although the coordinator's complete set does not name it, as it was once told.
+    pub fn unexpected(&self) -> Vec<wire::Run> {
+        let unexpected = self
+            .pods
+            .values()
+            .filter(|p| p.unexpected && p.stop.is_none() && !p.spec_json.is_empty());
+        let run = |pod: &Arc<PodEntry>| wire::Run {
+            uid: pod.uid.clone(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            spec_json: pod.spec_json.clone().into_bytes(),
+            labels: pod.labels.clone().into_iter().collect(),
+            annotations: pod.annotations.clone().into_iter().collect(),
+            spec_hash: pod.spec_hash.clone(),
+        };
+        unexpected.map(run).collect()
+    }
+
     /// Digest over what is assigned; what is unexpected or forgotten is not.
     pub fn digest(&self) -> String {
         let assigned = self.pods.values().filter(|p| !p.unexpected && !p.forgotten);

@@ -49,12 +49,12 @@ use crate::{
     disconnect::Watchman,
     facts::HostFacts,
     join::Join,
-    ledger::{Keeper, LedgerError},
+    ledger::{DataDir, Disk, Keeper, LedgerError},
     lock::{DataDirLock, LockError},
     metrics::Metrics,
     reporter::Reporter,
     runtime::Runtime,
-    session::{Contact, Links},
+    session::{Contact, Crew, Links},
     settings::{Settings, ms},
     worker::{Parts, Shared, files::PodFiles},
 };
@@ -64,6 +64,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The lock of `data_dir`, when the caller took it already.
     pub lock: Option<DataDirLock>,
+    /// Where the ledger is written; `None`: in `data_dir`, where it is read.
+    pub disk: Option<Arc<dyn Disk>>,
     pub join: Join,
     pub settings: Settings,
     /// For `/healthz` and `/metrics`.
@@ -78,6 +80,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             lock: None,
+            disk: None,
             join,
             settings: Settings::default(),
             metrics_listen: None,
@@ -113,6 +116,7 @@ pub async fn run(
     let Config {
         data_dir,
         lock,
+        disk,
         join,
         settings,
         metrics_listen,
@@ -130,13 +134,13 @@ pub async fn run(
         Some(address) => Some(http::bind(address).await.map_err(AgentError::Usage)?),
         None => None,
     };
-    let (keeper, handle) = Keeper::open(
-        data_dir.clone(),
-        ledger,
-        settings.sync_writes,
-        ms(settings.lazy_write_ms),
-        clock,
-    )?;
+    let disk = disk.unwrap_or_else(|| {
+        Arc::new(DataDir {
+            path: data_dir.clone(),
+            sync: settings.sync_writes,
+        })
+    });
+    let (keeper, handle) = Keeper::open(disk, ledger, ms(settings.lazy_write_ms), clock).await?;
     let epoch = handle.current().epoch;
     tracing::info!(node = %join.node, version = proto::VERSION, epoch, pods, "agent starts");
 
@@ -162,13 +166,14 @@ pub async fn run(
     // The keeper ends last: the others' last notes are still written.
     let keeper_stop = CancellationToken::new();
     let keeper_task = tokio::spawn(keeper.run(keeper_stop.clone()));
+    let contact = Arc::new(watch::Sender::new(Contact::default()));
     let links = Links {
         worker: shared.clone(),
         instance: uuid::Uuid::new_v4().to_string(),
         facts: facts_seen.clone(),
         connector: join.connector,
-        channel: join.channel,
-        contact: Arc::new(watch::Sender::new(Contact::default())),
+        crew: Crew::new(contact.clone(), join.channel, shared.metrics.clone()),
+        contact,
         stop: stop.clone(),
     };
 
@@ -180,10 +185,18 @@ pub async fn run(
         task.await;
         name
     };
-    let (engine, period) = (shared.engine.subscribe(), settings.clone());
+    let (engine, period, others) = (shared.engine.subscribe(), settings.clone(), shared.runtime.clone());
     tasks.spawn(named(
         "facts",
-        Box::pin(facts::keep(facts, engine, facts_out, period, look_again, stop.clone())),
+        Box::pin(facts::keep(
+            facts,
+            others,
+            engine,
+            facts_out,
+            period,
+            look_again,
+            stop.clone(),
+        )),
     ));
     tasks.spawn(named(
         "host-ip",

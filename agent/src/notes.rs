@@ -57,6 +57,11 @@ impl Notes {
         queue.drain(..n).collect()
     }
 
+    /// Wakes who waits for events: another one was woken that does not take them.
+    pub fn nudge(&self) {
+        self.changed.notify_one();
+    }
+
     /// Waits until there may be some.
     pub async fn changed(&self) {
         self.changed.notified().await;

@@ -125,6 +125,7 @@ async fn serve(options: Arc<Options>, wire: Wire) -> Result<(), AgentError> {
         let config = Config {
             data_dir: options.data_dir.clone(),
             lock: Some(lock),
+            disk: None,
             join,
             settings: options.settings.clone(),
             metrics_listen: options.metrics_listen,

@@ -157,6 +157,16 @@ impl Reporter {
         self.resend(|_| true);
     }
 
+    /// These were no business of the coordinator's until now: it has kept nothing of them.
+    pub fn resend_of(&self, uids: &[String]) {
+        for uid in uids {
+            if let Some(slot) = self.lock().pods.get_mut(uid) {
+                slot.state = Delivery::Due;
+            }
+        }
+        self.changed.notify_one();
+    }
+
     fn resend(&self, which: impl Fn(Delivery) -> bool) {
         for slot in self.lock().pods.values_mut() {
             if which(slot.state) {
@@ -276,6 +286,9 @@ mod tests {
         assert_eq!(r.pending(), 0);
         r.resend_all();
         assert_eq!(uids(r.batch(10)), ["a", "b"]);
+        r.ack(u64::MAX);
+        r.resend_of(&["b".into(), "unknown".into()]);
+        assert_eq!(uids(r.batch(10)), ["b"]);
         r.forget("a");
         r.resend_all();
         assert_eq!(uids(r.batch(10)), ["b"]);

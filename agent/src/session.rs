@@ -1,9 +1,13 @@
 //! One connection's whole life: Hello, Welcome, heartbeats, assignments in, statuses out. Called by
-//! [`reconnect`], which chooses the coordinator and waits between sessions.
+//! [`reconnect`], which keeps one to each coordinator and waits between sessions.
+//!
+//! A coordinator that stands by hears heartbeats and nothing else. When it takes over it says so, and is told Hello
+//! anew: what this agent knows by then, another coordinator has told it.
 //!
 //! Invariants: any error ends the whole session, and ending a session touches no container. Nothing is handed to
 //! the worker before the ledger has it on disk. A coordinator that is not believed gets no status.
 
+mod crew;
 mod lines;
 mod pipes;
 pub mod reconnect;
@@ -22,9 +26,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use self::pipes::Pipes;
+use self::{crew::Seat, pipes::Pipes};
+pub use crew::{Contact, Crew, Role, Standing};
 
-use crate::{clock::wall_ms, disconnect::Beats, join::Connector, ledger::Saved, settings::ms, worker::Shared};
+use crate::{
+    clock::wall_ms,
+    disconnect::Beats,
+    join::Connector,
+    ledger::{Refusal, Said, Saved},
+    settings::ms,
+    worker::Shared,
+};
 
 /// Assignments carry whole specs; a node's worth must fit.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -35,24 +47,6 @@ const OUTBOX: usize = 32;
 /// When a coordinator names no period.
 const DEFAULT_HEARTBEAT_MS: u32 = 2_000;
 
-/// Where the agent stands with the coordinators; for `status`, `/metrics` and tests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contact {
-    /// Address of the open session, if any.
-    pub address: Option<String>,
-    /// It is the active coordinator's, and it is believed.
-    pub active: bool,
-    /// When a coordinator last said something; 0: never in this run.
-    pub last_ms: u64,
-    /// When this agent last sent something that the active coordinator is known to have heard, by this agent's
-    /// clock; 0: never in this run.
-    pub heard_ms: u64,
-    /// Why the last session ended.
-    pub last_error: String,
-    /// Why the coordinators keep this agent in quarantine, in their words; empty: they do not.
-    pub quarantine: String,
-}
-
 /// What a session needs; the same for all of them.
 #[derive(Clone)]
 pub struct Links {
@@ -62,18 +56,13 @@ pub struct Links {
     pub facts: watch::Receiver<Option<wire::NodeFacts>>,
     pub connector: watch::Receiver<Arc<dyn Connector>>,
     pub contact: Arc<watch::Sender<Contact>>,
-    /// Open while the session is the active coordinator's.
-    pub channel: Arc<watch::Sender<Option<Channel>>>,
+    pub crew: Arc<Crew>,
     pub stop: CancellationToken,
 }
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// A standby; the active one is elsewhere, perhaps there.
-    Standby {
-        leader: String,
-    },
     Goodbye {
         reason: goodbye::Reason,
         message: String,
@@ -88,12 +77,14 @@ pub enum End {
     Unreached(String),
     /// The certificate was renewed.
     Renewed,
+    /// It is no coordinator of this cluster any more.
+    Gone,
     Stopping,
 }
 
 /// Runs one session to its end.
-pub async fn run(links: &mut Links, address: &str, channel: Channel) -> End {
-    let ended = match Session::open(links, address, channel).await {
+async fn run(links: &mut Links, seat: &Seat, channel: Channel) -> End {
+    let ended = match Session::open(links, seat, channel).await {
         Ok(session) => session.run().await,
         Err(end) => Err(end),
     };
@@ -118,30 +109,44 @@ fn failed(status: &Status) -> End {
     }
 }
 
+/// What the coordinator is to this session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It was told Hello and has not answered.
+    Greeting {
+        until: Instant,
+    },
+    Standby,
+    Active,
+    /// It takes itself for the active one, and a later term was accepted elsewhere.
+    Deposed,
+}
+
 struct Session<'a> {
     links: &'a mut Links,
-    address: &'a str,
+    seat: &'a Seat,
     channel: Channel,
     pipes: Pipes,
     out: mpsc::Sender<wire::Up>,
     down: Streaming<wire::Down>,
-    active: bool,
-    /// It was a standby's session at first.
-    was_standby: bool,
+    stage: Stage,
+    /// Of the last Hello.
+    said: Said,
+    /// Under which the coordinator was last believed.
+    fence: Option<wire::Fence>,
+    /// What runs here beside the assignments was told.
+    told_unexpected: bool,
     heartbeat_ms: u32,
     max_silence_ms: u32,
     heard: Instant,
-    /// When Hello was sent.
-    hello_ms: u64,
     beats: Beats,
 }
 
 impl<'a> Session<'a> {
     /// Says Hello and opens the stream.
-    async fn open(links: &'a mut Links, address: &'a str, channel: Channel) -> Result<Session<'a>, End> {
+    async fn open(links: &'a mut Links, seat: &'a Seat, channel: Channel) -> Result<Session<'a>, End> {
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let hello_ms = links.worker.clock.now_ms();
-        let hello = hello(links);
+        let (hello, said) = hello(links);
         // The channel is new and empty.
         let _ = out.try_send(wire::Up {
             message: Some(up::Message::Hello(hello)),
@@ -158,21 +163,23 @@ impl<'a> Session<'a> {
             Err(_) => return Err(End::Lost("the coordinator does not answer".into())),
         };
         links.worker.metrics.sessions.inc();
-        links.worker.reporter.resend_unacknowledged();
         let pipes = Pipes::new(links.worker.clone(), channel.clone());
         Ok(Session {
             links,
-            address,
+            seat,
             pipes,
             channel,
             out,
             down,
-            active: false,
-            was_standby: false,
+            stage: Stage::Greeting {
+                until: Instant::now() + wait,
+            },
+            said,
+            fence: None,
+            told_unexpected: false,
             heartbeat_ms: DEFAULT_HEARTBEAT_MS,
             max_silence_ms: 0,
             heard: Instant::now(),
-            hello_ms,
             beats: Beats::default(),
         })
     }
@@ -192,18 +199,18 @@ impl<'a> Session<'a> {
                 _ => return Err(End::Lost("the coordinator did not begin with Welcome".into())),
             },
         }
-        let result = self.talk().await;
-        self.links.worker.metrics.connected.set(0);
-        self.links.channel.send_replace(None);
-        result
+        self.talk().await
+    }
+
+    fn active(&self) -> bool {
+        self.stage == Stage::Active && self.seat.active()
     }
 
     async fn talk(&mut self) -> Result<Never, End> {
         let settings = self.links.worker.settings.clone();
         let worker = self.links.worker.clone();
         let stop = self.links.stop.clone();
-        let mut facts = self.links.facts.clone();
-        let standby_until = Instant::now() + ms(settings.standby_wait_ms);
+        let lost = self.seat.lost();
         let mut period = self.heartbeat_ms;
         let mut beat = heartbeat(period);
         // When the statuses that are being gathered go out. Assignments are taken meanwhile: a pod does not wait
@@ -214,6 +221,14 @@ impl<'a> Session<'a> {
                 period = self.heartbeat_ms;
                 beat = heartbeat(period);
             }
+            if self.stage == Stage::Active && !self.seat.active() {
+                self.let_go(Stage::Deposed);
+            }
+            let active = self.stage == Stage::Active;
+            let greeting = match self.stage {
+                Stage::Greeting { until } => Some(until),
+                _ => None,
+            };
             let silence = self.silence_deadline();
             tokio::select! {
                 () = stop.cancelled() => {
@@ -221,26 +236,24 @@ impl<'a> Session<'a> {
                     let _ = timeout(ms(settings.farewell_ms), self.farewell()).await;
                     return Err(End::Stopping);
                 }
+                // Looked at above.
+                () = lost.notified() => {}
                 message = self.down.message() => {
                     let message = self.heard(message)?;
                     self.take(message).await?;
                 }
-                _ = beat.tick() => {
-                    let (epoch, seq) = worker.reporter.next_seq();
-                    self.beats.sent(seq, worker.clock.now_ms());
-                    self.send(up::Message::Heartbeat(wire::Heartbeat { epoch, seq })).await?;
-                }
-                () = worker.reporter.changed(), if self.active && gathered.is_none() => {
+                _ = beat.tick() => self.beat().await?,
+                () = worker.reporter.changed(), if active && gathered.is_none() => {
                     gathered = Some(Instant::now() + ms(settings.gather_ms));
                 }
                 () = until(gathered) => {
                     gathered = None;
                     self.send_statuses().await?;
                 }
-                () = worker.notes.changed(), if self.active => self.send_events().await?,
-                Ok(()) = facts.changed() => {
-                    let now = facts.borrow_and_update().clone();
-                    if let Some(now) = now.filter(|_| self.active) {
+                () = worker.notes.changed(), if active => self.send_events().await?,
+                Ok(()) = self.links.facts.changed(), if active => {
+                    let now = self.links.facts.borrow_and_update().clone();
+                    if let Some(now) = now {
                         self.send(up::Message::Facts(now)).await?;
                     }
                 }
@@ -250,11 +263,26 @@ impl<'a> Session<'a> {
                 () = until(silence) => {
                     return Err(End::Lost(format!("the coordinator was silent for {} ms", self.max_silence_ms)));
                 }
-                () = sleep_until(standby_until), if !self.active => {
-                    return Err(End::Standby { leader: String::new() });
-                }
+                () = until(greeting) => return Err(End::Lost("no Welcome came".into())),
             }
         }
+    }
+
+    async fn beat(&mut self) -> Result<(), End> {
+        let worker = &self.links.worker;
+        let (epoch, seq) = worker.reporter.next_seq();
+        self.beats.sent(seq, worker.clock.now_ms());
+        self.send(up::Message::Heartbeat(wire::Heartbeat { epoch, seq })).await
+    }
+
+    /// This session is the active coordinator's no more: what it did not acknowledge is for the next one.
+    fn let_go(&mut self, stage: Stage) {
+        if self.stage == Stage::Active {
+            tracing::info!(coordinator = self.seat.address, "the coordinator leads no more");
+            self.links.worker.reporter.resend_unacknowledged();
+            self.links.worker.notes.nudge();
+        }
+        self.stage = stage;
     }
 
     /// What was sent at `at_ms` is known to have arrived.
@@ -276,31 +304,37 @@ impl<'a> Session<'a> {
             Err(status) => return Err(failed(&status)),
         };
         self.heard = Instant::now();
-        self.links.contact.send_modify(|c| c.last_ms = wall_ms());
+        self.seat.spoke();
         message
             .message
             .ok_or_else(|| End::Lost("the coordinator sent an empty message".into()))
     }
 
     async fn take(&mut self, message: down::Message) -> Result<(), End> {
+        if self.stage == Stage::Active && !self.seat.active() {
+            self.let_go(Stage::Deposed);
+        }
         match message {
-            // A standby that takes over announces itself.
             down::Message::Welcome(welcome) => self.welcome(welcome).await,
-            down::Message::Assignments(assignments) if self.active => self.assignments(assignments).await,
-            down::Message::Assignments(_) => Err(End::Lost("a standby sent assignments".into())),
-            down::Message::Ack(ack) => {
-                self.links.worker.reporter.ack(ack.seq);
-                if let Some(at) = self.beats.heard(ack.heard).filter(|_| self.active) {
-                    self.was_heard(at);
-                }
-                self.send_statuses().await
-            }
             down::Message::Goodbye(g) => Err(goodbye(g)),
             down::Message::OpenPipe(asked) => {
                 self.pipes.open(asked);
                 Ok(())
             }
-            down::Message::Settings(settings) if self.active => {
+            // Nothing of what it says counts but that it gives up.
+            _ if self.stage == Stage::Deposed => Ok(()),
+            down::Message::Ack(ack) if self.active() => {
+                self.links.worker.reporter.ack(ack.seq);
+                if let Some(at) = self.beats.heard(ack.heard) {
+                    self.was_heard(at);
+                }
+                self.send_statuses().await
+            }
+            // What a standby heard is known to nobody else.
+            down::Message::Ack(_) => Ok(()),
+            down::Message::Assignments(assignments) if self.active() => self.assignments(assignments).await,
+            down::Message::Assignments(_) => Err(End::Lost("a standby sent assignments".into())),
+            down::Message::Settings(settings) if self.active() => {
                 let keeper = &self.links.worker.keeper;
                 keeper.settings(settings).await.map_err(End::NotAccepted)
             }
@@ -320,59 +354,96 @@ impl<'a> Session<'a> {
             self.heartbeat_ms = welcome.heartbeat_ms;
         }
         self.max_silence_ms = welcome.max_silence_ms;
-        let keeper = &self.links.worker.keeper;
-        match welcome.role() {
-            welcome::Role::Active => {
-                let term = welcome.fence.as_ref().map_or(0, |f| f.term);
-                self.quarantine(&welcome);
-                keeper.welcome(welcome).await.map_err(End::NotAccepted)?;
-                if !self.active {
-                    tracing::info!(coordinator = self.address, term, "session with the active coordinator");
-                }
-                self.active = true;
-                if !self.was_standby {
-                    self.was_heard(self.hello_ms);
-                }
-                self.links.worker.metrics.connected.set(1);
-                // In quarantine no certificate is renewed.
-                let renews = self.links.contact.borrow().quarantine.is_empty();
-                let channel = renews.then(|| self.channel.clone());
-                self.links.channel.send_replace(channel);
+        match (welcome.role(), self.stage) {
+            (welcome::Role::Active, Stage::Greeting { .. }) => self.accept(welcome).await,
+            (welcome::Role::Active, Stage::Active) if welcome.fence == self.fence => {
+                self.learn(welcome.coordinators, String::new()).await
             }
-            welcome::Role::Standby => {
-                if !welcome.coordinators.is_empty() && welcome.coordinators != keeper.current().coordinators {
-                    keeper
-                        .coordinators(welcome.coordinators)
-                        .await
-                        .map_err(End::NotAccepted)?;
+            (welcome::Role::Active, Stage::Deposed) if welcome.fence == self.fence => Ok(()),
+            (welcome::Role::Active, _) => self.taken_over(&welcome).await,
+            (welcome::Role::Standby, _) => {
+                self.let_go(Stage::Standby);
+                self.seat.stand_by(&self.channel);
+                // The active one knows better.
+                if self.links.contact.borrow().active {
+                    return Ok(());
                 }
-                self.active = false;
-                self.was_standby = true;
-                self.links.channel.send_replace(None);
-                self.links.worker.metrics.connected.set(0);
-                if !welcome.leader.is_empty() && welcome.leader != self.address {
-                    return Err(End::Standby { leader: welcome.leader });
-                }
+                self.learn(welcome.coordinators, welcome.leader).await
             }
-            welcome::Role::Unspecified => return Err(End::Lost("a Welcome without a role".into())),
+            (welcome::Role::Unspecified, _) => Err(End::Lost("a Welcome without a role".into())),
         }
-        let (address, active) = (Some(self.address.to_owned()), self.active);
-        self.links.contact.send_modify(|c| {
-            c.address = address;
-            c.active = active;
+    }
+
+    /// Believes the active coordinator, if the ledger does.
+    async fn accept(&mut self, welcome: wire::Welcome) -> Result<(), End> {
+        let worker = self.links.worker.clone();
+        let term = welcome.fence.as_ref().map_or(0, |f| f.term);
+        if welcome.quarantine() == wire::Quarantine::Restored {
+            // Nothing is taken from it before an operator has accepted its state; then the session begins anew.
+            self.quarantine(&welcome);
+            self.stage = Stage::Standby;
+            self.seat.stand_by(&self.channel);
+            return Ok(());
+        }
+        worker
+            .keeper
+            .welcome(welcome.clone(), self.said.clone())
+            .await
+            .map_err(End::NotAccepted)?;
+        self.fence.clone_from(&welcome.fence);
+        self.quarantine(&welcome);
+        if !self.seat.claim(term, &self.channel) {
+            self.stage = Stage::Deposed;
+            return Ok(());
+        }
+        self.stage = Stage::Active;
+        tracing::info!(
+            coordinator = self.seat.address,
+            term,
+            "session with the active coordinator"
+        );
+        worker.reporter.resend_unacknowledged();
+        // So that it says early what it has heard.
+        self.beat().await?;
+        self.send_statuses().await?;
+        self.send_events().await
+    }
+
+    /// The coordinator says that it leads from now on. It is told Hello again, for what is true now; whether it is
+    /// believed is decided on its answer.
+    async fn taken_over(&mut self, welcome: &wire::Welcome) -> Result<(), End> {
+        let ledger = self.links.worker.keeper.current();
+        if let (Some(ours), Some(theirs)) = (&ledger.fence, &welcome.fence)
+            && theirs.incarnation == ours.incarnation
+            && theirs.term < ours.term
+        {
+            return Err(End::NotAccepted(Saved::Refused(Refusal::OldTerm {
+                ours: ours.term,
+                theirs: theirs.term,
+            })));
+        }
+        let (hello, said) = hello(self.links);
+        self.said = said;
+        self.let_go(Stage::Greeting {
+            until: Instant::now() + ms(self.links.worker.settings.welcome_timeout_ms),
         });
-        if self.active {
-            if std::mem::take(&mut self.was_standby) {
-                // Changes since Hello were not sent to the standby.
-                let facts = self.links.facts.borrow().clone();
-                if let Some(facts) = facts {
-                    self.send(up::Message::Facts(facts)).await?;
-                }
-            }
-            self.send_statuses().await?;
-            self.send_events().await?;
+        self.send(up::Message::Hello(hello)).await
+    }
+
+    /// Keeps where the coordinators are, if that is new.
+    async fn learn(&self, mut coordinators: Vec<String>, leader: String) -> Result<(), End> {
+        let keeper = &self.links.worker.keeper;
+        let known = keeper.current();
+        if coordinators.is_empty() {
+            coordinators.clone_from(&known.coordinators);
         }
-        Ok(())
+        if !leader.is_empty() && !coordinators.contains(&leader) {
+            coordinators.push(leader);
+        }
+        if coordinators == known.coordinators {
+            return Ok(());
+        }
+        keeper.coordinators(coordinators).await.map_err(End::NotAccepted)
     }
 
     /// Takes notice of a quarantine, or of its end.
@@ -397,27 +468,61 @@ impl<'a> Session<'a> {
     async fn assignments(&mut self, assignments: wire::Assignments) -> Result<(), End> {
         let anew = assignments.kind() == wire::assignments::Kind::Complete;
         let worker = self.links.worker.clone();
-        worker.keeper.assignments(assignments).await.map_err(End::NotAccepted)?;
+        let taken_in: Vec<String> = {
+            let ledger = worker.keeper.current();
+            let unexpected = |uid: &String| ledger.pods.get(uid).is_some_and(|p| p.unexpected);
+            assignments
+                .run
+                .iter()
+                .map(|r| r.uid.clone())
+                .filter(unexpected)
+                .collect()
+        };
+        match worker.keeper.assignments(assignments).await {
+            Ok(()) => {}
+            // A later term was accepted at this moment; another session is about to say so.
+            Err(Saved::Refused(Refusal::OldTerm { .. })) => {
+                self.let_go(Stage::Deposed);
+                return Ok(());
+            }
+            Err(e) => return Err(End::NotAccepted(e)),
+        }
         worker.accepted.send_replace(true);
+        if !std::mem::replace(&mut self.told_unexpected, true) {
+            let pods = worker.keeper.current().unexpected();
+            if !pods.is_empty() {
+                self.send(up::Message::Unexpected(wire::Unexpected { pods })).await?;
+            }
+        }
         if anew {
             // Its picture of this node may be anything: tell all again.
             worker.reporter.resend_all();
+        } else if !taken_in.is_empty() {
+            worker.reporter.resend_of(&taken_in);
         }
         Ok(())
     }
 
     async fn send_statuses(&mut self) -> Result<(), End> {
-        while self.active {
+        while self.active() {
             let Some(statuses) = self.links.worker.reporter.batch(BATCH) else {
-                break;
+                return Ok(());
             };
             self.send(up::Message::Statuses(statuses)).await?;
+        }
+        // Whoever became the active one's meanwhile may have missed what was taken here.
+        if self.stage == Stage::Active {
+            self.let_go(Stage::Deposed);
         }
         Ok(())
     }
 
     async fn send_events(&mut self) -> Result<(), End> {
         loop {
+            if !self.active() {
+                self.links.worker.notes.nudge();
+                return Ok(());
+            }
             let events = self.links.worker.notes.take(BATCH);
             if events.is_empty() {
                 return Ok(());
@@ -492,9 +597,9 @@ fn goodbye(goodbye: wire::Goodbye) -> End {
     }
 }
 
-fn hello(links: &mut Links) -> wire::Hello {
+fn hello(links: &mut Links) -> (wire::Hello, Said) {
     let ledger = links.worker.keeper.current();
-    wire::Hello {
+    let hello = wire::Hello {
         version: VERSION.into(),
         capabilities: capability::ALL.map(str::to_owned).to_vec(),
         fence: ledger.fence.as_ref().map(Into::into),
@@ -505,9 +610,12 @@ fn hello(links: &mut Links) -> wire::Hello {
         epoch: ledger.epoch,
         clock_ms: wall_ms(),
         instance: links.instance.clone(),
-    }
+    };
+    (hello, Said::of(&ledger))
 }
 
+#[cfg(test)]
+mod coordinators_tests;
 #[cfg(test)]
 mod quarantine_tests;
 #[cfg(test)]

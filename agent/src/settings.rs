@@ -87,8 +87,6 @@ pub struct Settings {
     pub refused_retry_ms: u64,
     /// A session this long makes the next reconnect quick again.
     pub stable_after_ms: u64,
-    /// Wait on a standby that knows no leader before another coordinator is tried.
-    pub standby_wait_ms: u64,
     /// Longest wait after a renewal of the certificate failed; the shortest is half of it.
     pub renew_retry_ms: u64,
     pub renew_timeout_ms: u64,
@@ -141,7 +139,6 @@ impl Default for Settings {
             reconnect_max_ms: 3_000,
             refused_retry_ms: 30_000,
             stable_after_ms: 10_000,
-            standby_wait_ms: 2_000,
             renew_retry_ms: 60_000,
             renew_timeout_ms: 30_000,
             gather_ms: 50,

@@ -11,7 +11,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::wall_ms, facts::Engine, ledger::disk_replace, lock, session::Contact, settings::ms, worker::Shared,
+    clock::wall_ms,
+    facts::Engine,
+    ledger::disk_replace,
+    lock,
+    session::{Contact, Role, Standing},
+    settings::ms,
+    worker::Shared,
 };
 
 const NAME: &str = "status.json";
@@ -29,6 +35,8 @@ pub struct StatusFile {
     pub active: bool,
     pub last_contact_ms: u64,
     pub last_error: String,
+    /// Each coordinator, where there are several.
+    pub coordinators: Vec<CoordinatorLine>,
     /// Why the coordinators keep the agent in quarantine; empty: they do not.
     pub quarantine: String,
     pub term: u64,
@@ -36,6 +44,16 @@ pub struct StatusFile {
     /// Statuses that no coordinator has durably yet.
     pub unreported: usize,
     pub pods: Vec<PodLine>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CoordinatorLine {
+    pub address: String,
+    /// `active`, `standby`; empty: no session.
+    pub role: String,
+    pub last_contact_ms: u64,
+    pub last_error: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,11 +122,26 @@ fn collect(shared: &Shared, contact: &Contact) -> StatusFile {
         active: contact.active,
         last_contact_ms: contact.last_ms,
         last_error: contact.last_error.clone(),
+        coordinators: contact.coordinators.iter().map(|(a, s)| coordinator(a, s)).collect(),
         quarantine: contact.quarantine.clone(),
         term: ledger.fence.as_ref().map_or(0, |f| f.term),
         revision: ledger.revision,
         unreported: shared.reporter.pending(),
         pods,
+    }
+}
+
+fn coordinator(address: &str, standing: &Standing) -> CoordinatorLine {
+    let role = match standing.role {
+        Some(Role::Active) => "active",
+        Some(Role::Standby) => "standby",
+        None => "",
+    };
+    CoordinatorLine {
+        address: address.to_owned(),
+        role: role.into(),
+        last_contact_ms: standing.last_ms,
+        last_error: standing.last_error.clone(),
     }
 }
 
@@ -155,7 +188,7 @@ fn render(s: &StatusFile, holder: Option<&str>, now_ms: u64) -> String {
         Some(holder) => format!("running ({holder})"),
         None => format!("not running; what follows was true {}", ago(s.written_ms, now_ms)),
     };
-    let coordinator = match (s.coordinator.as_str(), s.active) {
+    let one = match (s.coordinator.as_str(), s.active) {
         ("", _) if s.last_error.is_empty() => "none".into(),
         ("", _) => format!("none: {}", s.last_error),
         (address, true) => format!("{address} (active)"),
@@ -169,9 +202,14 @@ fn render(s: &StatusFile, holder: Option<&str>, now_ms: u64) -> String {
     // Writing to a String cannot fail.
     let _ = write!(
         out,
-        "Node:          {}\nAgent:         {}, {agent}\nDocker:        {docker}\nCoordinator:   {coordinator}\n\
+        "Node:          {}\nAgent:         {}, {agent}\nDocker:        {docker}\n{}\
          Last contact:  {contact}\nAssignments:   term {}, revision {}\nUnreported:    {}\n",
-        s.node, s.version, s.term, s.revision, s.unreported
+        s.node,
+        s.version,
+        coordinators(s, &one, now_ms),
+        s.term,
+        s.revision,
+        s.unreported
     );
     if !s.quarantine.is_empty() {
         let _ = writeln!(out, "Quarantine:    {}", s.quarantine);
@@ -201,6 +239,24 @@ fn render(s: &StatusFile, holder: Option<&str>, now_ms: u64) -> String {
         );
     }
     out
+}
+
+/// One line, or a line each where there are several.
+fn coordinators(s: &StatusFile, one: &str, now_ms: u64) -> String {
+    if s.coordinators.len() < 2 {
+        return format!("Coordinator:   {one}\n");
+    }
+    let width = s.coordinators.iter().map(|c| c.address.len()).max().unwrap_or(0);
+    let lines = s.coordinators.iter().enumerate().map(|(n, c)| {
+        let label = if n == 0 { "Coordinators:" } else { "" };
+        let state = match (c.role.as_str(), c.last_error.as_str()) {
+            ("", "") => "not reached yet".to_owned(),
+            ("", why) => format!("none: {why}"),
+            (role, _) => format!("{role}, last heard {}", ago(c.last_contact_ms, now_ms)),
+        };
+        format!("{label:13}  {:width$}  {state}\n", c.address)
+    });
+    lines.collect()
 }
 
 #[cfg(test)]
@@ -250,6 +306,30 @@ mod tests {
         let shown = render(&away, None, 1_700_000_005_000);
         assert!(
             shown.contains("none: refused") && shown.contains("never since") && shown.contains("Pods:          none")
+        );
+        let line = |address: &str, role: &str, last_error: &str| CoordinatorLine {
+            address: address.into(),
+            role: role.into(),
+            last_contact_ms: 1_700_000_002_000,
+            last_error: last_error.into(),
+        };
+        let several = StatusFile {
+            coordinators: vec![
+                line("c1:7443", "standby", "silent"),
+                line("c10:7443", "active", ""),
+                line("c3:7443", "", "connection refused"),
+            ],
+            ..away
+        };
+        let shown = render(&several, None, 1_700_000_005_000);
+        assert!(
+            shown.contains(
+                "Docker:        answers\n\
+                 Coordinators:  c1:7443   standby, last heard 3s ago\n               \
+                 c10:7443  active, last heard 3s ago\n               \
+                 c3:7443   none: connection refused\nLast contact:"
+            ),
+            "{shown}"
         );
     }
 }

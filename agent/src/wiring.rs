@@ -17,7 +17,7 @@ use crate::{
     AgentError,
     clock::wall_ms,
     config::Options,
-    host::{HostOptions, HostProbe, parse_capacity},
+    host::{self, HostOptions, HostProbe, parse_capacity},
     identity::{self, EnrolError, EnrolOptions, EnrolTimes, Identity, renew},
     join::{Connector, Join, TlsConnector},
     preflight,
@@ -116,6 +116,8 @@ async fn who(options: &Options, probe: &HostProbe) -> Result<Identity, AgentErro
         name,
         machine_id: probe.machine_id().to_owned(),
         shared_host: options.shared_host,
+        architecture: host::architecture().to_owned(),
+        operating_system: host::OPERATING_SYSTEM.to_owned(),
         times: EnrolTimes::default(),
     };
     let told = |error: &EnrolError, pause: Duration| {

@@ -48,6 +48,21 @@ async fn a_repeated_create_gives_the_same_container() {
 }
 
 #[tokio::test]
+async fn another_clusters_containers_are_told_and_a_neighbours_are_not() {
+    let (bed, other) = (Bed::new(), Bed::new());
+    let spec = bed.spec(&["sleep"]);
+    bed.docker.create(&spec).await.expect("create");
+    let neighbour = bed.sibling("another-node", DockerSettings::default());
+    for ours in [&bed.docker, &neighbour] {
+        let seen = ours.unmanaged().await.expect("list");
+        assert!(!seen.iter().any(|c| c.name == spec.name), "{seen:?}");
+    }
+    let seen = other.docker.unmanaged().await.expect("list");
+    let found = seen.iter().find(|c| c.name == spec.name).expect("told");
+    assert_eq!((found.image.as_str(), found.state.as_str()), (IMAGE, "created"));
+}
+
+#[tokio::test]
 async fn many_creates_of_one_attempt_at_once_make_one_container() {
     let bed = Bed::new();
     let spec = bed.spec(&["sleep"]);

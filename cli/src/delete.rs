@@ -56,6 +56,7 @@ async fn ask(
         }
         .into(),
         grace_seconds: args.grace_period,
+        force: args.force,
         dry_run: args.dry_run.on,
         ..wire::DeleteRequest::default()
     };

@@ -39,6 +39,9 @@ pub enum Error {
     Interrupted(String),
     #[error("stdout cannot be written: {0}")]
     Output(#[from] io::Error),
+    /// Ctrl-C during a wait for work that goes on; what to do was said.
+    #[error("the work goes on")]
+    GoesOn,
     /// What `status` found; the page itself says it.
     #[error("not all is well")]
     NotWell,
@@ -54,7 +57,7 @@ impl Error {
         match self {
             Self::Refused(_) | Self::Answered { .. } | Self::Output(_) | Self::Differences | Self::NotWell => REFUSED,
             Self::Usage(_) => USAGE,
-            Self::TimedOut(_) => TIMED_OUT,
+            Self::TimedOut(_) | Self::GoesOn => TIMED_OUT,
             Self::Unreachable(_) => UNREACHABLE,
             Self::Interrupted(_) => INTERRUPTED,
             Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(REFUSED),
@@ -86,7 +89,7 @@ impl Error {
     pub fn report(&self, to: &mut dyn Write, color: bool, format: StatusFormat) {
         match self {
             Self::Several(errors) => errors.iter().for_each(|e| e.report(to, color, format)),
-            Self::Differences | Self::NotWell => {}
+            Self::Differences | Self::NotWell | Self::GoesOn => {}
             Self::Interrupted(goes_on) if goes_on.is_empty() => {}
             other => {
                 let line = clean(&other.to_string());
@@ -112,7 +115,7 @@ impl Error {
             Self::TimedOut(_) => Some(Reason::Timeout),
             Self::Unreachable(_) => Some(Reason::ServiceUnavailable),
             Self::Output(_) => Some(Reason::InternalError),
-            Self::Interrupted(_) | Self::Differences | Self::NotWell | Self::Several(_) => None,
+            Self::Interrupted(_) | Self::Differences | Self::NotWell | Self::GoesOn | Self::Several(_) => None,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// `get all`: what a workload consists of.
-const ALL: [Kind; 2] = [Kind::Pod, Kind::ReplicationController];
+const ALL: [Kind; 3] = [Kind::Pod, Kind::ReplicationController, Kind::DaemonSet];
 
 /// What is asked for.
 enum Asked {
@@ -101,7 +101,7 @@ fn asked(args: &GetArgs, session: &mut Session<'_>) -> Result<Asked, Error> {
         Some((all, rest)) if all == "all" => {
             if !rest.is_empty() {
                 return Err(Error::Usage(
-                    "`all` has no names; it is pods and replicationcontrollers".into(),
+                    "`all` has no names; it is pods, replicationcontrollers and daemonsets".into(),
                 ));
             }
             Asked::Kinds(ALL.to_vec())

@@ -4,7 +4,7 @@
 //! lets go of it.
 
 use proto::{
-    model::{Kind, Node, NodeHold, Object, Time},
+    model::{HoldKind, Kind, Node, NodeHold, Object, Time},
     wire,
 };
 use serde_json::{Value, json};
@@ -57,7 +57,14 @@ pub async fn uncordon(args: &UncordonArgs, session: &mut Session<'_>) -> Result<
             } else {
                 "already uncordoned"
             };
-            say(&name, words, &still(&reply), args.dry_run.suffix(), &reply, session)?;
+            say(
+                &name,
+                words,
+                &still(&name, &reply),
+                args.dry_run.suffix(),
+                &reply,
+                session,
+            )?;
         }
     }
     refusals.finish()
@@ -105,7 +112,14 @@ async fn release(args: &HoldReleaseArgs, session: &mut Session<'_>) -> Result<()
     } else {
         "hold already released"
     };
-    say(&name, words, &still(&reply), args.dry_run.suffix(), &reply, session)
+    say(
+        &name,
+        words,
+        &still(&name, &reply),
+        args.dry_run.suffix(),
+        &reply,
+        session,
+    )
 }
 
 /// One line; a dry run is named where it would have changed something.
@@ -121,13 +135,18 @@ fn say(
     session.out(&(clean(&format!("node/{name} {words}{still}{dry}")) + "\n"))
 }
 
-/// Who holds the node now.
-fn still(reply: &wire::HoldReply) -> String {
+/// Who holds the node now, and how that ends where it is no cordon.
+fn still(node: &str, reply: &wire::HoldReply) -> String {
     if reply.holds.is_empty() {
         return String::new();
     }
     let holds: Vec<String> = reply.holds.iter().map(words).collect();
-    format!(" (still SchedulingDisabled: {})", holds.join("; "))
+    let end = if reply.holds.iter().any(|h| h.kind == HoldKind::Drain.as_str()) {
+        format!("; end the drain: wharf drain {node} --cancel")
+    } else {
+        String::new()
+    };
+    format!(" (still SchedulingDisabled: {}{end})", holds.join("; "))
 }
 
 /// As the coordinator says it elsewhere; of a kind that this build does not know, as it stands.
@@ -167,7 +186,8 @@ async fn nodes(args: &NodesArgs, session: &mut Session<'_>) -> Result<Vec<String
     }
 }
 
-fn node_name(word: &str) -> Result<String, Error> {
+/// `n1` or `node/n1`.
+pub fn node_name(word: &str) -> Result<String, Error> {
     if word.is_empty() {
         return Err(Error::Usage("the name of the node is empty".into()));
     }
@@ -177,9 +197,13 @@ fn node_name(word: &str) -> Result<String, Error> {
     match Targets::parse(&[word.to_owned()])? {
         Targets::Named(named) => match named.as_slice() {
             [(Kind::Node, name)] => Ok(name.clone()),
-            _ => Err(Error::Usage(format!("{word:?} is no node; only nodes are held"))),
+            _ => Err(Error::Usage(format!(
+                "{word:?} is no node; give the name of one, e.g. n1 or node/n1"
+            ))),
         },
-        Targets::Kinds(_) => Err(Error::Usage(format!("{word:?} is no node; only nodes are held"))),
+        Targets::Kinds(_) => Err(Error::Usage(format!(
+            "{word:?} is no node; give the name of one, e.g. n1 or node/n1"
+        ))),
     }
 }
 

@@ -13,14 +13,19 @@
 //! | `target`, `select` | which objects a command line names |
 //! | `get`, `watch`, `describe`, `events`, `logs`, `diff`, `wait` | one command each that reads |
 //! | `apply`, `create`, `replace`, `patch`, `delete`, `scale`, `mark` (label, annotate), `hold` (cordon, uncordon, hold), `taint`, `node`, `token`, `freeze` | one command each that writes |
-//! | `settings`, `audit`, `status_page` (status) | the cluster as a whole |
+//! | `settings`, `audit`, `status_page` (status), `cluster` | the cluster as a whole |
 //! | `completion`, `version` | one command each that needs no coordinator |
+//! | `drain` | empties a node, and shows how that goes |
+//! | `rollout`, `set_image` | rolling updates (rolling-update, rollout); the image of a template |
+//! | `views` | how a drain or an update stands, through breaks and restarts |
 //! | `amend` | one change of an object that others change too |
+//! | `confirm` | a name said twice before what cannot be taken back |
 //! | `follow` | changes as they come, through breaks and restarts |
 //! | `sort` | the order of `--sort-by` |
 //! | [`output`], `report`, `table`, [`printers`], [`age`], [`status`] | how things are shown |
 //!
-//! Invariant: data goes to stdout, everything else to stderr; nothing is written to disk.
+//! Invariant: data goes to stdout, everything else to stderr; nothing is written to disk but a backup, where it was
+//! asked for.
 
 pub mod age;
 mod amend;
@@ -28,12 +33,15 @@ mod apply;
 pub mod args;
 mod audit;
 pub mod client;
+mod cluster;
 mod completion;
 pub mod config;
+mod confirm;
 mod create;
 mod delete;
 mod describe;
 mod diff;
+mod drain;
 pub mod env;
 pub mod error;
 mod events;
@@ -42,6 +50,7 @@ mod follow;
 mod freeze;
 mod get;
 mod hold;
+pub mod known;
 mod logs;
 pub mod manifest;
 mod mark;
@@ -52,9 +61,11 @@ pub mod printers;
 mod received;
 mod replace;
 mod report;
+mod rollout;
 mod scale;
 mod select;
 mod session;
+mod set_image;
 mod settings;
 mod sort;
 pub mod status;
@@ -64,6 +75,7 @@ mod taint;
 mod target;
 mod token;
 mod version;
+mod views;
 mod wait;
 mod watch;
 mod yaml;
@@ -76,7 +88,7 @@ pub use env::{Env, Times};
 pub use error::Error;
 
 use crate::{
-    args::{Cli, Command, TokenCommand},
+    args::{Cli, Command, SetCommand, TokenCommand},
     mark::Field,
     session::Session,
     status::StatusFormat,
@@ -171,12 +183,17 @@ async fn dispatch(cli: &Cli, env: &mut Env, color: bool) -> Result<(), Error> {
         Command::Wait(args) => wait::run(args, session).await,
         Command::Cordon(args) => hold::cordon(args, session).await,
         Command::Uncordon(args) => hold::uncordon(args, session).await,
+        Command::Drain(args) => drain::run(args, session).await,
+        Command::RollingUpdate(args) => rollout::rolling_update(args, session).await,
+        Command::Rollout(command) => rollout::run(command, session).await,
+        Command::Set(SetCommand::Image(args)) => set_image::run(args, session).await,
         Command::Hold(command) => hold::run(command, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(TokenCommand::Create(args)) => token::create(args, session).await,
         Command::Token(TokenCommand::List(args)) => token::list(args, session).await,
         Command::Token(TokenCommand::Revoke(args)) => token::revoke(args, session).await,
         Command::Status(args) => status_page::run(args, session).await,
+        Command::Cluster(command) => cluster::run(command, session).await,
         Command::Settings(command) => settings::run(command, session).await,
         Command::Freeze(args) => freeze::freeze(args, session).await,
         Command::Unfreeze(args) => freeze::unfreeze(args, session).await,

@@ -175,13 +175,15 @@ impl Reader<'_> {
         }
         let Tree::Map(entries) = node.tree else { return };
         let known = ["apiVersion", "kind", "metadata", "items"];
+        // Of a list of one kind; `List` itself is of v1.
+        let version = kind.map_or("v1", Kind::api_version);
         for entry in entries {
             match (entry.key.as_str(), entry.value.tree) {
                 ("items", Tree::List(items)) if items.is_empty() => self.fail(node.at, "items: the list is empty"),
                 ("items", Tree::List(items)) => items.into_iter().for_each(|n| self.document(n, kind)),
                 ("items", _) => self.fail(entry.value.at, "items: must be a list of objects"),
-                ("apiVersion", Tree::String(version)) if version != "v1" => {
-                    self.fail(entry.value.at, &format!("apiVersion: must be v1, not {version:?}"));
+                ("apiVersion", Tree::String(found)) if found != version => {
+                    self.fail(entry.value.at, &format!("apiVersion: must be {version}, not {found:?}"));
                 }
                 (key, _) if known.contains(&key) => {}
                 (key, _) => {

@@ -1,12 +1,11 @@
 //! `wharf node`: what only an operator can know of a host.
 
-use std::io::{Read as _, Write as _};
-
 use clap::{Args, Subcommand};
 use proto::wire;
 
 use crate::{
     args::DryRun,
+    confirm::{Twice, twice},
     error::{Error, Refusals},
     session::Session,
 };
@@ -90,40 +89,19 @@ pub async fn run(command: &NodeCommand, session: &mut Session<'_>) -> Result<(),
     refusals.finish()
 }
 
-/// Longest name that is read from a terminal.
-const LONGEST: usize = 300;
-
 /// Has the name said twice; a dry run confirms nothing.
 fn certain(args: &ConfirmOffArgs, session: &mut Session<'_>) -> Result<(), Error> {
-    let (name, how) = match &args.yes {
-        _ if args.dry_run.on => return Ok(()),
-        Some(name) => (name.clone(), "--yes"),
-        None if session.env.stdin_is_terminal => (asked(&args.node, session)?, "the name typed"),
-        None => {
-            return Err(Error::Usage(format!(
-                "nobody to ask: say it again, if the host of {} is off: --yes {}",
-                args.node, args.node
-            )));
-        }
-    };
-    if name == args.node {
+    if args.dry_run.on {
         return Ok(());
     }
-    Err(Error::Refused(format!(
-        "node {:?}: {how} is {name:?}, not its own; nothing was confirmed",
-        args.node
-    )))
-}
-
-/// One line from the terminal.
-fn asked(node: &str, session: &mut Session<'_>) -> Result<String, Error> {
-    let question = format!("What runs on {node} will run twice unless its host is off. Its name again, to confirm: ");
-    session.env.stderr.write_all(question.as_bytes())?;
-    session.env.stderr.flush()?;
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while line.len() < LONGEST && session.env.stdin.read(&mut byte)? > 0 && byte != *b"\n" {
-        line.extend(byte);
-    }
-    Ok(String::from_utf8_lossy(&line).trim().to_owned())
+    let node = &args.node;
+    let ask = Twice {
+        kind: "node",
+        name: node,
+        yes: args.yes.as_deref(),
+        question: format!("What runs on {node} will run twice unless its host is off."),
+        condition: format!("the host of {node} is off"),
+        done: "confirmed",
+    };
+    twice(&ask, session)
 }

@@ -27,7 +27,10 @@ pub async fn run(args: &ScaleArgs, session: &mut Session<'_>) -> Result<(), Erro
     let mut refusals = Refusals::default();
     for target in targets {
         let result = one(args, session, &target).await;
-        if refusals.keep(result)?.is_some() {
+        if let Some(warnings) = refusals.keep(result)? {
+            for warning in warnings {
+                session.warn(&format!("{target}: {warning}"));
+            }
             session.out(&format!("{target} scaled{}\n", args.dry_run.suffix()))?;
         }
     }
@@ -41,7 +44,8 @@ fn scalable(kinds: impl IntoIterator<Item = Kind>) -> Result<(), Error> {
     }
 }
 
-async fn one(args: &ScaleArgs, session: &mut Session<'_>, target: &Reference) -> Result<(), Error> {
+/// What the coordinator warns of.
+async fn one(args: &ScaleArgs, session: &mut Session<'_>, target: &Reference) -> Result<Vec<String>, Error> {
     let counts = [
         ("spec.replicas", Some(args.replicas)),
         ("--current-replicas", args.current_replicas),
@@ -65,5 +69,5 @@ async fn one(args: &ScaleArgs, session: &mut Session<'_>, target: &Reference) ->
         dry_run: args.dry_run.on,
         ..wire::ScaleRequest::default()
     };
-    session.client.scale(request).await.map(|_| ())
+    session.client.scale(request).await.map(|reply| reply.warnings)
 }

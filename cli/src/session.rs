@@ -12,6 +12,7 @@ use crate::{
     config,
     env::Env,
     error::Error,
+    known::Known,
     output::clean,
 };
 
@@ -47,12 +48,14 @@ impl<'e> Session<'e> {
             (None, None) => DEFAULT_REQUEST_TIMEOUT,
         };
         let timeout = (!timeout.is_zero()).then_some(timeout);
-        let credentials = config::load(&config::path(global.config.as_deref(), env)?)?;
+        let path = config::path(global.config.as_deref(), env)?;
+        let credentials = config::load(&path)?;
+        let known = Known::beside(&path, &credentials);
         let namespace = given
             .clone()
             .or_else(|| credentials.namespace.clone().filter(|n| !n.is_empty()))
             .unwrap_or_else(|| "default".to_owned());
-        let mut client = Client::new(credentials, env.connect.clone(), env.times, timeout);
+        let mut client = Client::new(credentials, known, env.connect.clone(), env.times, timeout);
         if let Some(reason) = &global.reason {
             client = client
                 .because(reason)

@@ -148,8 +148,8 @@ mod tests {
         for (words, expected) in [
             (
                 &["pdos"][..],
-                "unknown kind \"pdos\"; known: nodes (no), namespaces (ns), replicationcontrollers (rc), pods (po), \
-                 endpoints (ep), events (ev); did you mean `pods`?",
+                "unknown kind \"pdos\"; known: nodes (no), namespaces (ns), replicationcontrollers (rc), daemonsets (ds), \
+                 pods (po), poddisruptionbudgets (pdb), endpoints (ep), events (ev); did you mean `pods`?",
             ),
             (&["pods,"], "unknown kind \"\""),
             (&["pod", "a/b"], "\"a/b\": write KIND NAME"),

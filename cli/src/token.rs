@@ -19,8 +19,12 @@ use crate::{
     table,
 };
 
-/// Where the printed command keeps the agent's data.
+/// Where the printed command keeps the agent's data, and the coordinator's.
 const DATA_DIR: &str = "/var/lib/wharf-agent";
+const COORDINATOR_DIR: &str = "/var/lib/wharf";
+
+/// The role of a token by which another coordinator joins.
+const COORDINATOR: &str = "coordinator";
 
 pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result<(), Error> {
     if args.uses == 0 {
@@ -31,6 +35,13 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
     }
     if let Some(node) = &args.node {
         check_dns_subdomain(node).map_err(|e| Error::Usage(format!("--node: {e}")))?;
+    }
+    if args.role == COORDINATOR {
+        for (flag, given) in [("label", !args.label.is_empty()), ("node", args.node.is_some())] {
+            if given {
+                return Err(Error::Usage(format!("--{flag}: a coordinator has none; leave it out")));
+            }
+        }
     }
     if let Some(address) = args.coordinators.iter().find(|a| !is_address(a)) {
         return Err(Error::Usage(format!(
@@ -60,7 +71,17 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
     } else {
         args.coordinators.clone()
     };
-    let command = join_command(&coordinators, &reply.enrol, &token.node, &reply.text)?;
+    let replica = token.role == COORDINATOR;
+    let command = if replica {
+        let peers = if args.coordinators.is_empty() {
+            reply.enrol
+        } else {
+            Vec::new()
+        };
+        replica_command(&coordinators, &peers, &reply.text)?
+    } else {
+        join_command(&coordinators, &reply.enrol, &token.node, &reply.text)?
+    };
     let mut object = object(&token);
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         status.insert("token".to_owned(), json!(reply.text));
@@ -74,34 +95,68 @@ pub async fn create(args: &TokenCreateArgs, session: &mut Session<'_>) -> Result
         Some(ObjectFormat::Yaml) => return session.out(&output::yaml(&object)?),
         None => session.out(&format!("{command}\n"))?,
     }
-    let uses = if token.max_uses == 1 {
-        "one host".to_owned()
-    } else {
-        format!("{} hosts", token.max_uses)
+    let what = if replica { "coordinator" } else { "host" };
+    let uses = match token.max_uses {
+        1 => format!("one {what}"),
+        n => format!("{n} {what}s"),
     };
     let life = age::duration(args.ttl.as_secs());
     session.note(&format!(
-        "token {}: for {uses}, expires in {life}; run the command on the new host",
-        token.id
+        "token {}: for {uses}, expires in {life}; run the command on the new {}",
+        token.id,
+        if replica { "coordinator's host" } else { "host" }
     ));
     Ok(())
 }
 
-/// The whole command for the new host. What comes from the coordinator is checked, since it ends in a root shell.
-fn join_command(coordinators: &[String], enrol: &[String], node: &str, token: &str) -> Result<String, Error> {
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '[' | ']'))
-    };
+fn plain(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '[' | ']'))
+}
+
+/// What comes from the coordinator is checked, since the command ends in a root shell.
+fn check_plain(coordinators: &[String], enrol: &[String], token: &str) -> Result<(), Error> {
     let address = |text: &String| plain(text) && is_address(text);
     if coordinators.is_empty() || !coordinators.iter().chain(enrol).all(address) {
         return Err(Error::Refused(format!(
             "coordinators: {coordinators:?} are not HOST:PORT; give --coordinators"
         )));
     }
-    if !plain(token) || !(node.is_empty() || plain(node)) {
+    if !plain(token) {
+        return Err(Error::Refused("the coordinator sent a damaged token; try again".into()));
+    }
+    Ok(())
+}
+
+/// The whole command for another coordinator's host. Joining is on the port after each session port unless stated.
+fn replica_command(coordinators: &[String], enrol: &[String], token: &str) -> Result<String, Error> {
+    check_plain(coordinators, enrol, token)?;
+    let next = |address: &String| {
+        let (host, port) = address.rsplit_once(':')?;
+        Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(1)?))
+    };
+    let peers = if enrol.is_empty() {
+        coordinators.iter().filter_map(next).collect()
+    } else {
+        enrol.to_vec()
+    };
+    if peers.is_empty() {
+        return Err(Error::Refused(format!(
+            "coordinators: {coordinators:?} have no port after them for joining; give --coordinators"
+        )));
+    }
+    Ok(format!(
+        "wharf-coordinator join --data-dir {COORDINATOR_DIR} --peers {} --token {token}",
+        peers.join(",")
+    ))
+}
+
+/// The whole command for the new host.
+fn join_command(coordinators: &[String], enrol: &[String], node: &str, token: &str) -> Result<String, Error> {
+    check_plain(coordinators, enrol, token)?;
+    if !(node.is_empty() || plain(node)) {
         return Err(Error::Refused("the coordinator sent a damaged token; try again".into()));
     }
     let name = if node.is_empty() {
@@ -286,5 +341,18 @@ mod tests {
         }
         assert!(join_command(&one, &[], "", "t$(reboot)").is_err());
         assert!(join_command(&one, &[], "a b", "t").is_err());
+
+        let join = |enrol: &[String], token| replica_command(&addresses, enrol, token).ok();
+        assert_eq!(
+            join(&[], "wharf1.coordinator.x.y.z.0").as_deref(),
+            Some(
+                "wharf-coordinator join --data-dir /var/lib/wharf --peers 10.0.0.1:7444,[fd00::1]:7444 --token \
+                 wharf1.coordinator.x.y.z.0"
+            )
+        );
+        assert!(join(&["h:9".to_owned()], "t").is_some_and(|c| c.contains("--peers h:9 ")));
+        assert_eq!(join(&["h:9;reboot".to_owned()], "t"), None);
+        assert_eq!(join(&[], "t;reboot"), None);
+        assert!(replica_command(&["h:65535".to_owned()], &[], "t").is_err());
     }
 }

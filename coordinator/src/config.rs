@@ -10,10 +10,14 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde::Deserialize;
 
-use crate::{ca, error::Error, session};
+mod store;
+
+pub use store::{Backend, EtcdArgs, StoreArgs, StoreConfig};
+
+use crate::{ca, error::Error, etcd_config::EtcdConfigArgs, leader, session, store::etcd::EtcdOptions};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -39,13 +43,39 @@ pub enum Command {
     /// Make a cluster: its CA, its store, and the admin's credentials at DIR/admin.yaml.
     #[command(after_help = "Examples:
   wharf-coordinator init --data-dir /var/lib/wharf --advertise coordinator.example:7443
-  wharf-coordinator init --data-dir D")]
-    Init(InitArgs),
+  wharf-coordinator init --data-dir D --store etcd --etcd-endpoints http://127.0.0.1:2379")]
+    Init(Box<InitArgs>),
+    /// Make this host another coordinator of a cluster; its store must be one that coordinators share.
+    #[command(after_help = "Examples:
+  wharf-coordinator join --data-dir /var/lib/wharf --peers c1.example:7444 --token-file /root/token
+  wharf-coordinator join --data-dir D --peers 10.0.0.1:7444,10.0.0.2:7444 --name c3 --token-file T")]
+    Join(JoinArgs),
     /// Print new admin credentials; on this host only, and on record.
     #[command(after_help = "Examples:
   wharf-coordinator admin-credentials --data-dir /var/lib/wharf > admin.yaml
   wharf-coordinator admin-credentials --data-dir D")]
     AdminCredentials(DirArgs),
+    /// Make a cluster's state from a backup, as a new incarnation; with no coordinator of it running.
+    ///
+    /// Into an empty store: that of a coordinator's data directory whose store is lost, or of a new one, made from the
+    /// keys of a backup that was made --with-keys. Agents take nothing from it before `wharf cluster accept-restore`.
+    #[command(after_help = "Examples:
+  wharf-coordinator restore fleet.backup --data-dir /var/lib/wharf
+  wharf-coordinator restore fleet.backup --data-dir D --config /etc/wharf/coordinator.toml")]
+    Restore(Box<RestoreArgs>),
+    /// Move the state of a cluster from one kind of store to the other; with no coordinator of it running.
+    ///
+    /// Versions and history go along, so that agents and containers run on and notice a new term only. The store that was
+    /// left is never served again. Interrupted, the same command begins anew or goes on.
+    #[command(after_help = "Examples:
+  wharf-coordinator migrate --data-dir D --from sqlite --to etcd --etcd-endpoints http://etcd1:2379
+  wharf-coordinator migrate --data-dir D --from etcd --to sqlite --config coordinator.toml")]
+    Migrate(Box<MigrateArgs>),
+    /// Make the files of an etcd cluster's hosts: environment files, an authority of its own, certificates.
+    #[command(after_help = "Examples:
+  wharf-coordinator etcd-config --member etcd1=10.0.0.1 --member etcd2=10.0.0.2 --member etcd3=10.0.0.3 --out etcd
+  wharf-coordinator etcd-config --member etcd4=10.0.0.4 --gone etcd2 --out etcd")]
+    EtcdConfig(EtcdConfigArgs),
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +88,84 @@ pub struct InitArgs {
     /// Name of this coordinator [default: the host's].
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// The configuration file of `run`: where the state is kept, and --advertise, where they are not given here.
+    #[arg(long, env = "WHARF_COORDINATOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Args)]
+pub struct JoinArgs {
+    #[command(flatten)]
+    pub dir: DirArgs,
+    /// Join token of role coordinator; others on this host can see it here, --token-file is better.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// File that holds the join token.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Where to join: the joining port of one or several coordinators.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', required = true)]
+    pub peers: Vec<String>,
+    /// Name of this coordinator, no other one's [default: the host's, up to the first dot].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// HOST:PORT under which agents, the command and peers reach this coordinator [default: this host's address:7443].
+    #[arg(long, env = "WHARF_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// HOST:PORT under which hosts join this coordinator [default: that of --advertise, the port one higher].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub enrol: Option<String>,
+}
+
+impl std::fmt::Debug for JoinArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinArgs")
+            .field("dir", &self.dir)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A file that `wharf cluster backup`, or a coordinator's schedule, made.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub dir: DirArgs,
+    /// File whose first line is the passphrase of the backup's keys; needed for a new data directory.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// HOST:PORT under which agents and the command reach this coordinator [default: as in the backup].
+    #[arg(long, env = "WHARF_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Name of this coordinator, for a new data directory [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The configuration file of `run`: where the state is kept, and --advertise, where they are not given here.
+    #[arg(long, env = "WHARF_COORDINATOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    pub dir: DirArgs,
+    /// Where the state is.
+    #[arg(long, value_enum, value_name = "STORE")]
+    pub from: Backend,
+    /// Where it is to be kept.
+    #[arg(long, value_enum, value_name = "STORE")]
+    pub to: Backend,
+    /// The configuration file of `run`: for what is not given here of etcd.
+    #[arg(long, env = "WHARF_COORDINATOR_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
 }
 
 #[derive(Debug, Args)]
@@ -79,12 +187,58 @@ pub struct RunArgs {
     pub options: Options,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Backend {
-    /// One file in the data directory; one coordinator.
-    #[default]
-    Sqlite,
+impl InitArgs {
+    /// Fills in what the configuration file has.
+    pub fn with_file(mut self) -> Result<Self, Error> {
+        (self.advertise, self.store) = from_file(self.config.as_deref(), self.advertise, self.store)?;
+        Ok(self)
+    }
+}
+
+impl RestoreArgs {
+    /// Fills in what the configuration file has.
+    pub fn with_file(mut self) -> Result<Self, Error> {
+        (self.advertise, self.store) = from_file(self.config.as_deref(), self.advertise, self.store)?;
+        Ok(self)
+    }
+}
+
+/// The advertised address and the store as given, and what they leave out from the configuration file.
+fn from_file(
+    config: Option<&Path>,
+    advertise: Option<String>,
+    store: StoreArgs,
+) -> Result<(Option<String>, StoreArgs), Error> {
+    let Some(path) = config else {
+        return Ok((advertise, store));
+    };
+    let file = read(path)?;
+    Ok((advertise.or(file.advertise.clone()), store.or(file)))
+}
+
+impl MigrateArgs {
+    /// The etcd that the state comes from or goes to, with what the configuration file has of it.
+    pub fn load(&self) -> Result<EtcdOptions, Error> {
+        if self.from == self.to {
+            let kind = self.to.as_str();
+            return Err(bad(
+                "to",
+                &format!("is {kind}, as from is: a move is from sqlite to etcd or from etcd to sqlite"),
+            ));
+        }
+        let file = match &self.config {
+            Some(path) => read(path)?,
+            None => Options::default(),
+        };
+        let store = StoreArgs {
+            store: Some(Backend::Etcd),
+            etcd: self.etcd.clone(),
+        };
+        match store.or(file).load()? {
+            StoreConfig::Etcd(etcd) => Ok(*etcd),
+            StoreConfig::Sqlite => Err(bad("store", "is sqlite: name etcd's --etcd-endpoints")),
+        }
+    }
 }
 
 /// Declares [`Options`] and how two of them are put together.
@@ -125,6 +279,25 @@ options! {
     /// Where the state is kept [default: sqlite].
     #[arg(long, env = "WHARF_STORE", value_enum, value_name = "STORE")]
     store: Backend,
+    /// URLs of etcd's members, with commas between them.
+    #[arg(long, env = "WHARF_ETCD_ENDPOINTS", value_name = "URL,URL,…")]
+    #[serde(deserialize_with = "one_or_many")]
+    etcd_endpoints: String,
+    /// CA certificates, PEM, of etcd's members; with https only.
+    #[arg(long, env = "WHARF_ETCD_CA", value_name = "FILE")]
+    etcd_ca: PathBuf,
+    /// Our certificate towards etcd, PEM.
+    #[arg(long, env = "WHARF_ETCD_CERT", value_name = "FILE")]
+    etcd_cert: PathBuf,
+    /// Key of --etcd-cert, PEM.
+    #[arg(long, env = "WHARF_ETCD_KEY", value_name = "FILE")]
+    etcd_key: PathBuf,
+    /// What all keys in etcd begin with [default: /wharfinger/].
+    #[arg(long, env = "WHARF_ETCD_PREFIX", value_name = "PREFIX")]
+    etcd_prefix: String,
+    /// How often etcd's history is compacted, milliseconds; as much of it stays [default: 300000].
+    #[arg(long, env = "WHARF_ETCD_COMPACT_MS", value_name = "MS", hide_short_help = true)]
+    etcd_compact_ms: u64,
     /// Period of agents' heartbeats, milliseconds [default: 2000].
     #[arg(long, env = "WHARF_HEARTBEAT_MS", value_name = "MS", hide_short_help = true)]
     heartbeat_ms: u64,
@@ -170,6 +343,48 @@ options! {
     /// Life of an agent's certificate, renewed at a third of it, milliseconds [default: 259200000].
     #[arg(long, env = "WHARF_AGENT_CERTIFICATE_MS", value_name = "MS", hide_short_help = true)]
     agent_certificate_ms: u64,
+    /// The active coordinator beats in a shared store so often, milliseconds [default: 100].
+    #[arg(long, env = "WHARF_LEAD_BEAT_MS", value_name = "MS", hide_short_help = true)]
+    lead_beat_ms: u64,
+    /// A standby looks at the store so often, milliseconds [default: 100].
+    #[arg(long, env = "WHARF_LEAD_POLL_MS", value_name = "MS", hide_short_help = true)]
+    lead_poll_ms: u64,
+    /// The same once there is a sign of trouble, milliseconds [default: 25].
+    #[arg(long, env = "WHARF_LEAD_POLL_QUICK_MS", value_name = "MS", hide_short_help = true)]
+    lead_poll_quick_ms: u64,
+    /// Without a beat for so long, a coordinator whose stream broke is gone, milliseconds [default: 200].
+    #[arg(long, env = "WHARF_LEAD_GONE_MS", value_name = "MS", hide_short_help = true)]
+    lead_gone_ms: u64,
+    /// Without a word and a beat for so long, a silent coordinator is gone, milliseconds [default: 1000].
+    #[arg(long, env = "WHARF_LEAD_SILENT_MS", value_name = "MS", hide_short_help = true)]
+    lead_silent_ms: u64,
+    /// If the store answered for so long of it, milliseconds [default: 600].
+    #[arg(long, env = "WHARF_LEAD_SILENT_ANSWERED_MS", value_name = "MS", hide_short_help = true)]
+    lead_silent_answered_ms: u64,
+    /// Without a beat for so long, a coordinator is gone, whatever its stream says, milliseconds [default: 1500].
+    #[arg(long, env = "WHARF_LEAD_STALE_MS", value_name = "MS", hide_short_help = true)]
+    lead_stale_ms: u64,
+    /// Most that is added to these on one standby, so that not all try at once, milliseconds [default: 20].
+    #[arg(long, env = "WHARF_LEAD_STAGGER_MS", value_name = "MS", hide_short_help = true)]
+    lead_stagger_ms: u64,
+    /// Without an acknowledged beat for so long, the active coordinator stops acting, milliseconds [default: 1000].
+    #[arg(long, env = "WHARF_LEAD_DEMOTE_MS", value_name = "MS", hide_short_help = true)]
+    lead_demote_ms: u64,
+    /// A beat allows reads without asking the store for so long; the same on all coordinators, milliseconds [default: 200].
+    #[arg(long, env = "WHARF_LEAD_READ_LEASE_MS", value_name = "MS", hide_short_help = true)]
+    lead_read_lease_ms: u64,
+    /// Of that, what is left unused for clocks that do not run alike, milliseconds [default: 20].
+    #[arg(long, env = "WHARF_LEAD_READ_MARGIN_MS", value_name = "MS", hide_short_help = true)]
+    lead_read_margin_ms: u64,
+    /// A look at the store that takes longer counts as failed, milliseconds [default: 500].
+    #[arg(long, env = "WHARF_LEAD_LOOK_MS", value_name = "MS", hide_short_help = true)]
+    lead_look_ms: u64,
+    /// An attempt to begin a term that takes longer counts as failed, milliseconds [default: 1000].
+    #[arg(long, env = "WHARF_LEAD_ATTEMPT_MS", value_name = "MS", hide_short_help = true)]
+    lead_attempt_ms: u64,
+    /// Longest wait for a successor in a planned hand-over, milliseconds [default: 1000].
+    #[arg(long, env = "WHARF_LEAD_HAND_OVER_MS", value_name = "MS", hide_short_help = true)]
+    lead_hand_over_ms: u64,
     /// Time for an orderly end, milliseconds [default: 5000].
     #[arg(long, env = "WHARF_SHUTDOWN_MS", value_name = "MS", hide_short_help = true)]
     shutdown_ms: u64,
@@ -184,9 +399,11 @@ pub struct Config {
     pub http: SocketAddr,
     /// `None`: as told to `init`.
     pub advertise: Option<String>,
-    pub store: Backend,
+    pub store: StoreConfig,
     pub sessions: session::Settings,
     pub ca: ca::Settings,
+    /// Of the contest for leadership, where several coordinators share a store.
+    pub leader: leader::settings::Settings,
     pub served_mark: Duration,
     pub shutdown: Duration,
 }
@@ -276,6 +493,7 @@ impl Config {
             event_burst: options.event_burst.unwrap_or(d.event_burst),
             event_every: time("event-every-ms", options.event_every_ms, d.event_every)?,
             coordinators: options.advertise.iter().cloned().collect(),
+            ..d
         };
         let defaults = ca::Settings::default();
         let ca = ca::Settings {
@@ -292,22 +510,75 @@ impl Config {
             },
             coordinators: sessions.coordinators.clone(),
             joining_port: options.enrol.map_or(0, |e| e.port()),
+            store: options.store.unwrap_or_default().as_str().to_owned(),
             max_skew_ms: u64::try_from(sessions.max_skew.as_millis()).unwrap_or(defaults.max_skew_ms),
             ..defaults
         };
+        let l = leader::settings::Settings::default();
+        let leader = leader::settings::Settings {
+            beat: time("lead-beat-ms", options.lead_beat_ms, l.beat)?,
+            poll: time("lead-poll-ms", options.lead_poll_ms, l.poll)?,
+            poll_quick: time("lead-poll-quick-ms", options.lead_poll_quick_ms, l.poll_quick)?,
+            gone: time("lead-gone-ms", options.lead_gone_ms, l.gone)?,
+            silent: time("lead-silent-ms", options.lead_silent_ms, l.silent)?,
+            silent_answered: time(
+                "lead-silent-answered-ms",
+                options.lead_silent_answered_ms,
+                l.silent_answered,
+            )?,
+            stale: time("lead-stale-ms", options.lead_stale_ms, l.stale)?,
+            stagger: time("lead-stagger-ms", options.lead_stagger_ms, l.stagger)?,
+            demote: time("lead-demote-ms", options.lead_demote_ms, l.demote)?,
+            read_lease: time("lead-read-lease-ms", options.lead_read_lease_ms, l.read_lease)?,
+            read_margin: time("lead-read-margin-ms", options.lead_read_margin_ms, l.read_margin)?,
+            look: time("lead-look-ms", options.lead_look_ms, l.look)?,
+            attempt: time("lead-attempt-ms", options.lead_attempt_ms, l.attempt)?,
+            hand_over: time("lead-hand-over-ms", options.lead_hand_over_ms, l.hand_over)?,
+        };
+        leader.check().map_err(|what| Error::Config(format!("lead-{what}")))?;
+        let compact = options.etcd_compact_ms;
+        let mut store = StoreArgs {
+            store: options.store,
+            etcd: EtcdArgs {
+                etcd_endpoints: options.etcd_endpoints,
+                etcd_ca: options.etcd_ca,
+                etcd_cert: options.etcd_cert,
+                etcd_key: options.etcd_key,
+                etcd_prefix: options.etcd_prefix,
+            },
+        }
+        .load()?;
+        if let StoreConfig::Etcd(etcd) = &mut store {
+            etcd.compact_every = time("etcd-compact-ms", compact, etcd.compact_every)?;
+        }
         Ok(Self {
             data_dir,
             listen,
             enrol,
             http,
             advertise: options.advertise,
-            store: options.store.unwrap_or_default(),
+            store,
             sessions,
             ca,
+            leader,
             served_mark: time("served-mark-ms", options.served_mark_ms, Duration::from_secs(3))?,
             shutdown: time("shutdown-ms", options.shutdown_ms, Duration::from_secs(5))?,
         })
     }
+}
+
+/// A text, or a list of texts put together with commas.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a URL, or a list of URLs")]
+    enum Text {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Some(match Text::deserialize(deserializer)? {
+        Text::One(one) => one,
+        Text::Many(many) => many.join(","),
+    }))
 }
 
 fn bad(name: &str, what: &str) -> Error {

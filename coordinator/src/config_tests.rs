@@ -1,6 +1,7 @@
 //! Precedence, defaults and refusals.
 
 use super::*;
+use crate::store::etcd::{EtcdOptions, TlsFiles};
 
 fn args(line: &str) -> RunArgs {
     let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
@@ -69,11 +70,13 @@ fn every_setting_has_its_variable_and_its_key() {
         };
         assert_eq!(variable.to_str(), Some(expected.as_str()));
     }
-    let all =
-        "data-dir='d'\nlisten='1.1.1.1:1'\nenrol='1.1.1.1:2'\nhttp='1.1.1.1:3'\nadvertise='a:1'\nstore='sqlite'\n";
+    let all = "data-dir='d'\nlisten='1.1.1.1:1'\nenrol='1.1.1.1:2'\nhttp='1.1.1.1:3'\nadvertise='a:1'\nstore='etcd'\netcd-endpoints=['https://e:1']\netcd-ca='c'\netcd-cert='c'\netcd-key='k'\netcd-prefix='/p/'\n";
     let mut text = all.to_owned();
     for key in known() {
-        if !all.contains(&format!("{key}=")) {
+        if key.starts_with("lead-") {
+            // Those must fit each other; any one alone is read.
+            assert!(parse(&format!("{key}=1000\n")).is_ok(), "{key}");
+        } else if !all.contains(&format!("{key}=")) {
             // Of pipes a node has few.
             let value = if key == "max-node-pipes" { 50 } else { 1000 };
             text += &format!("{key}={value}\n");
@@ -127,6 +130,15 @@ fn help_ends_in_examples() {
     for help in [
         cli.render_long_help().to_string(),
         cli.find_subcommand_mut("run").unwrap().render_long_help().to_string(),
+        cli.find_subcommand_mut("join").unwrap().render_long_help().to_string(),
+        cli.find_subcommand_mut("restore")
+            .unwrap()
+            .render_long_help()
+            .to_string(),
+        cli.find_subcommand_mut("migrate")
+            .unwrap()
+            .render_long_help()
+            .to_string(),
     ] {
         let (_, examples) = help.split_once("Examples:\n").expect("no examples");
         assert_eq!(examples.trim_end().lines().count(), 2, "{help}");
@@ -134,5 +146,130 @@ fn help_ends_in_examples() {
             let words = line.split_whitespace().skip_while(|w| w.contains('='));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
+    }
+}
+
+#[test]
+fn times_of_the_contest_that_cannot_work_are_refused_by_name() {
+    let with = |options: Options| {
+        let data_dir = Some("/d".into());
+        Config::new(Options { data_dir, ..options })
+    };
+    let config = with(Options {
+        lead_gone_ms: Some(400),
+        ..Options::default()
+    });
+    assert_eq!(config.unwrap().leader.gone, Duration::from_millis(400));
+    let refused = with(Options {
+        lead_gone_ms: Some(100),
+        ..Options::default()
+    });
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("lead-gone (100 ms) must be more than beat (100 ms)"),
+        "{refused}"
+    );
+}
+
+fn etcd(line: &str) -> EtcdOptions {
+    let config = args(&format!("wharf-coordinator run --data-dir D --store etcd {line}")).load();
+    match config.unwrap().store {
+        StoreConfig::Etcd(etcd) => *etcd,
+        StoreConfig::Sqlite => panic!("sqlite"),
+    }
+}
+
+#[test]
+fn etcd_is_named_by_its_members() {
+    let plain = etcd("--etcd-endpoints http://a:2379/,http://b:2379 --etcd-compact-ms 1000");
+    assert_eq!(plain.endpoints, ["http://a:2379", "http://b:2379"]);
+    assert_eq!((plain.tls, plain.prefix.as_str()), (None, "/wharfinger/"));
+    assert_eq!(plain.compact_every, Duration::from_secs(1));
+    let secure =
+        etcd("--etcd-endpoints https://a:2379 --etcd-ca ca.pem --etcd-cert c.pem --etcd-key c.key --etcd-prefix /blue");
+    let tls = TlsFiles {
+        ca: "ca.pem".into(),
+        identity: Some(("c.pem".into(), "c.key".into())),
+    };
+    assert_eq!((secure.tls, secure.prefix.as_str()), (Some(tls), "/blue/"));
+    for (urls, expected) in [
+        ("'http://a:2379'", vec!["http://a:2379"]),
+        (
+            "['http://a:2379', 'http://b:2379']",
+            vec!["http://a:2379", "http://b:2379"],
+        ),
+    ] {
+        let file = file(&format!("data-dir = 'D'\nstore = 'etcd'\netcd-endpoints = {urls}\n"));
+        let config = args(&format!("wharf-coordinator run --config {}", file.path().display())).load();
+        let StoreConfig::Etcd(etcd) = config.unwrap().store else {
+            panic!("sqlite")
+        };
+        assert_eq!(etcd.endpoints, expected);
+        // What init takes from the same file.
+        let init = Cli::try_parse_from(
+            ["wharf-coordinator", "init", "--data-dir", "D", "--config"]
+                .into_iter()
+                .chain(file.path().to_str()),
+        );
+        let Command::Init(init) = init.unwrap().command else {
+            panic!("init")
+        };
+        let StoreConfig::Etcd(etcd) = init.with_file().unwrap().store.load().unwrap() else {
+            panic!("sqlite")
+        };
+        assert_eq!(etcd.endpoints, expected);
+    }
+}
+
+#[test]
+fn etcd_settings_that_do_not_fit_are_refused_by_name() {
+    for (line, words) in [
+        ("--store etcd", "etcd-endpoints is not set"),
+        ("--store etcd --etcd-endpoints ,", "etcd-endpoints is not set"),
+        (
+            "--etcd-endpoints http://a:2379",
+            "etcd-endpoints is set and the store is sqlite",
+        ),
+        ("--store etcd --etcd-endpoints a:2379", "etcd-endpoints has \"a:2379\""),
+        (
+            "--store etcd --etcd-endpoints http://a",
+            "etcd-endpoints has \"http://a\"",
+        ),
+        (
+            "--store etcd --etcd-endpoints http://a:2379/x",
+            "etcd-endpoints has \"http://a:2379/x\"",
+        ),
+        (
+            "--store etcd --etcd-endpoints http://a:1,http://a:1",
+            "names http://a:1 twice",
+        ),
+        (
+            "--store etcd --etcd-endpoints http://a:1,https://b:1",
+            "has http and https",
+        ),
+        ("--store etcd --etcd-endpoints https://a:1", "etcd-ca is not set"),
+        (
+            "--store etcd --etcd-endpoints https://a:1 --etcd-ca f --etcd-cert g",
+            "etcd-key is not set",
+        ),
+        (
+            "--store etcd --etcd-endpoints https://a:1 --etcd-ca f --etcd-key g",
+            "etcd-cert is not set",
+        ),
+        (
+            "--store etcd --etcd-endpoints http://a:1 --etcd-ca f",
+            "etcd-endpoints has http, and certificates are set",
+        ),
+        (
+            "--store etcd --etcd-endpoints http://a:1 --etcd-prefix w/",
+            "etcd-prefix is \"w/\"",
+        ),
+        (
+            "--store etcd --etcd-endpoints http://a:1 --etcd-compact-ms 0",
+            "etcd-compact-ms is 0",
+        ),
+    ] {
+        let refused = refused(&format!("wharf-coordinator run --data-dir D {line}"));
+        assert!(refused.contains(words), "{line}: {refused}");
     }
 }

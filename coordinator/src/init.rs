@@ -13,10 +13,10 @@ use std::{
 
 use proto::{
     credentials::Credentials,
-    files,
+    files::{self, FileError, file_error},
     identity::{Role, coordinator_dns_name, spki_sha256},
     ids::hex,
-    model::labels::check_dns_subdomain,
+    model::{Time, labels::check_dns_subdomain},
 };
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::Serialize;
@@ -27,9 +27,11 @@ use crate::{
         audit::AuditRecord,
         authorizer::{Binding, UserRole},
         issue::{self, IssueError, Issuer},
+        issuers::IssuerRecord,
         secret::{ClusterKey, SecretError},
     },
     store::{Change, CommitError, Expect, OpenError, ReadError, Store, keys},
+    world::replicas::CoordinatorRecord,
 };
 
 pub use crate::layout::{ClusterFile, Layout};
@@ -72,14 +74,18 @@ pub enum InitError {
     Exists { path: String },
     #[error("{path}: an earlier init was interrupted here; remove the directory {dir} and run init again")]
     Interrupted { path: String, dir: String },
-    #[error("the store already holds a cluster; choose an empty one, or remove it if that cluster is gone for good")]
-    StoreInUse,
+    #[error("{path}: a join was begun here; finish it with wharf-coordinator join, or choose another --data-dir")]
+    Joining { path: String },
+    #[error(
+        "the store already holds the cluster {0}; choose an empty one (for etcd another --etcd-prefix), or remove it if that cluster is gone for good"
+    )]
+    StoreInUse(String),
     #[error("--advertise {0:?} is not HOST:PORT, e.g. coordinator.example:7443")]
     Advertise(String),
     #[error("name: {0}")]
     Name(String),
-    #[error("{path}: {what}")]
-    File { path: String, what: String },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -92,13 +98,6 @@ pub enum InitError {
     Secret(#[from] SecretError),
 }
 
-fn file_error(path: &Path, what: impl ToString) -> InitError {
-    InitError::File {
-        path: path.display().to_string(),
-        what: what.to_string(),
-    }
-}
-
 /// Makes a cluster. `open` opens the store of the data directory (created by then); the cluster's facts, its
 /// first user and `seed` are committed to it under a first term. The store is dropped before this returns.
 pub async fn init<F, O>(options: InitOptions, seed: Vec<Change>, open: F) -> Result<InitReport, InitError>
@@ -107,11 +106,16 @@ where
     O: Future<Output = Result<Arc<dyn Store>, OpenError>>,
 {
     let layout = Layout::new(&options.data_dir);
+    if layout.joining().exists() {
+        return Err(InitError::Joining {
+            path: layout.joining().display().to_string(),
+        });
+    }
     refuse_to_overwrite(&layout)?;
-    let addresses = vec![match &options.advertise {
+    let address = match &options.advertise {
         Some(address) => check_address(address)?,
         None => format!("{}:{SESSION_PORT}", own_address()),
-    }];
+    };
     let name = match &options.name {
         Some(name) => name.clone(),
         None => host_name(),
@@ -122,7 +126,7 @@ where
     let existed = dir.exists();
     files::create_private_dir(dir).map_err(|e| file_error(dir, e))?;
     let before = listing(dir)?;
-    let made = make(&options, &layout, seed, open, name, addresses).await;
+    let made = make(&options, &layout, seed, open, name, address).await;
     if made.is_err() {
         clean_up(dir, existed, &before);
     }
@@ -135,13 +139,14 @@ async fn make<F, O>(
     seed: Vec<Change>,
     open: F,
     name: String,
-    addresses: Vec<String>,
+    address: String,
 ) -> Result<InitReport, InitError>
 where
     F: FnOnce(PathBuf) -> O,
     O: Future<Output = Result<Arc<dyn Store>, OpenError>>,
 {
     let now_ms = options.now_ms;
+    let addresses = vec![address.clone()];
     let cluster = uuid::Uuid::new_v4().to_string();
     let incarnation = uuid::Uuid::new_v4().to_string();
     let key = ClusterKey::generate()?;
@@ -164,6 +169,13 @@ where
         addresses: addresses.clone(),
     };
     let (admin, serial) = admin_certificate(&issuer, &file, now_ms)?;
+    let record = CoordinatorRecord {
+        address: address.clone(),
+        enrol: enrol_address(&address),
+        joined: Time::from_millis(now_ms),
+        version: proto::VERSION.to_owned(),
+    };
+    let own_issuer = IssuerRecord::of(&issuer).map_err(|e| IssueError::Malformed(e.to_string()))?;
 
     // All files under a staging directory first, then the store, then their names, `cluster.json` last.
     let staged = Layout::new(&layout.staging());
@@ -178,8 +190,11 @@ where
     write(staged.cluster_file(), to_json(&file)?)?;
 
     let store = open(options.data_dir.clone()).await?;
-    if store.get(META_CLUSTER).await?.is_some() {
-        return Err(InitError::StoreInUse);
+    if let Some(entry) = store.get(META_CLUSTER).await? {
+        let found = serde_json::from_slice::<ClusterMeta>(&entry.value).map(|meta| meta.cluster);
+        return Err(InitError::StoreInUse(
+            found.unwrap_or_else(|_| "of another release".to_owned()),
+        ));
     }
     let mut changes = vec![
         Change::put(META_CLUSTER, Expect::Absent, to_json(&meta)?),
@@ -191,6 +206,8 @@ where
                 created_at_ms: now_ms,
             })?,
         ),
+        Change::put(keys::coordinator(&name), Expect::Absent, to_json(&record)?),
+        own_issuer.change(&name, Expect::Absent),
         AuditRecord::new(
             now_ms,
             "host",
@@ -207,17 +224,7 @@ where
     store.commit(&fence, changes).await?;
     drop(store);
 
-    let places = [
-        (staged.cluster_key(), layout.cluster_key()),
-        (staged.ca_dir(), layout.ca_dir()),
-        (staged.admin_file(), layout.admin_file()),
-        (staged.cluster_file(), layout.cluster_file()),
-    ];
-    for (from, to) in places {
-        std::fs::rename(&from, &to).map_err(|e| file_error(&to, e))?;
-    }
-    std::fs::remove_dir(layout.staging()).map_err(|e| file_error(&layout.staging(), e))?;
-    files::sync_dir(&options.data_dir).map_err(|e| file_error(&options.data_dir, e))?;
+    name_staged(&staged, layout)?;
     Ok(InitReport {
         cluster,
         incarnation,
@@ -228,6 +235,21 @@ where
     })
 }
 
+/// Gives staged files their names, `cluster.json` last.
+pub(crate) fn name_staged(staged: &Layout, layout: &Layout) -> Result<(), InitError> {
+    let places = [
+        (staged.cluster_key(), layout.cluster_key()),
+        (staged.ca_dir(), layout.ca_dir()),
+        (staged.admin_file(), layout.admin_file()),
+        (staged.cluster_file(), layout.cluster_file()),
+    ];
+    for (from, to) in places {
+        std::fs::rename(&from, &to).map_err(|e| file_error(&to, e))?;
+    }
+    std::fs::remove_dir(layout.staging()).map_err(|e| file_error(&layout.staging(), e))?;
+    files::sync_dir(layout.dir()).map_err(|e| file_error(layout.dir(), e).into())
+}
+
 /// `admin-credentials`: a new admin certificate, from whoever may read the intermediate's key. Works with the
 /// coordinator running or not; on record: the audit record lies in the data directory before the certificate
 /// is handed out, and the coordinator takes it in.
@@ -235,7 +257,7 @@ pub fn admin_credentials(data_dir: &Path, now_ms: u64) -> Result<Credentials, In
     let layout = Layout::new(data_dir);
     let path = layout.cluster_file();
     let file = ClusterFile::read(&path).map_err(|e| file_error(&path, e))?;
-    let issuer = layout.issuer(&file.cluster).map_err(|(path, e)| file_error(&path, e))?;
+    let issuer = layout.issuer(&file.cluster)?;
     let (credentials, serial) = admin_certificate(&issuer, &file, now_ms)?;
     let record = AuditRecord::new(
         now_ms,
@@ -263,7 +285,11 @@ pub fn to_yaml(credentials: &Credentials) -> Result<String, InitError> {
     ))
 }
 
-fn admin_certificate(issuer: &Issuer, file: &ClusterFile, now_ms: u64) -> Result<(Credentials, String), InitError> {
+pub(crate) fn admin_certificate(
+    issuer: &Issuer,
+    file: &ClusterFile,
+    now_ms: u64,
+) -> Result<(Credentials, String), InitError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IssueError::from)?;
     let leaf = issuer.issue_for(&key, Role::User, ADMIN, ADMIN_LIFE_MS, now_ms)?;
     let credentials = Credentials {
@@ -277,7 +303,8 @@ fn admin_certificate(issuer: &Issuer, file: &ClusterFile, now_ms: u64) -> Result
     Ok((credentials, leaf.serial))
 }
 
-fn refuse_to_overwrite(layout: &Layout) -> Result<(), InitError> {
+/// The directory must hold nothing of a cluster.
+pub(crate) fn refuse_to_overwrite(layout: &Layout) -> Result<(), InitError> {
     // The mark first: with it the rest is the cluster's.
     let ours = [
         layout.cluster_file(),
@@ -300,14 +327,14 @@ fn refuse_to_overwrite(layout: &Layout) -> Result<(), InitError> {
     }
 }
 
-fn listing(dir: &Path) -> Result<BTreeSet<PathBuf>, InitError> {
+pub(crate) fn listing(dir: &Path) -> Result<BTreeSet<PathBuf>, InitError> {
     std::fs::read_dir(dir)
         .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
-        .map_err(|e| file_error(dir, e))
+        .map_err(|e| file_error(dir, e).into())
 }
 
 /// Removes what was not there before; an error here would only hide the one that matters.
-fn clean_up(dir: &Path, existed: bool, before: &BTreeSet<PathBuf>) {
+pub(crate) fn clean_up(dir: &Path, existed: bool, before: &BTreeSet<PathBuf>) {
     for path in listing(dir).unwrap_or_default().difference(before) {
         let _ = if path.is_dir() {
             std::fs::remove_dir_all(path)
@@ -320,11 +347,12 @@ fn clean_up(dir: &Path, existed: bool, before: &BTreeSet<PathBuf>) {
     }
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String, InitError> {
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<String, InitError> {
     serde_json::to_string_pretty(value).map_err(|e| InitError::Issue(IssueError::Malformed(e.to_string())))
 }
 
-fn check_address(address: &str) -> Result<String, InitError> {
+/// HOST:PORT, as every client can use it.
+pub fn check_address(address: &str) -> Result<String, InitError> {
     let bad = || InitError::Advertise(address.to_owned());
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
     let port_ok = port.parse::<u16>().is_ok_and(|p| p > 0);
@@ -338,8 +366,16 @@ fn check_address(address: &str) -> Result<String, InitError> {
     Ok(address.to_owned())
 }
 
+/// Where hosts join a coordinator of this session address, unless that is stated: one port higher. Empty: there is none.
+pub fn enrol_address(session: &str) -> String {
+    let next = session
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?.checked_add(1)?)));
+    next.map_or_else(String::new, |(host, port)| format!("{host}:{port}"))
+}
+
 /// The address from which this machine reaches others; connecting a datagram socket sends nothing.
-fn own_address() -> String {
+pub(crate) fn own_address() -> String {
     std::net::UdpSocket::bind("0.0.0.0:0")
         .and_then(|socket| {
             socket.connect("192.0.2.1:9")?;
@@ -349,7 +385,7 @@ fn own_address() -> String {
 }
 
 /// The host name as a DNS subdomain.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = nix::unistd::gethostname()
         .ok()
         .and_then(|n| n.into_string().ok())

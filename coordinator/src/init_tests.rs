@@ -135,7 +135,7 @@ async fn a_failure_leaves_nothing_behind() {
     run(&dir, &store).await.expect("and then it works");
     let other = parent.path().join("other");
     let error = run(&other, &store).await.expect_err("the store is taken");
-    assert!(matches!(error, InitError::StoreInUse), "{error}");
+    assert!(matches!(error, InitError::StoreInUse(_)), "{error}");
     assert!(!other.exists());
 }
 

@@ -1,5 +1,5 @@
 //! Where things lie in a coordinator's data directory, and the mark that it belongs to a cluster. Used by
-//! [`crate::init`], the ca and the coordinator's start.
+//! [`crate::init`], [`crate::join`], the ca and the coordinator's start.
 //!
 //! Invariant: no other module spells a file name of this directory's identity.
 
@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proto::files::{FileError, file_error};
 use serde::{Deserialize, Serialize};
 
-use crate::ca::issue::Issuer;
+use crate::{ca::issue::Issuer, leader::guard};
 
 /// Where things lie in a coordinator's data directory.
 #[derive(Clone, Debug)]
@@ -53,6 +54,11 @@ impl Layout {
         self.ca_dir().join("audit")
     }
 
+    /// Where scheduled backups lie.
+    pub fn backup_dir(&self) -> PathBuf {
+        self.0.join("backups")
+    }
+
     /// The directory itself.
     pub(crate) fn dir(&self) -> &Path {
         &self.0
@@ -63,12 +69,22 @@ impl Layout {
         self.0.join(".init")
     }
 
+    /// What `join` works in before anything has its name.
+    pub(crate) fn joining(&self) -> PathBuf {
+        self.0.join(".join")
+    }
+
+    /// How far this directory has served its cluster, [`guard::Mark`].
+    pub(crate) fn served_file(&self) -> PathBuf {
+        self.0.join(guard::FILE)
+    }
+
     /// Reads this coordinator's intermediate; the error names the file.
-    pub(crate) fn issuer(&self, cluster: &str) -> Result<Issuer, (PathBuf, String)> {
-        let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|e| (path, e.to_string()));
+    pub(crate) fn issuer(&self, cluster: &str) -> Result<Issuer, FileError> {
+        let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|e| file_error(&path, e));
         let chain = read(self.intermediate_cert())?;
         let key = read(self.intermediate_key())?;
-        Issuer::new(cluster, &chain, &key).map_err(|e| (self.intermediate_cert(), e.to_string()))
+        Issuer::new(cluster, &chain, &key).map_err(|e| file_error(&self.intermediate_cert(), e))
     }
 }
 

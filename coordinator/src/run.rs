@@ -1,25 +1,22 @@
 //! The coordinator as a whole: what is started, in which order, and how it ends. Called by `main` and by tests
 //! (which bring a store in memory).
 //!
-//! Invariant: nothing is served or decided before the world is loaded, the store is proven to be no older than
-//! what was served, and the term is held; a task that everything depends on takes the process with it.
+//! Invariant: nothing is served before the world is loaded and the store is proven to be no older than what was
+//! served, nothing is decided before the term is held; a task that everything depends on takes the process with it.
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
+use proto::model::Time;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
+    backup::migrate::Successor,
     ca::META_CLUSTER,
     config::Config,
     error::Error,
@@ -30,13 +27,19 @@ use crate::{
     },
     leader::{
         self,
-        guard::{Guard, GuardError, Mark},
+        clock::boottime,
+        elector::{Elector, LinkReport, Parts},
+        leadership::{HandOver, Leadership, Role, Standbys, Standing},
+        marks::Marks,
     },
     session::{
         Sessions,
         service::{AgentService, Helpers},
     },
-    store::{Entry, Fence, Store},
+    store::{
+        Entry, Store,
+        contest::{Claim, Contest},
+    },
     world::{
         Unreadable,
         hub::{Hub, HubError},
@@ -73,7 +76,7 @@ impl History {
 
 type Outcome = (&'static str, Result<(), String>);
 
-/// A coordinator that leads.
+/// A coordinator with its world loaded.
 pub struct Coordinator {
     config: Config,
     hub: Arc<Hub>,
@@ -82,7 +85,12 @@ pub struct Coordinator {
     recorder: Recorder,
     notes: Option<mpsc::Receiver<Note>>,
     marks: Arc<Marks>,
-    http: SocketAddr,
+    incarnation: String,
+    /// Until they are served.
+    http: Option<TcpListener>,
+    http_address: SocketAddr,
+    /// Once it takes part.
+    leadership: Option<Arc<Leadership>>,
     stopping: CancellationToken,
     /// End by themselves once `stopping` is cancelled.
     tasks: JoinSet<Outcome>,
@@ -90,46 +98,55 @@ pub struct Coordinator {
     base: JoinSet<Outcome>,
 }
 
+/// What one of several coordinators brings to the contest for leadership.
+pub struct Contested {
+    pub contest: Arc<dyn Contest>,
+    /// Its name and session address.
+    pub name: String,
+    pub address: String,
+    pub settings: leader::settings::Settings,
+    pub link: watch::Receiver<Option<LinkReport>>,
+    pub hand_overs: mpsc::Receiver<HandOver>,
+    pub standbys: Arc<dyn Standbys>,
+}
+
 impl Coordinator {
-    /// Loads the store, takes the term, and starts what keeps sessions and serves HTTP. Agents are served once
-    /// the caller puts [`Coordinator::routes`] behind a listener.
-    pub async fn start(mut config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+    /// Loads the store and leads: for a store that has one coordinator. Agents are served once the caller puts
+    /// [`Coordinator::routes`] behind a listener.
+    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
+        let mut all = Self::load(config, store).await?;
+        all.lead().await?;
+        Ok(all)
+    }
+
+    /// Loads the store and follows it; decides nothing and serves nobody yet.
+    pub async fn load(mut config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Metered {
             store,
             metrics: metrics.clone(),
         });
-        let guard = open_guard(&config.data_dir).await?;
+        let guard = Marks::open(&config.data_dir).await?;
         let hub = Hub::load(store).await?;
         let Some(history) = History::read(&**hub.store()).await? else {
             // An emptied store is not to be made anew over a cluster that was served.
             hub.read(|w| guard.check("", "", w))?;
             return Err(Error::NoCluster(config.data_dir.display().to_string()));
         };
+        if let Some(moved) = Successor::read(&**hub.store()).await.map_err(HubError::Read)? {
+            return Err(Error::Moved(moved.words()));
+        }
         hub.read(|w| guard.check(&history.cluster, &history.incarnation, w))?;
         if config.sessions.coordinators.is_empty() {
             config.sessions.coordinators.clone_from(&history.addresses);
         }
         // Bound before the term is taken: a port in use must not end another process's leadership.
-        let listener = listen("http", config.http).await?;
-        let http = listener
-            .local_addr()
-            .map_err(|e| listen_error("http", config.http, &e))?;
+        let http = listen("http", config.http).await?;
+        let http_address = http.local_addr().map_err(|e| listen_error("http", config.http, &e))?;
 
         let mut base = JoinSet::new();
         let feeding = hub.clone().run();
         base.spawn(async move { ("the store's watch", feeding.await.map_err(|e| e.to_string())) });
-        let fence = leader::take(&hub, &history.incarnation, &leader::holder())
-            .await
-            .map_err(Error::Term)?;
-        let marks = Arc::new(Marks {
-            guard: Mutex::new(guard),
-            cluster: history.cluster,
-            fence: fence.clone(),
-        });
-        marks.clone().record(hub.rv().revision()).await?;
-        hub.set_fence(Some(fence));
-
         let (recorder, notes) = Recorder::new();
         let (sessions, driver) = Sessions::new(hub.clone(), recorder.clone(), metrics.clone(), config.sessions.clone());
         let mut all = Self {
@@ -139,8 +156,11 @@ impl Coordinator {
             metrics,
             recorder,
             notes: Some(notes),
-            marks,
-            http,
+            marks: Marks::new(guard, &history.cluster),
+            incarnation: history.incarnation,
+            http: Some(http),
+            http_address,
+            leadership: None,
             stopping: CancellationToken::new(),
             tasks: JoinSet::new(),
             base,
@@ -152,9 +172,67 @@ impl Coordinator {
                 () = stopping.cancelled() => Ok(()),
             }
         });
-        all.spawn_marks();
-        all.spawn_http(listener);
         Ok(all)
+    }
+
+    /// Takes the term, whoever holds it: nobody else is to lead this store.
+    async fn lead(&mut self) -> Result<(), Error> {
+        let fence = leader::take(&self.hub, &self.incarnation, &leader::holder())
+            .await
+            .map_err(Error::Term)?;
+        self.marks.record(&fence, self.hub.rv().revision()).await?;
+        let standing = Standing {
+            role: Role::Active,
+            since: Some(Time::now()),
+            term: fence.term,
+            ..Standing::default()
+        };
+        self.hub.set_fence(Some(fence));
+        let leadership = Leadership::sole(self.hub.clone(), standing);
+        self.stand(leadership);
+        Ok(())
+    }
+
+    /// Takes part in the contest for leadership.
+    pub fn take_part(&mut self, contested: Contested) {
+        let sessions = self.sessions.clone();
+        let parts = Parts {
+            led: Arc::new(move |at| sessions.led_at(at)),
+            hub: self.hub.clone(),
+            contest: contested.contest,
+            claim: Claim {
+                incarnation: self.incarnation.clone(),
+                holder: leader::holder(),
+                coordinator: contested.name,
+                address: contested.address,
+            },
+            settings: contested.settings,
+            clock: boottime(),
+            marks: self.marks.clone(),
+            link: contested.link,
+            hand_overs: contested.hand_overs,
+            standbys: contested.standbys,
+        };
+        let (elector, leadership) = Elector::new(parts);
+        let stopping = self.stopping.clone();
+        self.spawn("the contest for leadership", async move {
+            elector.run(stopping).await.map_err(|e| e.to_string())
+        });
+        self.stand(leadership);
+    }
+
+    fn stand(&mut self, leadership: Leadership) {
+        let leadership = Arc::new(leadership);
+        self.leadership = Some(leadership.clone());
+        let marks = self
+            .marks
+            .clone()
+            .keep(self.hub.clone(), self.config.served_mark, self.stopping.clone());
+        self.spawn("the mark of what was served", async move {
+            marks.await;
+            Ok(())
+        });
+        self.spawn_http(leadership);
     }
 
     /// Adds a task that the coordinator cannot be without: if it ends, all ends. It must end by itself soon
@@ -189,6 +267,11 @@ impl Coordinator {
         &self.config
     }
 
+    /// Who leads, as this process sees it; none before it takes part.
+    pub fn leadership(&self) -> Option<&Arc<Leadership>> {
+        self.leadership.as_ref()
+    }
+
     /// The queue of notes, for the one that stores events; once.
     pub fn take_notes(&mut self) -> Option<mpsc::Receiver<Note>> {
         self.notes.take()
@@ -196,7 +279,7 @@ impl Coordinator {
 
     /// Address of the HTTP pages.
     pub fn http_address(&self) -> SocketAddr {
-        self.http
+        self.http_address
     }
 
     /// Cancelled when the orderly end begins. Listeners then take no new connections and wait for the present
@@ -219,6 +302,16 @@ impl Coordinator {
             }
             Some(ended) => Err(task_error(ended)),
         };
+        // Whoever calls meanwhile is answered by the one that leads next.
+        if result.is_ok()
+            && let Some(leadership) = self.leadership.as_ref().filter(|_| self.hub.fence().is_some())
+        {
+            match tokio::time::timeout(self.config.shutdown, leadership.transfer(None)).await {
+                Ok(Ok(to)) => tracing::info!(to = to.to, term = to.term, "handed over"),
+                Ok(Err(e)) => tracing::debug!(error = %e, "nobody to hand over to"),
+                Err(_) => tracing::warn!("the hand-over took too long"),
+            }
+        }
         self.stopping.cancel();
         self.sessions.shutdown(self.config.shutdown).await;
         let tasks = &mut self.tasks;
@@ -227,7 +320,10 @@ impl Coordinator {
             tracing::warn!("some tasks did not end in time");
             self.tasks.shutdown().await;
         }
-        if let Err(e) = self.marks.clone().record(self.hub.rv().revision()).await {
+        // The elector has given the fence back by now; alone, nobody else does.
+        if let Some(fence) = self.hub.fence()
+            && let Err(e) = self.marks.record(&fence, self.hub.rv().revision()).await
+        {
             tracing::warn!(error = %e, "the mark of what was served could not be renewed");
         }
         self.hub.set_fence(None);
@@ -235,28 +331,13 @@ impl Coordinator {
         result
     }
 
-    fn spawn_marks(&mut self) {
-        let (marks, hub, stopping) = (self.marks.clone(), self.hub.clone(), self.stopping.clone());
-        let every = self.config.served_mark;
-        self.spawn("the mark of what was served", async move {
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(every) => {}
-                    () = stopping.cancelled() => return Ok(()),
-                }
-                if let Err(e) = marks.clone().record(hub.rv().revision()).await {
-                    // Agents refuse an older history by themselves; this is the second line.
-                    tracing::warn!(error = %e, "the mark of what was served could not be renewed");
-                }
-            }
-        });
-    }
-
-    fn spawn_http(&mut self, listener: TcpListener) {
+    fn spawn_http(&mut self, leadership: Arc<Leadership>) {
+        let Some(listener) = self.http.take() else { return };
         let router = http::router(http::Sources {
             hub: self.hub.clone(),
             metrics: self.metrics.clone(),
             sessions: self.sessions.clone(),
+            leadership,
         });
         let stopping = self.stopping.clone();
         self.spawn("http", async move {
@@ -298,41 +379,6 @@ pub async fn asked_to_end() {
         () = wait(SignalKind::terminate()) => {}
         () = wait(SignalKind::interrupt()) => {}
     }
-}
-
-/// The mark, with what it says of this leadership.
-struct Marks {
-    guard: Mutex<Guard>,
-    cluster: String,
-    fence: Fence,
-}
-
-impl Marks {
-    async fn record(self: Arc<Self>, revision: u64) -> Result<(), GuardError> {
-        let mark = Mark {
-            cluster: self.cluster.clone(),
-            incarnation: self.fence.incarnation.to_string(),
-            term: self.fence.term,
-            revision,
-        };
-        blocking(move || self.guard.lock().unwrap_or_else(PoisonError::into_inner).record(mark)).await
-    }
-}
-
-async fn open_guard(dir: &Path) -> Result<Guard, GuardError> {
-    let dir = dir.to_owned();
-    blocking(move || Guard::open(&dir)).await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, GuardError> + Send + 'static,
-) -> Result<T, GuardError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
-        Err(GuardError::Write {
-            path: "served.json".into(),
-            what: e.to_string(),
-        })
-    })
 }
 
 /// Connections that wait in the kernel to be accepted. The usual 128 overflows when a fleet comes back at once, and

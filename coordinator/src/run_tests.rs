@@ -1,6 +1,6 @@
 //! The whole coordinator on a store in memory, from start to its orderly end.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -13,6 +13,7 @@ use tonic::transport::Server;
 use super::*;
 use crate::{
     config::Options,
+    leader::guard::Guard,
     session::testing::{Agent, ByHeader, INCARNATION, hello, helpers, named},
     store::{
         Change, Expect, keys,

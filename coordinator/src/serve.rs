@@ -11,7 +11,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use proto::wire::{self, tokens_server::TokensServer};
+use proto::{
+    files::file_error,
+    wire::{self, coordinators_server::CoordinatorsServer, tokens_server::TokensServer},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -19,35 +22,101 @@ use tonic::{
     service::Routes,
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
+use tower::util::option_layer;
 
 use crate::{
-    api::{self, Access, Api, cluster::ClusterFacts},
+    api::{
+        self, Access, Api,
+        cluster::ClusterFacts,
+        etcd::{Members, admin::Alone, promote},
+        replicas::Sole,
+    },
+    backup,
     ca::{
-        self, Authority,
+        self, Authority, ClusterMeta, META_CLUSTER,
         authorizer::Attributes,
         certs::Caller,
         layer::AuthLayer,
-        service::{EnrolService, TokensService},
+        secret::ClusterKey,
+        service::{CoordinatorsService, EnrolService, TokensService},
     },
-    config::Config,
+    config::{Config, StoreConfig},
     control,
     error::Error,
-    init::Layout,
+    init::{ClusterFile, InitError, Layout},
+    peer::{self, forward::ForwardLayer, standing::Backed, wiring::Ranks},
     run::{self, Coordinator},
     session::service::{Callers, Helpers, Peer, Renewer},
-    store::sqlite::{SqliteOptions, SqliteStore},
+    store::{
+        Store,
+        etcd::EtcdStore,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
     tls::{self, AcceptLimits},
-    world::settings::{AGENT_DOWN_AFTER, HEARTBEAT},
+    world::{
+        hub::HubError,
+        settings::{AGENT_DOWN_AFTER, HEARTBEAT},
+    },
 };
 
 /// Serves the cluster of a data directory until the process is asked to end.
 pub async fn serve(config: Config) -> Result<(), Error> {
-    check_data_dir(&config.data_dir)?;
-    // The whole file is checked before anything else goes on; nothing else is waiting yet.
-    let store = Arc::new(SqliteStore::open(&config.data_dir, SqliteOptions::default())?);
-    let result = lead(config, store.clone()).await;
-    store.close().await;
-    result
+    match config.store.clone() {
+        StoreConfig::Sqlite => {
+            check_data_dir(&config.data_dir)?;
+            // The whole file is checked before anything else goes on; nothing else is waiting yet.
+            let store = Arc::new(SqliteStore::open(&config.data_dir, SqliteOptions::default())?);
+            let closed = store.clone();
+            let ends = async move { closed.closed().await };
+            let result = behind_ports(config, store.clone(), ends, None).await;
+            store.close().await;
+            result
+        }
+        StoreConfig::Etcd(options) => {
+            let file = Layout::new(&config.data_dir).cluster_file();
+            if !file.exists() {
+                return Err(Error::NoCluster(config.data_dir.display().to_string()));
+            }
+            let store = Arc::new(tokio::select! {
+                opened = EtcdStore::open(*options) => opened?,
+                () = run::asked_to_end() => return Ok(()),
+            });
+            check_etcd(&store, &config.data_dir, &file).await?;
+            let result = behind_ports(config, store.clone(), std::future::pending(), Some(store.clone())).await;
+            store.close().await;
+            result
+        }
+    }
+}
+
+/// Refuses what is not this directory's cluster, and says what etcd should be warned of.
+async fn check_etcd(store: &EtcdStore, dir: &Path, file: &Path) -> Result<(), Error> {
+    let ours = ClusterFile::read(file).map_err(|e| InitError::from(file_error(file, e)))?;
+    let dir = dir.display().to_string();
+    let entry = store.get(META_CLUSTER).await.map_err(HubError::Read)?;
+    let Some(entry) = entry else {
+        return Err(Error::EmptyStore {
+            place: store.place(),
+            dir,
+            cluster: ours.cluster,
+        });
+    };
+    // One that cannot be read is refused by who reads all of it.
+    let found = serde_json::from_slice::<ClusterMeta>(&entry.value).map(|meta| meta.cluster);
+    if let Ok(found) = found
+        && found != ours.cluster
+    {
+        return Err(Error::OtherCluster {
+            place: store.place(),
+            found,
+            dir,
+            cluster: ours.cluster,
+        });
+    }
+    for warning in store.status().await.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
 }
 
 /// Opening a store would make an empty one; a directory that lost its own must be refused instead.
@@ -63,21 +132,37 @@ fn check_data_dir(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
+/// `ends` resolves when the store can go on no longer, with the reason. `shared`: the same store, where other
+/// coordinators share it.
+async fn behind_ports(
+    config: Config,
+    store: Arc<dyn Store>,
+    ends: impl Future<Output = String> + Send + 'static,
+    shared: Option<Arc<EtcdStore>>,
+) -> Result<(), Error> {
     // Bound before the term is taken: a port in use must not end another process's leadership.
     let session = run::listen("agents and the command", config.listen).await?;
     let enrol = run::listen("joining", config.enrol).await?;
     let addresses = (session.local_addr().ok(), enrol.local_addr().ok());
 
-    let mut coordinator = Coordinator::start(config, store.clone()).await?;
+    let mut config = config;
+    config.sessions.contested = shared.is_some();
+    let mut coordinator = match shared {
+        None => Coordinator::start(config, store).await?,
+        Some(_) => Coordinator::load(config, store).await?,
+    };
     let authority = open_authority(&coordinator).await?;
+    if shared.is_none() {
+        let (address, joining) = authority.own_addresses();
+        authority.ensure_own_record(&address, &joining).await?;
+    }
     let stopping = coordinator.stopping();
 
     let ending = stopping.clone();
     coordinator.spawn("the store", async move {
         tokio::select! {
             () = ending.cancelled() => Ok(()),
-            reason = store.closed() => Err(reason),
+            reason = ends => Err(reason),
         }
     });
     let (ca, ending) = (authority.clone(), stopping.clone());
@@ -86,15 +171,45 @@ async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
         Ok(())
     });
 
+    let peers = shared.and_then(|store| peer::wiring::take_part(&mut coordinator, &authority, store));
     let facts = ClusterFacts {
+        ranks: peers.as_ref().map(|p| p.ranks.clone()),
         cluster_id: authority.cluster().to_owned(),
         coordinators: authority.coordinators(),
+        secret: secret_of(&coordinator.config().data_dir),
+        found: found_by(&coordinator),
     };
+    let layout = Layout::new(&coordinator.config().data_dir);
+    let backups = backup::schedule::run(
+        coordinator.hub().clone(),
+        layout.backup_dir(),
+        ca::system_clock(),
+        stopping.clone(),
+    );
+    coordinator.spawn("scheduled backups", async move {
+        backups.await;
+        Ok(())
+    });
     let gate = Arc::new(Gate(authority.clone()));
-    let routes = start_services(&mut coordinator, gate, facts, control::Settings::default())?
-        .add_service(TokensServer::new(TokensService(authority.clone())));
-    serve_sessions(&mut coordinator, session, &authority, routes, &stopping);
-    serve_enrolment(&mut coordinator, enrol, &authority, &stopping);
+    let mut routes = start_services(&mut coordinator, gate, facts, control::Settings::default())?
+        .add_service(TokensServer::new(TokensService(authority.clone())))
+        .add_service(CoordinatorsServer::new(CoordinatorsService(authority.clone())))
+        // For coordinators, which hand on what reached their own enrolment port.
+        .add_service(EnrolService(authority.clone()).into_server());
+    let mut forward = None;
+    if let Some(peers) = peers {
+        routes = routes.add_service(peers.service);
+        forward = Some(ForwardLayer(peers.forwarder));
+    }
+    serve_sessions(
+        &mut coordinator,
+        session,
+        &authority,
+        routes,
+        forward.clone(),
+        &stopping,
+    );
+    serve_enrolment(&mut coordinator, enrol, &authority, forward, &stopping);
 
     if let (Some(listen), None) = (addresses.0, &coordinator.config().advertise)
         && let Some(warning) = misled(listen, &authority.coordinators())
@@ -103,6 +218,7 @@ async fn lead(config: Config, store: Arc<SqliteStore>) -> Result<(), Error> {
     }
     let show = |address: Option<SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
     tracing::info!(
+        name = authority.name(),
         session = show(addresses.0),
         enrol = show(addresses.1),
         http = %coordinator.http_address(),
@@ -122,6 +238,22 @@ async fn open_authority(coordinator: &Coordinator) -> Result<Authority, Error> {
         settings: coordinator.config().ca.clone(),
     };
     Ok(Authority::open(parts).await?)
+}
+
+/// What agents said that they run, while a restore is pending.
+fn found_by(coordinator: &Coordinator) -> api::restore::FoundSource {
+    let sessions = coordinator.sessions().clone();
+    Arc::new(move || sessions.found())
+}
+
+/// The cluster's secret, read when a backup is to carry it.
+fn secret_of(dir: &Path) -> api::backup::SecretSource {
+    let path = Layout::new(dir).cluster_key();
+    Arc::new(move || {
+        let words = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let bytes = std::fs::read(&path).map_err(|e| words(&e))?;
+        ClusterKey::from_bytes(&bytes).map_err(|e| words(&e))
+    })
 }
 
 /// Why nobody may reach this coordinator under the addresses told to `init`, if so.
@@ -169,17 +301,46 @@ pub fn start_services<G: Access + Callers + Renewer>(
         renewer: gate,
         leaver: api.clone(),
     };
+    let ranks = facts.ranks.clone().unwrap_or_else(|| sole(coordinator, &facts));
+    let leading = ranks.leading;
+    let store = Arc::new(Backed {
+        inner: ranks.store,
+        hub: coordinator.hub().clone(),
+    });
+    let members = Members::new(api.clone(), store.clone());
+    if facts.ranks.is_some() {
+        let promoting = promote::run(members.clone(), promote::PERIOD, coordinator.stopping());
+        coordinator.spawn("learners of etcd", async move {
+            promoting.await;
+            Ok(())
+        });
+    }
     let routes = coordinator
         .routes(helpers)?
+        .add_service(api.replicas(facts.cluster_id.clone(), leading, store))
+        .add_service(api.etcd(members))
         .add_service(api.resources())
         .add_service(api.controllers())
         .add_service(api.nodes())
         .add_service(api.holds())
+        .add_service(api.drains())
+        .add_service(api.updates())
         .add_service(api.cluster(facts))
         .add_service(api.cluster_settings(started))
         .add_service(api.audit_record())
         .add_service(api.logs(coordinator.sessions().clone()));
     Ok(routes)
+}
+
+/// Where there is one coordinator.
+fn sole(coordinator: &Coordinator, facts: &ClusterFacts) -> Ranks {
+    let sessions = coordinator.sessions().clone();
+    let address = facts.coordinators.first().cloned().unwrap_or_default();
+    let heard = move || sessions.registry().len();
+    Ranks {
+        leading: Sole::new(coordinator.hub().clone(), address, String::new(), heard),
+        store: Alone::sqlite(),
+    }
 }
 
 fn start_control(coordinator: &mut Coordinator, settings: control::Settings) {
@@ -212,6 +373,7 @@ fn serve_sessions(
     listener: TcpListener,
     authority: &Authority,
     routes: Routes,
+    forward: Option<ForwardLayer>,
     stopping: &CancellationToken,
 ) {
     let (accepting, incoming) = tls::accept(
@@ -223,6 +385,7 @@ fn serve_sessions(
     coordinator.spawn("the session port", ended(accepting, stopping.clone()));
     let server = tls::session_server()
         .layer(AuthLayer(authority.clone()))
+        .layer(option_layer(forward))
         .add_routes(routes);
     let stopping = stopping.clone();
     coordinator.spawn("serving sessions", async move {
@@ -237,11 +400,14 @@ fn serve_enrolment(
     coordinator: &mut Coordinator,
     listener: TcpListener,
     authority: &Authority,
+    forward: Option<ForwardLayer>,
     stopping: &CancellationToken,
 ) {
     let (accepting, incoming) = tls::accept(listener, authority.enrol_tls(), AcceptLimits::enrol(), stopping.clone());
     coordinator.spawn("the enrolment port", ended(accepting, stopping.clone()));
-    let server = tls::enrol_server().add_service(EnrolService(authority.clone()).into_server());
+    let server = tls::enrol_server()
+        .layer(option_layer(forward))
+        .add_service(EnrolService(authority.clone()).into_server());
     let stopping = stopping.clone();
     coordinator.spawn("serving enrolment", async move {
         server

@@ -1,9 +1,30 @@
-# Shared by up.sh and down.sh: places, and how to start and stop a program of the demo.
+# Shared by up.sh and down.sh: places, and how to start and stop a program of the demo. By drain.sh and ha.sh: how to run a
+# program that makes hosts of its own.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 demo=$root/.demo
 bin=${CARGO_TARGET_DIR:-$root/target}/debug
 image=wharf-demo:1.0
 port=${WHARF_DEMO_PORT:-7443}
+
+die() { echo "error: $*" >&2; exit 1; }
+
+# on_hosts TARGET PROGRAM ARGS…: builds, makes the tests' image (one that was there before stays), runs PROGRAM
+on_hosts() {
+    local target=$1 program=$2 needed
+    shift 2
+    command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs), then run make $target again"
+    for needed in ip nsenter dockerd; do
+        command -v "$needed" >/dev/null || die "$needed is missing: install it, then run make $target again"
+    done
+    printf '\n%s\n' "Building (the first time takes some minutes)"
+    cargo build --quiet --workspace --bins
+    # Of the whole script, since the trap reads them at its end.
+    app=wharf-test-app:1
+    kept=$(docker image inspect -f '{{.Id}}' "$app" 2>/dev/null || true)
+    trap '[ -n "$kept" ] || docker rmi "$app" >/dev/null 2>&1 || true' EXIT
+    deploy/demo-app/make-image.sh "$app"
+    "$bin/$program" "$@"
+}
 
 # start NAME PROGRAM ARGS…: in the background, output to .demo/NAME.log, pid in .demo/NAME.pid
 start() {

@@ -7,7 +7,6 @@ cd "$root"
 
 say() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
 show() { printf '$ %s\n' "$*"; "$@"; }
-die() { echo "error: $*" >&2; exit 1; }
 # until_ok SECONDS WHAT COMMAND…: waits until the command succeeds
 until_ok() {
     local end=$((SECONDS + $1)) what=$2

@@ -47,7 +47,7 @@ pub fn needed(spec: &PodSpec) -> Vec<&'static str> {
     let settings = containers.iter().any(|c| {
         !c.working_dir.is_empty()
             || !c.termination_message_path.is_empty()
-            || c.termination_message_policy != Default::default()
+            || c.termination_message_policy.is_some()
             || c.resources.limits.contains_key("pids")
     });
     [
@@ -97,6 +97,10 @@ mod tests {
             ),
             (
                 r#"{"containers":[{"name":"a","terminationMessagePolicy":"FallbackToLogsOnError"}]}"#,
+                vec![CONTAINER_SETTINGS],
+            ),
+            (
+                r#"{"containers":[{"name":"a","terminationMessagePolicy":"File"}]}"#,
                 vec![CONTAINER_SETTINGS],
             ),
             (

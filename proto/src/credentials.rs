@@ -45,6 +45,8 @@ pub enum ChannelError {
     Address { address: String },
     #[error("the credentials cannot be used: {0}")]
     Credentials(tonic::transport::Error),
+    #[error("the cluster's root cannot be used: {0}")]
+    Verifier(String),
 }
 
 /// Timings of a channel. HTTP/2 keepalive is off by default in tonic: without it a silent partner is never
@@ -73,6 +75,13 @@ impl Credentials {
             .ca_certificate(Certificate::from_pem(&self.ca))
             .identity(Identity::from_pem(&self.certificate, &self.key))
             .domain_name(coordinator_dns_name(&self.cluster));
+        Self::bare(address, times)?
+            .tls_config(tls)
+            .map_err(ChannelError::Credentials)
+    }
+
+    /// The same without credentials: whoever connects brings others.
+    pub fn bare(address: &str, times: ChannelTimes) -> Result<Endpoint, ChannelError> {
         let bad = || ChannelError::Address {
             address: address.to_owned(),
         };
@@ -82,17 +91,15 @@ impl Credentials {
         {
             return Err(bad());
         }
-        Endpoint::from_shared(format!("https://{address}"))
-            .map_err(|_| bad())?
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|_| bad())?;
+        Ok(endpoint
             .connect_timeout(times.connect)
             .http2_keep_alive_interval(times.keepalive_interval)
             .keep_alive_timeout(times.keepalive_timeout)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
             .initial_stream_window_size(flow::STREAM_WINDOW)
-            .initial_connection_window_size(flow::CONNECTION_WINDOW)
-            .tls_config(tls)
-            .map_err(ChannelError::Credentials)
+            .initial_connection_window_size(flow::CONNECTION_WINDOW))
     }
 
     /// Connects to one coordinator.

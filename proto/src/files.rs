@@ -11,6 +11,21 @@ use std::{
     path::Path,
 };
 
+/// What is wrong with a file, and which one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct FileError {
+    pub path: String,
+    pub what: String,
+}
+
+pub fn file_error(path: &Path, what: impl ToString) -> FileError {
+    FileError {
+        path: path.display().to_string(),
+        what: what.to_string(),
+    }
+}
+
 /// Writes `bytes` to `path` with mode 0600 by way of a temporary file beside it; durable on return. Replaces
 /// what is there.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -83,6 +83,12 @@ pub fn content_hash(bytes: &[u8]) -> String {
     hex(&digest.as_ref()[..8])
 }
 
+/// As [`content_hash`], of 32 hex digits: what a rolling update adds to a controller's name.
+pub fn long_hash(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    hex(&digest.as_ref()[..16])
+}
+
 /// A uid for what has none of its own because it is derived from another object: the same for life, and no other
 /// object's. A version 8 UUID.
 pub fn derived_uid(what: &str, of: &str) -> String {

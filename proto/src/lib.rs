@@ -10,14 +10,17 @@
 //! | [`identity`] | the URI in a certificate and the name of the coordinators' certificate |
 //! | [`reason`] | why somebody asks for a change, as a header carries it |
 //! | [`token`] | the joining token's text |
+//! | [`backup`] | the form of a backup file |
 //! | [`digest`] | the digest over a node's assignments |
 //! | [`credentials`] | `admin.yaml` / PEM bundle, and a channel made from it |
+//! | [`pin`] | a connection that trusts one root by its key's hash: joining |
 //! | [`flow`] | HTTP/2 windows: what may wait on a connection |
 //! | [`files`] | private files that are whole or absent |
 //! | [`program`] | what every program does the same at its start: logging, the TLS provider |
 //!
-//! Invariant: everything but [`credentials`], [`files`] and [`program`] is pure.
+//! Invariant: everything but [`credentials`], [`files`], [`pin`] and [`program`] is pure.
 
+pub mod backup;
 pub mod capability;
 pub mod credentials;
 pub mod digest;
@@ -27,6 +30,7 @@ pub mod identity;
 pub mod ids;
 pub mod model;
 pub mod order;
+pub mod pin;
 pub mod program;
 pub mod reason;
 pub mod token;

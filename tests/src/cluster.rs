@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     docker::{Container, Engine},
     program::{self, Background, Output},
-    wait::eventually,
+    wait::{eventually, interrupted},
 };
 
 /// What differs from a plain test cluster.
@@ -33,6 +33,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Address that the coordinator serves agents and the command on.
     pub listen: String,
+    /// What the names of hosts of their own begin with.
+    pub host: &'static str,
 }
 
 /// Where an agent runs, if not simply on this machine and its engine.
@@ -53,6 +55,7 @@ impl Default for Options {
             quick: true,
             env: Vec::new(),
             listen: "127.0.0.1".to_owned(),
+            host: "n",
         }
     }
 }
@@ -415,7 +418,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !interrupted() {
             eprintln!("--- coordinator\n{}", tail(&self.coordinator_log()));
             for name in self.agents.keys() {
                 eprintln!("--- {name}\n{}", tail(&self.agent_log(name)));
@@ -430,7 +433,8 @@ impl Drop for Cluster {
 
 /// See [`Options::quick`].
 const COORDINATOR_SETTINGS: &str = "heartbeat-ms = 300\n";
-const AGENT_SETTINGS: &str = "ready_after_ms = 0\n";
+/// An agent tries again sooner than its silence shows, as it does with the settings as shipped.
+const AGENT_SETTINGS: &str = "ready_after_ms = 0\nreconnect_initial_ms = 50\nreconnect_max_ms = 300\n";
 
 fn text(path: &Path) -> String {
     path.to_str().expect("a UTF-8 path").to_owned()

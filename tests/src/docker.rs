@@ -10,7 +10,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{program, wait::eventually};
+use crate::{
+    program,
+    wait::{eventually, interrupted},
+};
 
 /// Image of the tests' containers; `make test` makes it from `deploy/demo-app`.
 pub const IMAGE: &str = "wharf-test-app:1";
@@ -266,7 +269,7 @@ impl OwnEngine {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !interrupted() {
             eprintln!("--- dockerd, the last line first\n{}", self.log_tail());
         }
         if self.child.is_some() {

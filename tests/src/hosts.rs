@@ -22,7 +22,7 @@ use crate::{
 pub struct Hosts {
     pub cluster: Cluster,
     hosts: Vec<Host>,
-    _network: Network,
+    network: Network,
 }
 
 struct Host {
@@ -37,8 +37,29 @@ struct Host {
 }
 
 impl Hosts {
-    /// Hosts `n1`, `n2`, … with their agents, all Ready. `test` names their engines; unique among the tests.
+    /// From now on the hosts reach each other, and nothing beyond: what they ask of elsewhere fails at once instead of
+    /// after a while. Without it they reach this machine only, where its Docker drops the rest.
+    pub fn reach_each_other(&mut self) {
+        self.network.connect_hosts();
+        for host in &self.hosts {
+            let namespace = host.engine.namespace();
+            ip(&["-n", namespace, "route", "replace", "unreachable", "default"]);
+        }
+    }
+
+    /// Hosts `n1`, `n2`, … ([`Options::host`]) with their agents, all Ready. `test` names their engines; unique among the tests.
     pub fn start(test: &str, count: usize, options: Options) -> Self {
+        let mut all = Self::without_agents(test, count, options);
+        for host in &all.hosts {
+            all.cluster.house(&host.name, host.home());
+        }
+        let names: Vec<String> = all.names();
+        all.cluster.join(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        all
+    }
+
+    /// As [`Self::start`], but no agent runs yet.
+    pub fn without_agents(test: &str, count: usize, options: Options) -> Self {
         let network = Network::new();
         let starts: Vec<_> = (1..=count)
             .map(|i| {
@@ -46,12 +67,14 @@ impl Hosts {
                 thread::spawn(move || OwnEngine::start(&engine))
             })
             .collect();
-        let hosts = starts.into_iter().enumerate().map(|(i, start)| {
-            let engine = start.join().expect("an engine");
+        // All of them are waited for first: none may come up after the others were removed.
+        let engines: Vec<_> = starts.into_iter().map(thread::JoinHandle::join).collect();
+        let hosts = engines.into_iter().enumerate().map(|(i, engine)| {
+            let engine = engine.expect("an engine");
             let link = network.connect(i + 1, engine.namespace());
             let identity = tempfile::tempdir().expect("a directory");
             let mut host = Host {
-                name: format!("n{}", i + 1),
+                name: format!("{}{}", options.host, i + 1),
                 engine,
                 address: network.address(i + 1),
                 link,
@@ -67,17 +90,20 @@ impl Hosts {
             listen: network.address(0),
             ..options
         });
-        let mut all = Self {
+        Self {
             cluster,
             hosts,
-            _network: network,
-        };
-        for host in &all.hosts {
-            all.cluster.house(&host.name, host.home());
+            network,
         }
-        let names: Vec<String> = all.names();
-        all.cluster.join(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        all
+    }
+
+    /// Starts agents of these names on one host and its engine; all Ready when it returns.
+    pub fn join_on(&mut self, host: &str, names: &[&str]) {
+        for name in names {
+            let home = self.host(host).home();
+            self.cluster.house(name, home);
+        }
+        self.cluster.join(names);
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -215,14 +241,16 @@ impl Host {
 }
 
 /// A bridge with an address of its own; gone when dropped, and the links with it.
-struct Network {
+pub(crate) struct Network {
     bridge: String,
     /// First three bytes of its addresses.
     subnet: String,
+    /// Its hosts reach each other.
+    forwards: bool,
 }
 
 impl Network {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
@@ -235,7 +263,11 @@ impl Network {
             if taken.contains(&format!(" {subnet}.")) {
                 continue;
             }
-            let network = Self { bridge, subnet };
+            let network = Self {
+                bridge,
+                subnet,
+                forwards: false,
+            };
             ip(&["link", "add", &network.bridge, "type", "bridge"]);
             let address = format!("{}/24", network.address(0));
             ip(&["address", "add", &address, "dev", &network.bridge]);
@@ -245,13 +277,18 @@ impl Network {
         panic!("no free subnet");
     }
 
+    /// Of the bridge; short, and no other test's.
+    pub(crate) fn name(&self) -> &str {
+        &self.bridge
+    }
+
     /// Of the `n`th host; 0: this machine.
-    fn address(&self, n: usize) -> String {
+    pub(crate) fn address(&self, n: usize) -> String {
         format!("{}.{}", self.subnet, n + 1)
     }
 
     /// Links a namespace to the bridge; returns this machine's end.
-    fn connect(&self, n: usize, namespace: &str) -> String {
+    pub(crate) fn connect(&self, n: usize, namespace: &str) -> String {
         let (here, there) = (format!("{}h{n}", self.bridge), "eth0");
         ip(&[
             "link", "add", &here, "type", "veth", "peer", "name", there, "netns", namespace,
@@ -267,8 +304,37 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Its hosts reach each other from now on.
+    pub(crate) fn connect_hosts(&mut self) {
+        program::run(&mut self.forward("-I")).ok();
+        self.forwards = true;
+    }
+
+    /// The rule by which packets from host to host pass: where a Docker runs on this machine its rules drop what is
+    /// forwarded, bridged packets too.
+    fn forward(&self, verb: &str) -> Command {
+        let mut command = Command::new("iptables");
+        command.args([
+            "-w",
+            verb,
+            "FORWARD",
+            "-i",
+            &self.bridge,
+            "-o",
+            &self.bridge,
+            "-j",
+            "ACCEPT",
+        ]);
+        command
+    }
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
+        if self.forwards {
+            let _ = program::run(&mut self.forward("-D"));
+        }
         let _ = program::run(Command::new("ip").args(["link", "del", &self.bridge]));
     }
 }

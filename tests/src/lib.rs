@@ -7,10 +7,14 @@
 pub mod bench;
 pub mod cluster;
 pub mod docker;
+pub mod drains;
+pub mod etcd;
 pub mod fleet;
+pub mod history;
 pub mod hosts;
 pub mod load;
 pub mod program;
+pub mod replicas;
 pub mod wait;
 
 pub use cluster::{Cluster, Options};

@@ -31,7 +31,8 @@ const TOLD: usize = 10;
 /// Where the requests go.
 #[derive(Clone, Debug)]
 pub enum To {
-    /// The ready addresses of these endpoints; `http` is the coordinator's HOST:PORT.
+    /// The ready addresses of these endpoints; `http` is the coordinator's HOST:PORT, or those of several with commas
+    /// between them, of which the first that answers is believed.
     Endpoints {
         http: String,
         namespace: String,
@@ -205,8 +206,12 @@ async fn addresses(to: To, limit: Duration) -> Option<Vec<String>> {
         To::Fixed(address) => return Some(vec![address.to_string()]),
         To::Endpoints { http, namespace, name } => (http, format!("/v1/endpoints/{namespace}/{name}")),
     };
-    let body = request(&http, &path, limit).await.ok()?;
-    listed(&body)
+    for http in http.split(',') {
+        if let Ok(body) = request(http, &path, limit).await {
+            return listed(&body);
+        }
+    }
+    None
 }
 
 /// The ready addresses of an Endpoints object, each with the first port.

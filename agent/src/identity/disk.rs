@@ -10,7 +10,7 @@ use std::{
 
 use proto::{
     credentials::Credentials,
-    files,
+    files::{self, FileError, file_error},
     identity::{Identity as CertIdentity, Role},
     wire,
 };
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("{path}: {what}")]
-    File { path: String, what: String },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(
         "{path}: damaged ({what}); put back the undamaged file, or remove the directory and join again with a new token"
     )]
@@ -78,13 +78,6 @@ fn key_file(data_dir: &Path) -> PathBuf {
     directory(data_dir).join("enrol-key.pem")
 }
 
-fn file_error(path: &Path, what: impl ToString) -> IdentityError {
-    IdentityError::File {
-        path: path.display().to_string(),
-        what: what.to_string(),
-    }
-}
-
 fn damaged(path: &Path, what: impl ToString) -> IdentityError {
     IdentityError::Damaged {
         path: path.display().to_string(),
@@ -99,7 +92,7 @@ impl Identity {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(file_error(&path, e)),
+            Err(e) => return Err(file_error(&path, e).into()),
         };
         // The decoder's message may quote what it read: only the place is told.
         let identity: Self = serde_json::from_slice(&bytes)
@@ -115,14 +108,14 @@ impl Identity {
         let dir = directory(data_dir);
         files::create_private_dir(&dir).map_err(|e| file_error(&dir, e))?;
         let json = serde_json::to_vec_pretty(self).map_err(|e| file_error(&path, e))?;
-        files::write_private(&path, &json).map_err(|e| file_error(&path, e))
+        files::write_private(&path, &json).map_err(|e| file_error(&path, e).into())
     }
 
     /// Removes the identity, and the key of an enrolment that was never answered: the host has not joined any more.
     pub fn forget(data_dir: &Path) -> Result<(), IdentityError> {
         for path in [key_file(data_dir), file(data_dir)] {
             match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(&path, e)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(file_error(&path, e).into()),
                 _ => {}
             }
         }
@@ -216,7 +209,7 @@ pub(super) fn enrolment_key(data_dir: &Path) -> Result<KeyPair, IdentityError> {
             files::write_private(&path, key.serialize_pem().as_bytes()).map_err(|e| file_error(&path, e))?;
             Ok(key)
         }
-        Err(e) => Err(file_error(&path, e)),
+        Err(e) => Err(file_error(&path, e).into()),
     }
 }
 

@@ -4,24 +4,18 @@
 //! Invariant: no byte of the token leaves before the coordinator proved to hold the pinned root's trust; every
 //! attempt of one host uses one key.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use proto::{
-    credentials::root_cause,
     identity::Role,
+    pin::{self, PinError},
     token::{JoinToken, TokenError},
     wire::{self, enrol_client::EnrolClient},
 };
 use ring::rand::SecureRandom as _;
-use tonic::{
-    Code, Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 
-use super::{
-    disk::{self, Identity, IdentityError},
-    pin::{PinnedRoot, Verdict},
-};
+use super::disk::{self, Identity, IdentityError};
 
 /// Durations of joining.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +53,9 @@ pub struct EnrolOptions {
     pub machine_id: String,
     /// Another agent may run on this machine.
     pub shared_host: bool,
+    /// What the host is, in the words of image manifests; empty: not stated.
+    pub architecture: String,
+    pub operating_system: String,
     pub times: EnrolTimes,
 }
 
@@ -210,29 +207,13 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// The cluster that the coordinator proved to belong to, and its answer.
     async fn run(&self) -> Result<(String, wire::EnrolReply), EnrolError> {
-        let verifier = Arc::new(PinnedRoot::new(self.token.root_spki));
-        let channel = match self.endpoint(verifier.clone())?.connect().await {
-            Ok(channel) => channel,
-            Err(error) => return Err(self.no_connection(&verifier, &error)),
-        };
-        // The handshake is done, so the pin held.
-        let Some(Verdict::Coordinator(cluster)) = verifier.verdict() else {
-            return Err(self.unavailable("the connection was not verified"));
-        };
-        let reply = self.ask(channel).await.map_err(|status| self.refusal(&status))?;
+        let times = &self.options.times;
+        let (channel, cluster) = pin::connect(self.address, self.token.root_spki, times.connect, times.request)
+            .await
+            .map_err(|error| self.error(error))?;
+        let reply = self.ask(channel).await;
+        let reply = reply.map_err(|status| self.error(pin::refusal(&status)))?;
         Ok((cluster, reply))
-    }
-
-    fn endpoint(&self, verifier: Arc<PinnedRoot>) -> Result<Endpoint, EnrolError> {
-        let bad = || EnrolError::Address(self.address.to_owned());
-        // The cluster's name is not known yet; the verifier takes it from the certificate.
-        let tls = ClientTlsConfig::new().domain_name("coordinator.wharfinger.internal");
-        Endpoint::from_shared(format!("https://{}", self.address))
-            .map_err(|_| bad())?
-            .connect_timeout(self.options.times.connect)
-            .timeout(self.options.times.request)
-            .tls_config_with_verifier(tls, verifier)
-            .map_err(|e| self.unavailable(&root_cause(&e)))
     }
 
     async fn ask(&self, channel: Channel) -> Result<wire::EnrolReply, Status> {
@@ -244,49 +225,20 @@ impl Attempt<'_> {
             version: proto::VERSION.to_owned(),
             machine_id: self.options.machine_id.clone(),
             shared_host: self.options.shared_host,
+            architecture: self.options.architecture.clone(),
+            operating_system: self.options.operating_system.clone(),
         };
         Ok(EnrolClient::new(channel).enrol(request).await?.into_inner())
     }
 
-    fn no_connection(&self, verifier: &PinnedRoot, error: &tonic::transport::Error) -> EnrolError {
+    fn error(&self, error: PinError) -> EnrolError {
         let address = self.address.to_owned();
-        match verifier.verdict() {
-            Some(Verdict::WrongRoot(what)) => EnrolError::WrongRoot { address, what },
-            Some(Verdict::Clock(what)) => EnrolError::Clock {
-                address,
-                now: proto::model::Time::now().to_string(),
-                what,
-            },
-            Some(Verdict::Coordinator(_)) | None => self.unavailable(&root_cause(error)),
-        }
-    }
-
-    fn unavailable(&self, message: &str) -> EnrolError {
-        EnrolError::Unavailable {
-            address: self.address.to_owned(),
-            message: message.to_owned(),
-        }
-    }
-
-    fn refusal(&self, status: &Status) -> EnrolError {
-        let address = self.address.to_owned();
-        let message = status.message().to_owned();
-        match status.code() {
-            Code::InvalidArgument
-            | Code::Unauthenticated
-            | Code::PermissionDenied
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::Unimplemented => EnrolError::Refused { address, message },
-            // Unavailable, exhausted, timed out, cancelled, broken off.
-            _ => EnrolError::Unavailable {
-                address,
-                message: if message.is_empty() {
-                    status.code().to_string()
-                } else {
-                    message
-                },
-            },
+        match error {
+            PinError::Address => EnrolError::Address(address),
+            PinError::WrongRoot(what) => EnrolError::WrongRoot { address, what },
+            PinError::Clock { now, what } => EnrolError::Clock { address, now, what },
+            PinError::Refused(message) => EnrolError::Refused { address, message },
+            PinError::Unavailable(message) => EnrolError::Unavailable { address, message },
         }
     }
 }

@@ -6,7 +6,6 @@
 
 mod disk;
 mod enrol;
-mod pin;
 mod renew;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,8 @@ fn options(coordinators: &[&str], enrol: &[&str]) -> EnrolOptions {
         name: "n1".into(),
         machine_id: String::new(),
         shared_host: true,
+        architecture: String::new(),
+        operating_system: String::new(),
         times: EnrolTimes::default(),
     }
 }

@@ -45,6 +45,8 @@ pub enum Refusal {
     Backward { ours: u64, theirs: u64 },
     #[error("the assignments apply to revision {theirs}, the ledger is at {ours}: a gap")]
     Gap { ours: u64, theirs: u64 },
+    #[error("another coordinator's word was accepted while this one answered")]
+    Moved,
     #[error("pod {namespace}/{name} ({uid}) came with another spec: a pod's spec is immutable")]
     SpecChanged {
         uid: String,
@@ -58,14 +60,47 @@ pub enum Refusal {
 impl Refusal {
     /// A new session may put it right at once; the others need an operator or another coordinator.
     pub fn is_gap(&self) -> bool {
-        matches!(self, Self::Gap { .. })
+        matches!(self, Self::Gap { .. } | Self::Moved)
+    }
+}
+
+/// What a Hello said of the ledger; its answer is worth nothing for another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    pub fence: Option<Fence>,
+    pub revision: u64,
+}
+
+impl Said {
+    pub fn of(ledger: &Ledger) -> Self {
+        Self {
+            fence: ledger.fence.clone(),
+            revision: ledger.revision,
+        }
+    }
+}
+
+/// As [`accept_welcome`], of the answer to a Hello that said `said`.
+pub fn accept_answer(ledger: &Ledger, said: &Said, welcome: &wire::Welcome) -> Result<LedgerChange, Refusal> {
+    let change = accept_welcome(ledger, welcome)?;
+    // Whether its history holds what was accepted since was not asked.
+    if Said::of(ledger) == *said {
+        Ok(change)
+    } else {
+        Err(Refusal::Moved)
     }
 }
 
 /// Judges the Welcome of an active coordinator: fence, history, and the list of coordinators.
 pub fn accept_welcome(ledger: &Ledger, welcome: &wire::Welcome) -> Result<LedgerChange, Refusal> {
-    let fence = check_fence(ledger, welcome.fence.as_ref())?;
-    if let Some(ours) = &ledger.fence {
+    let goes_on = goes_on(ledger, welcome);
+    let fence = if goes_on {
+        // Of the history before nothing can be checked here: an operator has the word for it.
+        check_fence(&Ledger::default(), welcome.fence.as_ref())?
+    } else {
+        check_fence(ledger, welcome.fence.as_ref())?
+    };
+    if let Some(ours) = ledger.fence.as_ref().filter(|_| !goes_on) {
         if !welcome.your_term_known {
             return Err(Refusal::UnknownTerm { ours: ours.term });
         }
@@ -80,6 +115,9 @@ pub fn accept_welcome(ledger: &Ledger, welcome: &wire::Welcome) -> Result<Ledger
     }
     let mut next = ledger.clone();
     next.fence = Some(fence);
+    if goes_on {
+        next.revision = 0;
+    }
     if !welcome.coordinators.is_empty() {
         next.coordinators.clone_from(&welcome.coordinators);
     }
@@ -88,6 +126,17 @@ pub fn accept_welcome(ledger: &Ledger, welcome: &wire::Welcome) -> Result<Ledger
         next,
         touched: BTreeSet::new(),
     })
+}
+
+/// Another incarnation that goes on from the accepted one, after a restore that an operator accepted.
+fn goes_on(ledger: &Ledger, welcome: &wire::Welcome) -> bool {
+    let theirs = welcome
+        .fence
+        .as_ref()
+        .map(|f| f.incarnation.as_str())
+        .unwrap_or_default();
+    let ours = ledger.fence.as_ref().map(|f| f.incarnation.as_str());
+    ours.is_some_and(|ours| ours != theirs && welcome.replaces.iter().any(|r| r == ours))
 }
 
 /// Judges assignments. `now_ms` becomes the time of acceptance of what is new.
@@ -106,6 +155,12 @@ pub fn accept_assignments(ledger: &Ledger, message: &wire::Assignments, now_ms: 
         wire::assignments::Kind::Unchanged => {
             if !(message.run.is_empty() && message.stop.is_empty() && message.forget.is_empty()) {
                 return Err(Refusal::Protocol("UNCHANGED assignments with content".into()));
+            }
+            if message.applies_to != ledger.revision {
+                return Err(Refusal::Gap {
+                    ours: ledger.revision,
+                    theirs: message.applies_to,
+                });
             }
         }
         wire::assignments::Kind::Complete => {}

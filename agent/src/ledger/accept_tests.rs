@@ -188,7 +188,8 @@ fn whose_assignments_are_believed() {
             message(Kind::Complete, 0, 49),
             Some(R::Backward { ours: 50, theirs: 49 }),
         ),
-        (message(Kind::Unchanged, 0, 50), None),
+        (message(Kind::Unchanged, 50, 50), None),
+        (message(Kind::Unchanged, 0, 50), Some(R::Gap { ours: 50, theirs: 0 })),
         (message(Kind::Incremental, 50, 51), None),
         (
             message(Kind::Incremental, 49, 51),
@@ -508,4 +509,45 @@ proptest! {
             now = next;
         }
     }
+}
+
+#[test]
+fn another_incarnation_is_taken_only_where_it_goes_on_from_the_accepted_one() {
+    let welcome = |incarnation: &str, replaces: &[&str]| wire::Welcome {
+        fence: Some((&fence(incarnation, 3, "z")).into()),
+        replaces: replaces.iter().map(|r| (*r).to_owned()).collect(),
+        // Of a history that ended nothing can be said.
+        your_term_known: false,
+        your_term_ended_at: 1,
+        ..wire::Welcome::default()
+    };
+    let before = ledger();
+    for refused in [welcome("b", &[]), welcome("b", &["c"]), welcome("b", &["b"])] {
+        let refusal = accept_welcome(&before, &refused).unwrap_err();
+        assert!(matches!(refusal, Refusal::OtherIncarnation { .. }), "{refusal}");
+    }
+    let taken = accept_welcome(&before, &welcome("b", &["0", "a"])).unwrap();
+    assert_eq!(taken.next.fence, Some(fence("b", 3, "z")));
+    assert_eq!(taken.next.revision, 0);
+    assert_eq!(taken.next.pods, before.pods, "nothing that runs is touched");
+    // From then on the one before is another one, whatever it says.
+    let back = accept_welcome(&taken.next, &welcome("a", &["0"])).unwrap_err();
+    assert!(matches!(back, Refusal::OtherIncarnation { .. }), "{back}");
+    // Of one's own incarnation nothing is made up for by it.
+    let own = accept_welcome(&before, &welcome("a", &["a"])).unwrap_err();
+    assert!(matches!(own, Refusal::OldTerm { .. }), "{own}");
+
+    // The complete set of a restored state names only some: the others run on, and are told of.
+    let complete = wire::Assignments {
+        kind: Kind::Complete.into(),
+        fence: Some((&fence("b", 3, "z")).into()),
+        results_in: 1 << 40,
+        run: vec![run("p1")],
+        ..wire::Assignments::default()
+    };
+    let after = accept_assignments(&taken.next, &complete, 9).unwrap().next;
+    let told: Vec<_> = after.unexpected().into_iter().map(|r| r.uid).collect();
+    assert_eq!(told, ["p2"], "not what is known, nor what is being stopped");
+    assert!(after.pods["p2"].stop.is_none());
+    assert_eq!(after.unexpected()[0].spec_hash, "h1");
 }

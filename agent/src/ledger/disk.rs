@@ -1,5 +1,5 @@
-//! The ledger's file, `D/ledger.json`. Called by [`super::Keeper`] (writes), at start and by `status` (read), and by
-//! `leave` (removes).
+//! The ledger's file, `D/ledger.json`. Called by [`super::Keeper`] (writes, through [`Disk`]), at start and by `status`
+//! (read), and by `leave` (removes).
 //!
 //! Invariants: a reader sees the old content or the new one, never a part; on return of [`save`] the new one
 //! survives power loss. A file that cannot be read is never replaced by an empty one.
@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::Ledger;
@@ -76,6 +77,34 @@ pub fn load(dir: &Path) -> Result<Ledger, LedgerError> {
         return Err(damaged("its checksum does not match".into()));
     }
     serde_json::from_str(ledger).map_err(|e| damaged(e.to_string()))
+}
+
+/// Where [`super::Keeper`] writes. Tests put their own in between, to end an agent on either side of a write.
+#[async_trait]
+pub trait Disk: Send + Sync + 'static {
+    /// Durable on return.
+    async fn save(&self, ledger: Ledger) -> Result<(), LedgerError>;
+}
+
+/// A data directory.
+pub struct DataDir {
+    pub path: PathBuf,
+    /// Wait until it is on the disk.
+    pub sync: bool,
+}
+
+#[async_trait]
+impl Disk for DataDir {
+    async fn save(&self, ledger: Ledger) -> Result<(), LedgerError> {
+        let (dir, sync) = (self.path.clone(), self.sync);
+        let written = tokio::task::spawn_blocking(move || save(&dir, &ledger, sync)).await;
+        written.unwrap_or_else(|e| {
+            Err(LedgerError::Write {
+                path: self.path.join(NAME),
+                source: io::Error::other(e),
+            })
+        })
+    }
 }
 
 /// Writes the ledger; `sync` waits until it is on the disk.

@@ -1,6 +1,6 @@
 //! The ledger's file and its keeper, on a real directory.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use proto::wire;
 use tokio_util::sync::CancellationToken;
@@ -92,11 +92,20 @@ fn assignments(applies_to: u64, uid: &str) -> wire::Assignments {
     }
 }
 
+fn disk(path: &Path) -> Arc<dyn Disk> {
+    Arc::new(DataDir {
+        path: path.to_owned(),
+        sync: true,
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_keeper_answers_after_the_write() {
     let dir = tempfile::tempdir().expect("a directory");
     let lazy = Duration::from_secs(1);
-    let (keeper, handle) = Keeper::open(dir.path().into(), sample(), true, lazy, Clock::new()).expect("opened");
+    let (keeper, handle) = Keeper::open(disk(dir.path()), sample(), lazy, Clock::new())
+        .await
+        .expect("opened");
     assert_eq!(
         load(dir.path()).expect("read").epoch,
         4,
@@ -143,7 +152,9 @@ async fn a_disk_that_takes_no_write_changes_nothing() {
     let data = dir.path().join("data");
     fs::create_dir(&data).expect("made");
     let lazy = Duration::from_secs(1);
-    let (keeper, handle) = Keeper::open(data.clone(), sample(), true, lazy, Clock::new()).expect("opened");
+    let (keeper, handle) = Keeper::open(disk(&data), sample(), lazy, Clock::new())
+        .await
+        .expect("opened");
     let stop = CancellationToken::new();
     let task = tokio::spawn(keeper.run(stop.clone()));
     fs::rename(&data, dir.path().join("away")).expect("moved");
@@ -185,7 +196,9 @@ async fn a_clock_that_was_set_back_does_not_lengthen_a_drain() {
         ledger.pods.insert(uid.into(), Arc::new(entry));
     }
     let lazy = Duration::from_secs(1);
-    let (_keeper, handle) = Keeper::open(dir.path().into(), ledger, false, lazy, clock).expect("opened");
+    let (_keeper, handle) = Keeper::open(disk(dir.path()), ledger, lazy, clock)
+        .await
+        .expect("opened");
     let accepted = |uid: &str| handle.current().pods[uid].stop.as_ref().map(|s| s.accepted_ms);
     assert!(accepted("ahead").is_some_and(|at| (now_ms..now_ms + 1_000).contains(&at)));
     assert_eq!(accepted("before"), Some(now_ms - 1_000));

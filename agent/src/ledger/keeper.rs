@@ -4,7 +4,7 @@
 //! Invariants: what the watch shows is on disk, except for bookkeeping that was only noted (lazy). An answer is
 //! given only after the write. Requests that come together share one write.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use proto::wire;
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Ledger, LedgerChange, LedgerError, PodEntry, Refusal, accept_assignments, accept_welcome, save};
+use super::{Disk, Ledger, LedgerChange, LedgerError, PodEntry, Refusal, Said, accept_answer, accept_assignments};
 use crate::{clock::Clock, step::PodBook};
 
 /// Answer to a request: a refusal by rule, or a disk that does not take the write.
@@ -28,7 +28,7 @@ pub enum Saved {
 }
 
 enum Request {
-    Welcome(wire::Welcome),
+    Welcome(Box<wire::Welcome>, Said),
     Assignments(wire::Assignments),
     Coordinators(Vec<String>),
     Settings(wire::AgentSettings),
@@ -70,9 +70,9 @@ impl KeeperHandle {
         answer.await.map_err(|_| Saved::Stopping)?
     }
 
-    /// Accepts the Welcome of an active coordinator; durable on return.
-    pub async fn welcome(&self, welcome: wire::Welcome) -> Result<(), Saved> {
-        self.ask(Request::Welcome(welcome)).await
+    /// Accepts the Welcome of an active coordinator, in answer to what was said; durable on return.
+    pub async fn welcome(&self, welcome: wire::Welcome, said: Said) -> Result<(), Saved> {
+        self.ask(Request::Welcome(Box::new(welcome), said)).await
     }
 
     /// Accepts assignments; durable on return.
@@ -80,7 +80,7 @@ impl KeeperHandle {
         self.ask(Request::Assignments(assignments)).await
     }
 
-    /// Keeps the list of coordinators that a standby told.
+    /// Keeps the list of coordinators, told without an answer to Hello.
     pub async fn coordinators(&self, coordinators: Vec<String>) -> Result<(), Saved> {
         self.ask(Request::Coordinators(coordinators)).await
     }
@@ -126,8 +126,7 @@ impl KeeperHandle {
 }
 
 pub struct Keeper {
-    dir: PathBuf,
-    sync: bool,
+    disk: Arc<dyn Disk>,
     lazy: Duration,
     clock: Clock,
     ledger: Ledger,
@@ -141,10 +140,9 @@ const BATCH: usize = 256;
 impl Keeper {
     /// Counts this start (`epoch`) and writes it: statuses of this run sort after all earlier ones. Where the clock was
     /// set back since, what is counted from the acceptance of a stop begins now.
-    pub fn open(
-        dir: PathBuf,
+    pub async fn open(
+        disk: Arc<dyn Disk>,
         mut ledger: Ledger,
-        sync: bool,
         lazy: Duration,
         clock: Clock,
     ) -> Result<(Self, KeeperHandle), LedgerError> {
@@ -156,12 +154,11 @@ impl Keeper {
                 stop.accepted_ms = now_ms;
             }
         }
-        save(&dir, &ledger, sync)?;
+        disk.save(ledger.clone()).await?;
         let (sender, requests) = mpsc::channel(BATCH);
         let (state, watch) = watch::channel(Arc::new(ledger.clone()));
         let keeper = Self {
-            dir,
-            sync,
+            disk,
             lazy,
             clock,
             ledger,
@@ -225,14 +222,8 @@ impl Keeper {
             self.publish();
             return false;
         }
-        let (dir, sync, copy) = (self.dir.clone(), self.sync, next.clone());
-        let written = tokio::task::spawn_blocking(move || save(&dir, &copy, sync)).await;
-        let failed = match written {
-            Ok(Ok(())) => None,
-            Ok(Err(e)) => Some(e.to_string()),
-            Err(e) => Some(format!("writing the ledger panicked: {e}")),
-        };
-        if let Some(why) = failed {
+        if let Err(e) = self.disk.save(next.clone()).await {
+            let why = e.to_string();
             tracing::error!("{why}");
             for reply in waiting {
                 let _ = reply.send(Err(Saved::NotDurable(why.clone())));
@@ -255,8 +246,8 @@ impl Keeper {
 
 fn apply(ledger: &mut Ledger, request: Request, now_ms: u64) -> Result<(), Refusal> {
     match request {
-        Request::Welcome(welcome) => {
-            let LedgerChange { next, .. } = accept_welcome(ledger, &welcome)?;
+        Request::Welcome(welcome, said) => {
+            let LedgerChange { next, .. } = accept_answer(ledger, &said, &welcome)?;
             *ledger = next;
         }
         Request::Assignments(assignments) => {

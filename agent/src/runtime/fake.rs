@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ContainerInfo, CreateContainer, EngineInfo, Executed, Exit, Hint, LogQuery, LogStream, MemoryVolume, Runtime,
-    RuntimeError, Source, State,
+    RuntimeError, Source, State, Unmanaged,
 };
 use crate::clock::Clock;
 
@@ -105,6 +105,11 @@ impl FakeEngine {
             inner.exit(&id, 137, now_ms);
         }
         inner.hint(Hint::All);
+    }
+
+    /// What others have on the engine from now on.
+    pub fn set_unmanaged(&self, containers: Vec<Unmanaged>) {
+        self.lock().unmanaged = containers;
     }
 
     /// Puts a container there as if an earlier agent had made it.
@@ -253,6 +258,14 @@ impl Runtime for FakeEngine {
         let entered = self.enter(Op::List).await?;
         let all = self.lock().show_all();
         entered.finish(all)
+    }
+
+    async fn unmanaged(&self) -> Result<Vec<Unmanaged>, RuntimeError> {
+        let inner = self.lock();
+        match &inner.unavailable {
+            Some(why) => Err(RuntimeError::Unavailable(why.clone())),
+            None => Ok(inner.unmanaged.clone()),
+        }
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<ContainerInfo>, RuntimeError> {

@@ -2,7 +2,7 @@
 //! facts (version). Backends: [`docker`] (bollard), [`fake`] (tests and the simulated fleet).
 //!
 //! Invariant: a runtime sees and touches only containers that carry this cluster's and this node's labels;
-//! everything else on the engine does not exist for it.
+//! everything else on the engine does not exist for it, but for the names that [`Runtime::unmanaged`] tells.
 
 pub mod docker;
 pub mod fake;
@@ -140,6 +140,14 @@ pub struct MemoryVolume {
     pub uid: String,
 }
 
+/// A container that no agent of this cluster made, in the engine's words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unmanaged {
+    pub name: String,
+    pub image: String,
+    pub state: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInfo {
     /// E.g. `20.10.24`.
@@ -226,6 +234,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// All of this node's containers, running or not.
     async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError>;
+
+    /// What else the engine has: containers without this cluster's label, by their lines in its list. For people
+    /// alone; nothing is ever done to them.
+    async fn unmanaged(&self) -> Result<Vec<Unmanaged>, RuntimeError>;
 
     /// One container; `None` when it is gone.
     async fn inspect(&self, id: &str) -> Result<Option<ContainerInfo>, RuntimeError>;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use jiff::Timestamp;
 use proto::{
     flow,
@@ -25,7 +25,7 @@ use tonic::transport::Channel;
 
 use super::lines::Lines;
 use crate::{
-    runtime::{LogQuery, RuntimeError},
+    runtime::{LogEntry, LogQuery, RuntimeError},
     settings::ms,
     worker::Shared,
 };
@@ -124,21 +124,7 @@ async fn read_log(worker: &Shared, log: &ReadLog, out: &mpsc::Sender<Chunk>) -> 
     };
     let mut lines = Lines::new(log.timestamps);
     while let Some(entry) = entries.next().await {
-        let mut entry = entry;
-        // What is there already goes in one message.
-        let problem = loop {
-            match entry {
-                Ok(entry) => lines.push(&entry),
-                Err(e) => break Some(e),
-            }
-            if lines.len() >= flow::CHUNK / 2 {
-                break None;
-            }
-            match entries.next().now_or_never() {
-                Some(Some(next)) => entry = next,
-                Some(None) | None => break None,
-            }
-        };
+        let problem = gather(entry, &mut entries, &mut lines).await.err();
         for (stderr, data) in lines.take(flow::CHUNK) {
             let message = Some(Message::Data(PipeData { data, stderr }));
             if out.send(Chunk { message }).await.is_err() {
@@ -150,6 +136,30 @@ async fn read_log(worker: &Shared, log: &ReadLog, out: &mpsc::Sender<Chunk>) -> 
         }
     }
     end(Reason::Done, String::new())
+}
+
+/// Takes what is there already, to go in one message: a message for each line would cost more than the line.
+async fn gather(
+    first: Result<LogEntry, RuntimeError>,
+    entries: &mut (impl Stream<Item = Result<LogEntry, RuntimeError>> + Unpin),
+    lines: &mut Lines,
+) -> Result<(), RuntimeError> {
+    lines.push(&first?);
+    while lines.len() < flow::CHUNK / 2 {
+        let next = match entries.next().now_or_never() {
+            Some(next) => next,
+            // The engine sends a line at a time, and the task of its connection hands over one at a time: that has a turn.
+            None => {
+                tokio::task::yield_now().await;
+                entries.next().now_or_never().flatten()
+            }
+        };
+        match next {
+            Some(entry) => lines.push(&entry?),
+            None => break,
+        }
+    }
+    Ok(())
 }
 
 fn instant(since_ms: u64) -> Timestamp {

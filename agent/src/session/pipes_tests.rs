@@ -117,6 +117,48 @@ async fn a_log_comes_as_it_was_asked_for() {
     agent.end().await;
 }
 
+/// As Docker's connection hands lines over: one, and the next when that was taken.
+#[tokio::test]
+async fn lines_that_come_one_by_one_go_together_and_none_waits_for_others() {
+    let entry = |text: String| LogEntry {
+        at: Timestamp::UNIX_EPOCH,
+        stderr: false,
+        text: text.into_bytes(),
+    };
+    let (give, mut taken) = mpsc::channel(1);
+    let feed = tokio::spawn(async move {
+        for n in 0..1000 {
+            give.send(Ok(entry(format!("{n}\n")))).await.expect("taken");
+        }
+        give
+    });
+    let mut entries = futures::stream::poll_fn(move |cx| taken.poll_recv(cx));
+    let mut lines = Lines::new(false);
+    let (mut text, mut messages) = (Vec::new(), 0);
+    while text.len() < 3890 {
+        let first = entries.next().await.expect("a line");
+        gather(first, &mut entries, &mut lines).await.expect("no problem");
+        for (_, data) in lines.take(flow::CHUNK) {
+            messages += 1;
+            text.extend(data);
+        }
+    }
+    let all: String = (0..1000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&text), all);
+    assert!(messages < 20, "{messages} messages for 1000 lines");
+    // The last of them did not wait for another, and what has come before a problem is not lost with it.
+    let give = feed.await.expect("no panic");
+    tokio::spawn(async move {
+        give.send(Ok(entry("last\n".into()))).await.expect("taken");
+        give.send(Err(RuntimeError::Unavailable("gone".into())))
+            .await
+            .expect("taken");
+    });
+    let first = entries.next().await.expect("a line");
+    gather(first, &mut entries, &mut lines).await.expect_err("a problem");
+    assert_eq!(lines.take(flow::CHUNK), [(false, b"last\n".to_vec())]);
+}
+
 #[tokio::test]
 async fn a_followed_log_ends_with_its_container() {
     let (coordinator, agent, line) = running_agent().await;

@@ -4,7 +4,14 @@ use proto::wire::assignments::Kind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{testing::*, *};
-use crate::{Config, facts::FixedFacts, join::Join, runtime::State, runtime::fake::FakeEngine, worker::tests::pod};
+use crate::{
+    Config,
+    facts::FixedFacts,
+    join::Join,
+    runtime::State,
+    runtime::fake::FakeEngine,
+    worker::tests::{fence, pod},
+};
 
 fn quarantine(hello: &wire::Hello, kind: wire::Quarantine, words: &str) -> down::Message {
     down::Message::Welcome(wire::Welcome {
@@ -109,4 +116,115 @@ async fn in_quarantine_all_runs_on_nothing_is_renewed_and_it_is_said() {
         .expect("no panic")
         .expect("ends well");
     assert_eq!(engine.violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_a_restored_state_nothing_is_taken_before_an_operator_has_accepted_it() {
+    let coordinator = Coordinator::start().await;
+    let agent = TestAgent::start(&[&coordinator]);
+    let mut line = coordinator.session().await;
+    line.welcome().await;
+    let both = vec![pod("u1", &["app:1"]), pod("u2", &["app:1"])];
+    line.send(assign(Kind::Complete, 0, 5, both, vec![])).await;
+    let running = || {
+        let all = agent.engine.containers();
+        let up = all.into_iter().filter(|c| matches!(c.state, State::Running { .. }));
+        up.map(|c| c.id).collect::<Vec<_>>()
+    };
+    let until = async {
+        while running().len() != 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, until).await.expect("both run");
+    let before = running();
+    line.send(down::Message::Goodbye(wire::Goodbye::default())).await;
+    line.ended().await;
+
+    // The same cluster as another incarnation.
+    let restored = wire::Fence {
+        incarnation: "restored".into(),
+        ..fence()
+    };
+    let theirs = |hello: &wire::Hello| wire::Welcome {
+        fence: Some(restored.clone()),
+        your_term_known: false,
+        ..active(hello)
+    };
+    let mut line = coordinator.session().await;
+    let hello = line.hello().await;
+    let ours = hello.fence.clone().expect("a fence");
+    line.send(down::Message::Welcome(wire::Welcome {
+        quarantine: wire::Quarantine::Restored.into(),
+        quarantine_message: "restored from a backup".into(),
+        ..theirs(&hello)
+    }))
+    .await;
+    // It stays, longer than it would with a standby, and says nothing but that it is there.
+    for _ in 0..30 {
+        match line.next().await {
+            up::Message::Heartbeat(_) => {}
+            other => panic!("said {other:?}"),
+        }
+    }
+    assert_eq!(running(), before);
+    line.send(down::Message::Goodbye(wire::Goodbye::default())).await;
+    line.ended().await;
+
+    // Without an operator's word it is another history.
+    let mut line = coordinator.session().await;
+    let hello = line.hello().await;
+    assert_eq!(hello.fence.as_ref(), Some(&ours), "nothing was taken");
+    line.send(down::Message::Welcome(theirs(&hello))).await;
+    line.ended().await;
+    assert_eq!(running(), before);
+
+    // With it, what the restored state does not know runs on and is told.
+    let mut line = coordinator.session().await;
+    let hello = line.hello().await;
+    line.send(down::Message::Welcome(wire::Welcome {
+        replaces: vec![ours.incarnation.clone()],
+        ..theirs(&hello)
+    }))
+    .await;
+    let known = |kind: Kind, applies_to, results_in, run| {
+        down::Message::Assignments(wire::Assignments {
+            kind: kind.into(),
+            fence: Some(restored.clone()),
+            applies_to,
+            results_in,
+            run,
+            ..wire::Assignments::default()
+        })
+    };
+    line.send(known(Kind::Complete, 0, 1 << 50, vec![pod("u1", &["app:1"])]))
+        .await;
+    let told = line
+        .find(|m| match m {
+            up::Message::Unexpected(u) => Some(u.pods),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told.iter().map(|r| r.uid.as_str()).collect::<Vec<_>>(), ["u2"]);
+    assert_eq!(told[0].spec_json, pod("u2", &["app:1"]).spec_json);
+    let all = line.statuses().await;
+    line.send(down::Message::Ack(wire::Ack { seq: all.seq, heard: 0 }))
+        .await;
+    // Taken in, its status is told again: the coordinator had kept nothing of it.
+    line.send(known(Kind::Incremental, 1 << 50, (1 << 50) + 1, told)).await;
+    let again = line
+        .find(|m| match m {
+            up::Message::Statuses(s) if s.seq > all.seq => Some(s),
+            _ => None,
+        })
+        .await;
+    assert!(again.pods.iter().any(|p| p.uid == "u2"), "{again:?}");
+    assert_eq!(running(), before, "no container noticed anything");
+    agent.stop.cancel();
+    timeout(PATIENCE, agent.task)
+        .await
+        .expect("ends")
+        .expect("no panic")
+        .expect("ends well");
+    assert_eq!(agent.engine.violations(), Vec::<String>::new());
 }

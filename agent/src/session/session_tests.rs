@@ -28,8 +28,9 @@ async fn says_hello_runs_what_it_is_told_and_reports() {
     assert_eq!((facts.hostname.as_str(), facts.docker_ready), ("host1", true));
     assert_eq!(facts.docker_version, "fake");
     assert!(hello.clock_ms.abs_diff(crate::clock::wall_ms()) < 60_000);
+    let both = vec![coordinator.address.clone(), "c9:7443".to_owned()];
     line.send(down::Message::Welcome(wire::Welcome {
-        coordinators: vec!["c9:7443".into()],
+        coordinators: both.clone(),
         ..active(&hello)
     }))
     .await;
@@ -52,7 +53,7 @@ async fn says_hello_runs_what_it_is_told_and_reports() {
     line.find(beat).await;
     line.find(beat).await;
     let ledger = agent.ledger();
-    assert_eq!((ledger.revision, ledger.coordinators), (5, vec!["c9:7443".to_owned()]));
+    assert_eq!((ledger.revision, ledger.coordinators), (5, both));
     // A stop, and its end.
     line.send(assign(Kind::Incremental, 5, 6, vec![], vec![stop_of("u1", 1)]))
         .await;
@@ -295,54 +296,6 @@ async fn a_gap_or_a_broken_rule_ends_the_session_and_the_next_one_resumes() {
         .await;
     agent.until("both run", |a| a.running().len() == 2).await;
     assert_eq!(agent.engine.calls(Op::Stop), 0);
-    agent.end().await;
-}
-
-#[tokio::test]
-async fn a_standby_sends_on_to_the_leader() {
-    let (standby, leader) = (Coordinator::start().await, Coordinator::start().await);
-    let agent = TestAgent::start(&[&standby]);
-    let mut line = standby.session().await;
-    line.hello().await;
-    line.send(down::Message::Welcome(wire::Welcome {
-        role: welcome::Role::Standby.into(),
-        leader: leader.address.clone(),
-        coordinators: vec![standby.address.clone(), leader.address.clone()],
-        ..wire::Welcome::default()
-    }))
-    .await;
-    line.ended().await;
-    let mut line = leader.session().await;
-    line.welcome().await;
-    agent
-        .until("the list is kept", |a| a.ledger().coordinators.len() == 2)
-        .await;
-    // The leader goes: the standby is asked again.
-    drop(line);
-    leader.kill().await;
-    let mut line = standby.session().await;
-    line.hello().await;
-    agent.end().await;
-}
-
-#[tokio::test]
-async fn a_standby_may_take_over_on_the_open_session() {
-    let coordinator = Coordinator::start().await;
-    let agent = TestAgent::start(&[&coordinator]);
-    let mut line = coordinator.session().await;
-    let hello = line.hello().await;
-    let standby = wire::Welcome {
-        role: welcome::Role::Standby.into(),
-        heartbeat_ms: 10,
-        ..wire::Welcome::default()
-    };
-    line.send(down::Message::Welcome(standby)).await;
-    assert!(matches!(line.next().await, up::Message::Heartbeat(_)));
-    line.send(down::Message::Welcome(active(&hello))).await;
-    line.find(|m| matches!(m, up::Message::Facts(_)).then_some(())).await;
-    line.send(assign(Kind::Complete, 0, 5, vec![pod("u1", &["app:1"])], vec![]))
-        .await;
-    agent.until("runs", |a| a.running().len() == 1).await;
     agent.end().await;
 }
 

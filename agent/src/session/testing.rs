@@ -274,7 +274,6 @@ pub(super) fn quick() -> Settings {
         reconnect_initial_ms: 10,
         reconnect_max_ms: 50,
         refused_retry_ms: 50,
-        standby_wait_ms: 300,
         status_file_ms: 20,
         farewell_ms: 200,
         ..Settings::default()

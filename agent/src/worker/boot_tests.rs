@@ -15,7 +15,7 @@ use crate::{
 async fn booted() -> (TempDir, Arc<FakeEngine>) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = FakeEngine::new();
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     let pods = vec![pod("u1", &["app:1"]), pod("u2", &["app:1"])];
     rig.assign(pods, vec![], &[]).await;
     for uid in ["u1", "u2"] {
@@ -26,8 +26,8 @@ async fn booted() -> (TempDir, Arc<FakeEngine>) {
     (dir, engine)
 }
 
-fn again(boot: &str, (dir, engine): &(TempDir, Arc<FakeEngine>)) -> Rig {
-    Rig::start_in(boot, dir, engine, Settings::default())
+async fn again(boot: &str, (dir, engine): &(TempDir, Arc<FakeEngine>)) -> Rig {
+    Rig::start_in(boot, dir, engine, Settings::default()).await
 }
 
 /// How long until so many containers run.
@@ -40,7 +40,7 @@ async fn until_running(rig: &Rig, n: usize) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn what_was_replaced_meanwhile_is_not_started() {
     let host = booted().await;
-    let rig = again("boot-2", &host);
+    let rig = again("boot-2", &host).await;
     sleep(Duration::from_secs(59)).await;
     assert_eq!(rig.running().len(), 0, "nothing starts before somebody spoke");
     // Both of the agent's pods are told as they are: it looks and reports meanwhile.
@@ -57,13 +57,13 @@ async fn what_was_replaced_meanwhile_is_not_started() {
 #[tokio::test(start_paused = true)]
 async fn without_a_coordinator_the_ledger_is_started_from_after_a_minute() {
     let host = booted().await;
-    let rig = again("boot-2", &host);
+    let rig = again("boot-2", &host).await;
     let waited = until_running(&rig, 2).await;
     assert!((60..62).contains(&waited.as_secs()), "{waited:?}");
     rig.end().await;
     // The boot is on record now: the agent's next start in it waits for nothing.
     host.1.restart();
-    let rig = again("boot-2", &host);
+    let rig = again("boot-2", &host).await;
     assert!(until_running(&rig, 2).await < Duration::from_secs(15));
     rig.end().await;
 }
@@ -72,7 +72,7 @@ async fn without_a_coordinator_the_ledger_is_started_from_after_a_minute() {
 async fn a_restart_of_the_agent_within_the_wait_waits_too() {
     let host = booted().await;
     for _ in 0..2 {
-        let rig = again("boot-2", &host);
+        let rig = again("boot-2", &host).await;
         sleep(Duration::from_secs(40)).await;
         assert_eq!(rig.running().len(), 0);
         rig.end().await;
@@ -83,7 +83,7 @@ async fn a_restart_of_the_agent_within_the_wait_waits_too() {
 async fn the_same_boot_and_an_unknown_one_wait_for_nothing() {
     for boot in ["boot-1", ""] {
         let host = booted().await;
-        let rig = again(boot, &host);
+        let rig = again(boot, &host).await;
         let waited = until_running(&rig, 2).await;
         assert!(waited < Duration::from_secs(1), "{boot:?}: {waited:?}");
         rig.end().await;
@@ -93,7 +93,7 @@ async fn the_same_boot_and_an_unknown_one_wait_for_nothing() {
         boot_wait_ms: 0,
         ..Settings::default()
     };
-    let rig = Rig::start_in("boot-2", &host.0, &host.1, settings);
+    let rig = Rig::start_in("boot-2", &host.0, &host.1, settings).await;
     assert!(until_running(&rig, 2).await < Duration::from_secs(1));
     rig.end().await;
 }

@@ -56,8 +56,9 @@ pub(super) async fn hear(shared: &Shared, spec: &PodSpec, info: &ContainerInfo, 
         .containers
         .iter()
         .find(|c| c.name == owner.container)
-        .map_or(TerminationMessagePolicy::File, |c| c.termination_message_policy);
-    if !words.is_empty() || exit.code == 0 || policy == TerminationMessagePolicy::File {
+        .and_then(|c| c.termination_message_policy);
+    // Most programs know nothing of the file. Only an owner's own word keeps their log out of the status.
+    if !words.is_empty() || exit.code == 0 || policy == Some(TerminationMessagePolicy::File) {
         return words;
     }
     match shared.runtime.log_tail(&info.id, LOG_LINES).await {

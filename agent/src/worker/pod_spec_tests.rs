@@ -78,7 +78,7 @@ fn with_volumes() -> serde_json::Value {
 
 #[tokio::test(start_paused = true)]
 async fn volumes_last_as_long_as_their_pod() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     rig.assign(vec![pod_of("u1", &with_volumes())], vec![], &[]).await;
     rig.until_ready("u1").await;
     let disk = path(source(&rig, "u1", "/disk"));
@@ -112,7 +112,7 @@ async fn volumes_last_as_long_as_their_pod() {
     })
     .await;
     rig.end().await;
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until_ready("u1").await;
     rig.assign(vec![], vec![], &[]).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
@@ -131,7 +131,7 @@ async fn volumes_last_as_long_as_their_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_cannot_be_removed_yet_is_tried_again_and_the_pod_kept_until_then() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(vec![pod_of("u1", &with_volumes())], vec![], &[]).await;
     rig.until_ready("u1").await;
     // A stranger's container has the pod's memory.
@@ -196,7 +196,7 @@ async fn what_vanished_pods_left_is_collected_after_the_start() {
     };
     plant("alive", true);
     plant("dead", false);
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.shared.files.pods().expect("listed");
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(
@@ -231,15 +231,18 @@ async fn what_vanished_pods_left_is_collected_after_the_start() {
     rig.end().await;
 }
 
-/// A pod that runs once, and whose container's last words are written by the test.
+/// A pod that runs once, and whose container's last words are written by the test; no policy is none at all.
 fn once(policy: &str) -> serde_json::Value {
-    serde_json::json!({"restartPolicy": "Never", "containers": [
-        {"name": "c", "image": "app:1", "terminationMessagePolicy": policy}]})
+    let mut container = serde_json::json!({"name": "c", "image": "app:1"});
+    if !policy.is_empty() {
+        container["terminationMessagePolicy"] = policy.into();
+    }
+    serde_json::json!({"restartPolicy": "Never", "containers": [container]})
 }
 
 #[tokio::test(start_paused = true)]
 async fn last_words_are_the_file_s_then_those_of_the_log() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     let script = ImageScript {
         log: "line\nthe end\n".into(),
         ..ImageScript::exits(3, Duration::from_secs(5))
@@ -250,6 +253,8 @@ async fn last_words_are_the_file_s_then_those_of_the_log() {
         ("u2", "File", "", ""),
         ("u3", "FallbackToLogsOnError", "", "line\nthe end"),
         ("u4", "FallbackToLogsOnError", "bye", "bye"),
+        ("u6", "", "", "line\nthe end"),
+        ("u7", "", "bye", "bye"),
     ] {
         rig.assign(vec![pod_of(uid, &once(policy))], vec![], &[]).await;
         rig.until("it runs", |r| !r.running().is_empty()).await;
@@ -277,7 +282,7 @@ async fn last_words_are_the_file_s_then_those_of_the_log() {
     assert_eq!(ended(&rig, "u5").expect("ended").message, "");
     assert_eq!(
         engine.calls(Op::Log),
-        1,
+        2,
         "only where the file was empty and the container failed"
     );
     rig.end().await;
@@ -285,7 +290,7 @@ async fn last_words_are_the_file_s_then_those_of_the_log() {
 
 #[tokio::test(start_paused = true)]
 async fn last_words_survive_the_agent_and_go_with_their_attempt() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     engine.script("app:1", ImageScript::exits(1, Duration::from_secs(30)));
     let spec = serde_json::json!({"containers": [{"name": "c", "image": "app:1", "terminationMessagePath": "/w"}]});
     rig.assign(vec![pod_of("u1", &spec)], vec![], &[]).await;
@@ -296,7 +301,7 @@ async fn last_words_survive_the_agent_and_go_with_their_attempt() {
         task.abort();
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until("its end is known", |r| ended(r, "u1").is_some()).await;
     assert_eq!(ended(&rig, "u1").expect("ended").message, "a\nlast line");
     rig.until("attempt 1 ended as well", |r| {
@@ -314,7 +319,7 @@ async fn last_words_survive_the_agent_and_go_with_their_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn a_container_of_an_older_agent_ends_without_words() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     let run = pod_of("u1", &once("File"));
     let spec = CreateContainer {
         name: "wharf_c_pod-u1_default_u1_0".into(),
@@ -340,7 +345,7 @@ async fn a_container_of_an_older_agent_ends_without_words() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_host_path_waits_with_its_reason_and_heals() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     let place = dir.path().join("wanted");
     let spec = serde_json::json!({
         "containers": [{"name": "c", "image": "app:1", "volumeMounts": [{"name": "h", "mountPath": "/h", "readOnly": true}]}],
@@ -366,7 +371,7 @@ async fn a_missing_host_path_waits_with_its_reason_and_heals() {
 
 #[tokio::test(start_paused = true)]
 async fn the_image_is_asked_whom_it_runs_as_only_where_that_matters() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     let numbered = ImageScript {
         user: "1000".into(),
         ..ImageScript::default()
@@ -404,7 +409,7 @@ async fn the_image_is_asked_whom_it_runs_as_only_where_that_matters() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_of_one_container_costs_no_more_calls_than_it_must() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     let one = |fields: serde_json::Value| {
         let mut container = serde_json::json!({"name": "c", "image": "app:1"});
         let more = fields.as_object().expect("an object").clone();
@@ -441,7 +446,7 @@ async fn a_pod_of_one_container_costs_no_more_calls_than_it_must() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pull_tells_how_far_it_is_in_its_own_time() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     let script = |words: &str| ImageScript {
         progress: Some(words.into()),
         ..ImageScript::slow_pull(Duration::from_secs(60))

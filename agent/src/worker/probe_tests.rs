@@ -61,7 +61,7 @@ const NEVER: Duration = Duration::ZERO;
 
 #[tokio::test(start_paused = true)]
 async fn readiness_follows_its_probe_at_its_period_and_thresholds() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     engine.answer("up", 1, NEVER);
     let probe = exec(
         "up",
@@ -94,7 +94,7 @@ async fn readiness_follows_its_probe_at_its_period_and_thresholds() {
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_live_is_restarted_and_startup_goes_before() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     engine.answer("started", 1, NEVER);
     engine.answer("alive", 1, NEVER);
     let run = with(json!({
@@ -125,7 +125,7 @@ async fn what_does_not_live_is_restarted_and_startup_goes_before() {
 
 #[tokio::test(start_paused = true)]
 async fn what_never_starts_is_restarted_with_backoff() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     engine.answer("started", 1, NEVER);
     let run = with(json!({"startupProbe": exec("started", json!({"periodSeconds": 1, "failureThreshold": 3}))}));
     rig.assign(vec![run], vec![], &[]).await;
@@ -142,7 +142,7 @@ async fn what_never_starts_is_restarted_with_backoff() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_probe_is_bad_and_holds_up_no_other() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     engine.answer("slow", 0, Duration::from_secs(60));
     let run = with(json!({
         "readinessProbe": exec("slow", json!({"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1})),
@@ -161,7 +161,7 @@ async fn a_slow_probe_is_bad_and_holds_up_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn neither_a_restart_of_the_agent_nor_a_silent_engine_takes_readiness_away() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     let run = with(json!({
         "readinessProbe": exec("up", json!({"periodSeconds": 2, "failureThreshold": 1})),
         "livenessProbe": exec("up", json!({"periodSeconds": 2, "failureThreshold": 1})),
@@ -183,7 +183,7 @@ async fn neither_a_restart_of_the_agent_nor_a_silent_engine_takes_readiness_away
 
     // The probe would say no, but it has not said anything yet.
     engine.answer("up", 1, Duration::from_millis(900));
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until("told", |r| r.status("u1").is_some()).await;
     assert!(ready(&rig));
     assert_eq!(since(&rig), before);
@@ -194,7 +194,7 @@ async fn neither_a_restart_of_the_agent_nor_a_silent_engine_takes_readiness_away
 /// Stops `u1` under a probe-less template with a hook of 2 s and a program that needs 3 s; when what happened, in
 /// milliseconds after the entry.
 async fn stopped(drain_ms: u32, then: impl AsyncFn(&Rig)) -> (u64, u64) {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     let script = ImageScript {
         stop_takes: Duration::from_secs(3),
         ..ImageScript::default()
@@ -238,7 +238,7 @@ async fn a_stop_waits_for_drain_and_hook_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_outlasts_the_agent() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until("ready", ready).await;
     let entry = wire::Stop {
@@ -250,7 +250,7 @@ async fn a_drain_outlasts_the_agent() {
     for task in &rig.tasks {
         task.abort();
     }
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     tokio::time::sleep(Duration::from_secs(1_800)).await;
     assert_eq!(engine.calls(Op::Stop), 0);
     let shorter = wire::Stop {
@@ -264,7 +264,7 @@ async fn a_drain_outlasts_the_agent() {
 
 #[tokio::test(start_paused = true)]
 async fn the_cluster_says_when_a_container_without_a_probe_is_ready() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     let told = |ready_after_ms| wire::AgentSettings { ready_after_ms };
     rig.shared.keeper.settings(told(Some(3_600_000))).await.expect("kept");
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
@@ -273,7 +273,7 @@ async fn the_cluster_says_when_a_container_without_a_probe_is_ready() {
     assert!(!ready(&rig));
     // Kept over a restart, when no coordinator is there to ask.
     rig.end().await;
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until("told", |r| r.status("u1").is_some()).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!ready(&rig));

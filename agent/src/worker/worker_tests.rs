@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::{
-    ledger::{Keeper, load},
+    ledger::{DataDir, Keeper, load},
     runtime::{
         CreateContainer, Owner, State,
         fake::{Failure, FakeEngine, ImageScript, Op},
@@ -65,16 +65,20 @@ pub(crate) fn stop_of(uid: &str, grace_seconds: u32) -> wire::Stop {
 }
 
 impl Rig {
-    pub(crate) fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
-        Self::start_in("boot-1", dir, engine, settings)
+    pub(crate) async fn start(dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
+        Self::start_in("boot-1", dir, engine, settings).await
     }
 
     /// In that boot of the host.
-    pub(crate) fn start_in(boot: &str, dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
+    pub(crate) async fn start_in(boot: &str, dir: &TempDir, engine: &Arc<FakeEngine>, settings: Settings) -> Self {
         let clock = Clock::new();
         let ledger = load(dir.path()).expect("a ledger");
-        let (keeper, handle) =
-            Keeper::open(dir.path().into(), ledger, false, ms(settings.lazy_write_ms), clock).expect("opened");
+        let disk = DataDir {
+            path: dir.path().into(),
+            sync: false,
+        };
+        let opened = Keeper::open(Arc::new(disk), ledger, ms(settings.lazy_write_ms), clock).await;
+        let (keeper, handle) = opened.expect("opened");
         let epoch = handle.current().epoch;
         let shared = Shared::new(Parts {
             runtime: engine.clone(),
@@ -173,10 +177,10 @@ impl Rig {
     }
 }
 
-pub(crate) fn rig() -> (TempDir, Arc<FakeEngine>, Rig) {
+pub(crate) async fn rig() -> (TempDir, Arc<FakeEngine>, Rig) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = FakeEngine::new();
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     (dir, engine, rig)
 }
 
@@ -190,7 +194,7 @@ fn waiting_reason(status: &PodStatus) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn runs_stops_and_forgets_a_pod() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until_ready("u1").await;
     assert_eq!(rig.reasons(), ["Pulled", "Created", "Started"]);
@@ -217,7 +221,7 @@ async fn runs_stops_and_forgets_a_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_of_two_shares_a_sandbox() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1", "side:1"])], vec![], &[]).await;
     rig.until_ready("u1").await;
     assert_eq!(rig.running().len(), 3);
@@ -243,7 +247,7 @@ async fn a_pod_of_two_shares_a_sandbox() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_killed_or_removed_behind_its_back_comes_back() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until_ready("u1").await;
     rig.reasons();
@@ -272,7 +276,7 @@ async fn what_is_killed_or_removed_behind_its_back_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restarted_agent_adopts_and_counts_no_restart() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"]), pod("u2", &["app:1", "app:2"])], vec![], &[])
         .await;
     rig.until_ready("u1").await;
@@ -280,7 +284,7 @@ async fn a_restarted_agent_adopts_and_counts_no_restart() {
     let before = rig.running();
     let creates = engine.calls(Op::Create);
     rig.end().await;
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until_ready("u1").await;
     rig.until_ready("u2").await;
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -292,7 +296,7 @@ async fn a_restarted_agent_adopts_and_counts_no_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn restart_counts_never_go_back_even_if_the_engine_forgets() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     engine.script("app:1", ImageScript::exits(1, Duration::from_secs(1)));
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until("crashed thrice", |r| {
@@ -308,7 +312,7 @@ async fn restart_counts_never_go_back_even_if_the_engine_forgets() {
     for c in engine.containers() {
         engine.remove_behind_back(&c.id);
     }
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until("told", |r| r.status("u1").is_some()).await;
     assert!(rig.status("u1").expect("told").container_statuses[0].restart_count >= count);
     rig.end().await;
@@ -316,7 +320,7 @@ async fn restart_counts_never_go_back_even_if_the_engine_forgets() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_survives_the_agent() {
-    let (dir, engine, rig) = rig();
+    let (dir, engine, rig) = rig().await;
     let stubborn = ImageScript {
         stop_takes: Duration::from_secs(100),
         ..ImageScript::default()
@@ -330,14 +334,14 @@ async fn a_stop_survives_the_agent() {
         task.abort();
     }
     assert_eq!(engine.containers().len(), 1);
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     rig.until("gone", |r| r.engine.containers().is_empty()).await;
     rig.end().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shorter_grace_hurries_a_stop() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     let stubborn = ImageScript {
         stop_takes: Duration::from_secs(1000),
         ..ImageScript::default()
@@ -356,7 +360,7 @@ async fn a_shorter_grace_hurries_a_stop() {
 
 #[tokio::test(start_paused = true)]
 async fn while_docker_is_away_nothing_is_done_and_nothing_counted() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until_ready("u1").await;
     let id = rig.running()[0].clone();
@@ -385,7 +389,7 @@ async fn while_docker_is_away_nothing_is_done_and_nothing_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_docker_doubles_nothing() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign((0..5).map(|n| pod(&format!("u{n}"), &["app:1"])).collect(), vec![], &[])
         .await;
     for n in 0..5 {
@@ -407,7 +411,7 @@ async fn a_restart_of_docker_doubles_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_replies_make_no_second_container() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     for op in [Op::Create, Op::Start] {
         engine.fail_next(op, Failure::lost_reply());
         engine.fail_next(op, Failure::lost());
@@ -421,7 +425,7 @@ async fn lost_replies_make_no_second_container() {
 
 #[tokio::test(start_paused = true)]
 async fn an_absent_image_hurts_only_its_pod_and_heals() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     engine.script("gone:1", ImageScript::absent("manifest unknown"));
     rig.assign(vec![pod("u1", &["gone:1"]), pod("u2", &["app:1"])], vec![], &[])
         .await;
@@ -452,7 +456,7 @@ async fn an_absent_image_hurts_only_its_pod_and_heals() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_a_slow_pull() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     engine.script("slow:1", ImageScript::slow_pull(Duration::from_secs(3600)));
     rig.assign(vec![pod("u1", &["slow:1"])], vec![], &[]).await;
     rig.until("pulling", |r| r.engine.calls(Op::Pull) == 1).await;
@@ -482,7 +486,7 @@ async fn starts_are_bounded_and_stops_do_not_starve_them() {
         max_stops: 2,
         ..Settings::default()
     };
-    let rig = Rig::start(&dir, &engine, settings);
+    let rig = Rig::start(&dir, &engine, settings).await;
     rig.assign(
         (0..10).map(|n| pod(&format!("u{n}"), &["stubborn:1"])).collect(),
         vec![],
@@ -526,7 +530,7 @@ async fn what_nobody_knows_is_reported_while_it_runs_and_removed_when_dead() {
     plant("created", false);
     let dead = plant("dead", true);
     engine.kill_behind_back(&dead);
-    let rig = Rig::start(&dir, &engine, Settings::default());
+    let rig = Rig::start(&dir, &engine, Settings::default()).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(engine.containers().len(), 3, "nothing before assignments were accepted");
     let observed: Vec<_> = rig.shared.observed().into_iter().map(|o| (o.uid, o.running)).collect();
@@ -543,7 +547,7 @@ async fn what_nobody_knows_is_reported_while_it_runs_and_removed_when_dead() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_a_complete_set_does_not_name_keeps_running() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until_ready("u1").await;
     let empty = wire::Assignments {
@@ -565,7 +569,7 @@ async fn a_pod_that_a_complete_set_does_not_name_keeps_running() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forgotten_pod_that_still_runs_is_kept() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(vec![pod("u1", &["app:1"])], vec![], &[]).await;
     rig.until_ready("u1").await;
     rig.assign(vec![], vec![], &["u1"]).await;
@@ -582,7 +586,7 @@ async fn a_forgotten_pod_that_still_runs_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_node_is_quiet() {
-    let (_dir, engine, rig) = rig();
+    let (_dir, engine, rig) = rig().await;
     rig.assign(
         (0..20).map(|n| pod(&format!("u{n}"), &["app:1"])).collect(),
         vec![],

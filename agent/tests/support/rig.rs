@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use agent::{
     clock::Clock,
-    ledger::{Keeper, load},
+    ledger::{DataDir, Keeper, load},
     reporter::Reporter,
     runtime::docker::DockerSettings,
     settings::{Settings, ms},
@@ -63,22 +63,20 @@ impl Rig {
             settings: quick(),
             run: None,
         };
-        rig.begin();
+        rig.begin().await;
         rig.assign(vec![], vec![]).await;
         rig
     }
 
-    fn begin(&mut self) {
+    async fn begin(&mut self) {
         let clock = Clock::new();
         let ledger = load(self.dir.path()).expect("a ledger");
-        let (keeper, handle) = Keeper::open(
-            self.dir.path().into(),
-            ledger,
-            true,
-            ms(self.settings.lazy_write_ms),
-            clock,
-        )
-        .expect("opened");
+        let disk = DataDir {
+            path: self.dir.path().into(),
+            sync: true,
+        };
+        let opened = Keeper::open(Arc::new(disk), ledger, ms(self.settings.lazy_write_ms), clock).await;
+        let (keeper, handle) = opened.expect("opened");
         let shared = Shared::new(Parts {
             runtime: self.bed.docker.clone(),
             reporter: Arc::new(Reporter::new(handle.current().epoch)),
@@ -109,7 +107,7 @@ impl Rig {
         for task in run.tasks {
             let _ = task.await;
         }
-        self.begin();
+        self.begin().await;
     }
 
     fn shared(&self) -> &Arc<Shared> {

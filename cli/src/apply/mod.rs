@@ -8,11 +8,12 @@
 
 mod merge;
 
+use proto::model::Kind;
 use serde_json::{Map, Value, json};
 
 use crate::{
     amend::ATTEMPTS, args::ApplyArgs, error::Error, files, manifest::Document, received::Received, report::Report,
-    session::Session, status::Reason, target::Reference,
+    session::Session, set_image, status::Reason, target::Reference,
 };
 
 /// Where what was applied is kept; kubectl's, so that its users' objects are known.
@@ -77,7 +78,7 @@ pub async fn one(document: &Document, dry_run: bool, session: &mut Session<'_>) 
             }
         };
         wanted.check_version(&target, Some(&live))?;
-        let (merged, notes) = wanted.merge(&live);
+        let (merged, mut notes) = wanted.merge(&live);
         let after = match merged {
             None => live.clone(),
             Some(merged) => match session.client.replace(&target, &merged, dry_run).await {
@@ -85,6 +86,7 @@ pub async fn one(document: &Document, dry_run: bool, session: &mut Session<'_>) 
                 result => result?,
             },
         };
+        notes.extend(stays(&live, &after));
         return Ok(Applied {
             before: Some(live),
             after,
@@ -99,6 +101,13 @@ pub async fn one(document: &Document, dry_run: bool, session: &mut Session<'_>) 
             target.name
         ),
     })
+}
+
+/// Of a controller whose template is another one now: its running pods stay as they are.
+fn stays(before: &Received, after: &Received) -> Option<String> {
+    let template = |object: &Received| object.json.pointer("/spec/template").cloned();
+    (before.kind == Kind::ReplicationController && template(before) != template(after))
+        .then(|| set_image::hint(&after.reference(), &[]))
 }
 
 /// What a document asks for.

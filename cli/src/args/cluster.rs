@@ -1,8 +1,8 @@
-//! The arguments of what is about the cluster as a whole: status, settings, freeze, audit.
+//! The arguments of what is about the cluster as a whole: status, cluster, settings, freeze, audit.
 //!
 //! Invariant: as of [`super`].
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -25,6 +25,102 @@ pub struct StatusArgs {
     /// Everything as one object; a table when left out
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     pub output: Option<DataFormat>,
+}
+
+/// Accept a state that was restored from a backup, so that agents and planning act on it
+///
+/// Until then every agent is in quarantine: nothing is started or stopped. Shows first what is on record and what the
+/// agents that are heard run. Wait until all that still exist are heard.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wharf cluster accept-restore --dry-run\n  wharf cluster accept-restore --yes")]
+pub struct AcceptRestoreArgs {
+    /// Without a question
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// Decide about pods that agents run and that a restored state did not know
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  wharf cluster orphan list\n  wharf cluster orphan delete default/web-x2k4p")]
+pub enum OrphanCommand {
+    List(OrphanListArgs),
+    /// Take orphans into the state as pods without controller; their containers run on
+    ///
+    /// A controller whose selector fits takes them over as its own, and may then have one too many.
+    #[command(
+        after_help = "Examples:\n  wharf cluster orphan adopt default/web-x2k4p\n  wharf cluster orphan adopt --all --dry-run"
+    )]
+    Adopt(OrphanArgs),
+    /// Have orphans stopped by their agents
+    #[command(
+        after_help = "Examples:\n  wharf cluster orphan delete default/web-x2k4p\n  wharf cluster orphan delete --all --dry-run"
+    )]
+    Delete(OrphanArgs),
+}
+
+/// Show the orphans
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wharf cluster orphan list\n  wharf cluster orphan list -o json")]
+pub struct OrphanListArgs {
+    /// All as one object; a table when left out
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    pub output: Option<DataFormat>,
+}
+
+#[derive(Debug, Args)]
+pub struct OrphanArgs {
+    /// UID, or NAMESPACE/NAME
+    #[arg(value_name = "POD", conflicts_with = "all")]
+    pub pods: Vec<String>,
+    /// All there are
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// Write all of the cluster's state into one file, while it runs
+///
+/// The file is checked as it arrives, and is there whole or not at all, readable by its owner only.
+/// `wharf-coordinator restore` makes a cluster from it. It holds what pods are given as environment variables: keep it as
+/// safe as the coordinators' disks.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  wharf cluster backup fleet.backup\n  wharf cluster backup fleet.backup --with-keys --passphrase-file pass.txt --force"
+)]
+pub struct BackupArgs {
+    /// Where to write it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Put the cluster's secret into it, sealed under a passphrase, so that it can be restored without any coordinator's
+    /// data directory
+    #[arg(long, requires = "passphrase_file")]
+    pub with_keys: bool,
+    /// File whose first line is the passphrase, at least 12 characters
+    #[arg(long, value_name = "FILE", requires = "with_keys")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Remove a coordinator for good: its certificate is valid no more, and its name is free
+///
+/// Credentials that were made on its host end with it; agents keep theirs. Stop it first if its host still runs, and take
+/// its access to the store away. The active one is not removed. docs/high-availability.md says what a removed coordinator
+/// can still do.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  wharf cluster remove-coordinator c2 --reason 'its host burnt'\n  wharf cluster remove-coordinator c2 c3 --dry-run"
+)]
+pub struct RemoveCoordinatorArgs {
+    /// Names of coordinators
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub dry_run: DryRun,
 }
 
 /// Show and change the cluster's settings, while it runs

@@ -1,12 +1,15 @@
 //! The command line: what clap parses, and the help, which ends in two examples for every command. What all
 //! commands share is here; the arguments of each are beside it, in one file for those that read, those that write,
-//! holds, tokens, and the cluster as a whole.
+//! drains, rolling updates, holds, tokens, the cluster as a whole, and its coordinators.
 //!
 //! Invariant: nothing here reads the process's environment; variables come from [`Env`].
 
 mod cluster;
+mod coordinators;
+mod drain;
 mod hold;
 mod read;
+mod rollout;
 mod token;
 mod write;
 
@@ -18,7 +21,7 @@ use clap::{
 };
 use proto::model::Kind;
 
-pub use self::{cluster::*, hold::*, read::*, token::*, write::*};
+pub use self::{cluster::*, coordinators::*, drain::*, hold::*, read::*, rollout::*, token::*, write::*};
 use crate::{env::Env, node::NodeCommand, status::StatusFormat};
 
 /// Operates a Wharfinger fleet.
@@ -83,6 +86,12 @@ pub enum Command {
     Wait(WaitArgs),
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),
+    Drain(DrainArgs),
+    RollingUpdate(RollingUpdateArgs),
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    #[command(subcommand)]
+    Set(SetCommand),
     #[command(subcommand)]
     Hold(HoldCommand),
     #[command(subcommand)]
@@ -90,6 +99,8 @@ pub enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     Status(StatusArgs),
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     #[command(subcommand)]
     Settings(SettingsCommand),
     Freeze(FreezeArgs),

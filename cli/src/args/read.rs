@@ -14,8 +14,8 @@ use crate::{
 
 /// Show objects in a table, or as JSON, YAML or names
 ///
-/// KIND is nodes (no), pods (po), replicationcontrollers (rc), namespaces (ns), endpoints (ep) or events (ev); several
-/// with commas; `all` is pods and controllers.
+/// KIND is nodes (no), pods (po), replicationcontrollers (rc), daemonsets (ds), namespaces (ns), poddisruptionbudgets
+/// (pdb), endpoints (ep) or events (ev); several with commas; `all` is pods and controllers.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  wharf get rc,pods -o wide\n  wharf get pods -A --node n1 --sort-by=.metadata.name"
@@ -137,7 +137,7 @@ pub struct WaitArgs {
 /// Show what containers wrote, stdout and stderr together
 ///
 /// Of a pod with several containers the first one is shown unless -c or --all-containers says otherwise. Several pods
-/// (-l, or rc/NAME) are shown one after the other, or together with -f. -f ends when the container does; it goes on when
+/// (-l, rc/NAME or ds/NAME) are shown one after the other, or together with -f. -f ends when the container does; it goes on when
 /// a coordinator or an agent restarts. Only what the Docker host still keeps can be shown: the newest 30 MB of a
 /// container, and of its restarts the last one.
 #[derive(Debug, Args)]
@@ -145,7 +145,7 @@ pub struct WaitArgs {
     after_help = "Examples:\n  wharf logs web-x2k4p --tail 20 --timestamps\n  wharf logs -l app=web --since 5m --prefix"
 )]
 pub struct LogsArgs {
-    /// A pod, as NAME or pod/NAME, or all pods of a controller, as rc/NAME
+    /// A pod, as NAME or pod/NAME, or all pods of a controller, as rc/NAME or ds/NAME
     #[arg(
         value_name = "POD",
         required_unless_present = "selector",

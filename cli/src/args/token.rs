@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::{DryRun, duration, pair};
 use crate::output::{Format, ObjectFormat};
 
-/// Make, list and revoke the tokens by which hosts join
+/// Make, list and revoke the tokens by which hosts and coordinators join
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:\n  wharf token create --uses 3 --ttl 2h\n  wharf token list")]
 pub enum TokenCommand {
@@ -18,20 +18,22 @@ pub enum TokenCommand {
     Revoke(TokenRevokeArgs),
 }
 
-/// Make a token and print the command that joins a host with it
+/// Make a token and print the command that joins a host, or another coordinator, with it
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  wharf token create\n  wharf token create --uses 50 --ttl 30m --label zone=north")]
+#[command(
+    after_help = "Examples:\n  wharf token create --uses 50 --ttl 30m --label zone=north\n  wharf token create --role coordinator"
+)]
 pub struct TokenCreateArgs {
     /// What joins with it
-    #[arg(long, value_name = "ROLE", value_parser = ["agent"], default_value = "agent")]
+    #[arg(long, value_name = "ROLE", value_parser = ["agent", "coordinator"], default_value = "agent")]
     pub role: String,
-    /// How many hosts may join with it
+    /// How many hosts or coordinators may join with it
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub uses: u32,
     /// How long it lives
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1h")]
     pub ttl: Duration,
-    /// Label of the hosts that join with it; may be repeated
+    /// Label of the hosts that join with it; may be repeated; not of coordinators
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub label: Vec<(String, String)>,
     /// Only for the node of this name; if it exists, its host comes back under it, and its old identity is revoked

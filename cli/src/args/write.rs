@@ -120,6 +120,9 @@ pub struct DeleteArgs {
     /// What becomes of dependents, e.g. a controller's pods
     #[arg(long, value_name = "HOW", value_enum, default_value = "background")]
     pub cascade: Cascade,
+    /// A controller that a rolling update replaces, too: the update ends where it is
+    #[arg(long)]
+    pub force: bool,
     /// Wait until the objects are gone
     #[arg(
         long,

@@ -4,7 +4,8 @@
 
 use proto::wire::{
     self, audit_client::AuditClient, cluster_client::ClusterClient, controllers_client::ControllersClient,
-    nodes_client::NodesClient, settings_client::SettingsClient, tokens_client::TokensClient,
+    coordinators_client::CoordinatorsClient, nodes_client::NodesClient, settings_client::SettingsClient,
+    tokens_client::TokensClient,
 };
 
 use super::{Call, Client, request_id};
@@ -88,6 +89,22 @@ impl Client {
                 dry_run,
             };
             async move { TokensClient::new(channel).revoke_token(request).await }
+        })
+        .await
+    }
+
+    pub async fn remove_coordinator(
+        &mut self,
+        name: &str,
+        dry_run: bool,
+    ) -> Result<wire::RemoveCoordinatorReply, Error> {
+        // A repeat would say that there is none of that name.
+        self.call(Call::Once, |channel| {
+            let request = wire::RemoveCoordinatorRequest {
+                name: name.to_owned(),
+                dry_run,
+            };
+            async move { CoordinatorsClient::new(channel).remove(request).await }
         })
         .await
     }

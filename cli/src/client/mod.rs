@@ -7,9 +7,15 @@
 //! Invariant: a call that is not safe to repeat is never sent a second time once it may have been received.
 
 mod admin;
+mod backup;
+mod drains;
 mod holds;
 mod logs;
+mod replicas;
 mod resources;
+mod restore;
+mod updates;
+mod views;
 
 use std::{error::Error as _, future::Future, time::Duration};
 
@@ -25,11 +31,14 @@ use tonic::{
     transport::Channel,
 };
 
+pub use self::backup::Pieces;
 pub use self::logs::{Log, LogError};
 pub use self::resources::{Query, Watch, WatchError};
+pub use self::views::ViewWatch;
 use crate::{
     env::{Connect, Times},
     error::Error,
+    known::{self, Known},
     status::Reason,
 };
 
@@ -71,6 +80,9 @@ type Sending = InterceptedService<Channel, Because>;
 #[derive(Clone)]
 pub struct Client {
     credentials: Credentials,
+    /// The addresses to try, in this order.
+    coordinators: Vec<String>,
+    known: Known,
     connect: Connect,
     times: Times,
     timeout: Option<Duration>,
@@ -96,8 +108,16 @@ pub fn not_found(kind: Kind, name: &str) -> Error {
 
 impl Client {
     /// `timeout` is for one attempt of a call; none: for ever.
-    pub fn new(credentials: Credentials, connect: Connect, times: Times, timeout: Option<Duration>) -> Self {
+    pub fn new(
+        credentials: Credentials,
+        known: Known,
+        connect: Connect,
+        times: Times,
+        timeout: Option<Duration>,
+    ) -> Self {
         Self {
+            coordinators: known.order(&credentials.coordinators),
+            known,
             credentials,
             connect,
             times,
@@ -126,7 +146,7 @@ impl Client {
             Call::Read => Because::default(),
             Call::Write | Call::Once => self.because.clone(),
         };
-        let count = self.credentials.coordinators.len();
+        let count = self.coordinators.len();
         let mut tried: Vec<(String, String)> = Vec::new();
         for attempt in 0..2 * count {
             if attempt == count {
@@ -144,7 +164,11 @@ impl Client {
             };
             let channel = Sending::new(channel, because.clone());
             match self.bounded(send(channel)).await {
-                Some(Ok(reply)) => return Ok(reply.into_inner()),
+                Some(Ok(reply)) => {
+                    let told = reply.metadata().get(known::HEADER).and_then(|v| v.to_str().ok());
+                    self.known.learn(&address, told);
+                    return Ok(reply.into_inner());
+                }
                 Some(Err(status)) if is_elsewhere(&status) => {
                     self.leave();
                     if kind == Call::Once && is_broken(&status) {
@@ -183,7 +207,7 @@ impl Client {
     }
 
     fn address(&self) -> String {
-        let addresses = &self.credentials.coordinators;
+        let addresses = &self.coordinators;
         // Never empty: refused when the credentials were read.
         addresses
             .get(self.preferred % addresses.len().max(1))
@@ -209,7 +233,7 @@ impl Client {
     /// Forgets the channel; the next call begins with the next coordinator.
     fn leave(&mut self) {
         self.channel = None;
-        self.preferred = (self.preferred + 1) % self.credentials.coordinators.len().max(1);
+        self.preferred = (self.preferred + 1) % self.coordinators.len().max(1);
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Invariant: the texts are pure functions of objects and `now`.
 
+mod budget;
+mod daemon_set;
 mod doc;
 mod endpoints;
 mod hardware;
@@ -105,6 +107,13 @@ async fn pods(session: &mut Session<'_>, namespace: &str, labels: String, fields
     Ok(pods)
 }
 
+/// A controller's pods. Ownership is by uid, so a selector would not find them all.
+async fn owned(session: &mut Session<'_>, controller: &ObjectMeta) -> Result<Vec<Pod>, Error> {
+    let mut pods = pods(session, &controller.namespace, String::new(), String::new()).await?;
+    pods.retain(|p| p.metadata.owner_references.iter().any(|o| o.uid == controller.uid));
+    Ok(pods)
+}
+
 /// The events of an object, the oldest first.
 async fn events(session: &mut Session<'_>, meta: &ObjectMeta) -> Result<Vec<Event>, Error> {
     let fields = format!("involvedObject.uid={}", meta.uid);
@@ -128,13 +137,16 @@ async fn one(object: &Received, session: &mut Session<'_>) -> Result<String, Err
         Object::Node(node) => {
             let fields = format!("spec.nodeName={}", node.metadata.name);
             let pods = pods(session, "", String::new(), fields).await?;
-            Ok(node::describe(node, &pods, &events, now))
+            let drain = session.client.drain_view(&node.metadata.name).await?;
+            Ok(node::describe(node, drain.as_ref(), &pods, &events, now))
         }
         Object::ReplicationController(rc) => {
-            // Ownership is by uid, so a selector would not find them all.
-            let mut pods = pods(session, &rc.metadata.namespace, String::new(), String::new()).await?;
-            pods.retain(|p| p.metadata.owner_references.iter().any(|o| o.uid == rc.metadata.uid));
+            let pods = owned(session, &rc.metadata).await?;
             Ok(rc::describe(rc, &pods, &events, now))
+        }
+        Object::DaemonSet(set) => {
+            let pods = owned(session, &set.metadata).await?;
+            Ok(daemon_set::describe(set, &pods, &events, now))
         }
         Object::Namespace(namespace) => {
             let name = namespace.metadata.name.as_str();
@@ -142,8 +154,11 @@ async fn one(object: &Received, session: &mut Session<'_>) -> Result<String, Err
                 .await?
                 .len();
             let rcs = fetch(session, Kind::ReplicationController, name, String::new(), String::new()).await?;
-            Ok(namespace::describe(namespace, pods, rcs.len(), &events, now))
+            let sets = fetch(session, Kind::DaemonSet, name, String::new(), String::new()).await?;
+            let contents = (pods, rcs.len(), sets.len());
+            Ok(namespace::describe(namespace, contents, &events, now))
         }
+        Object::PodDisruptionBudget(budget) => Ok(budget::describe(budget, &events, now)),
         Object::Endpoints(endpoints) => Ok(endpoints::describe(endpoints, &events, now)),
         // Refused above.
         Object::Event(_) => Ok(String::new()),

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use proto::model::{Event, Node, NodeHold, Pod, Quantity, ResourceList, Time};
+use proto::{
+    model::{Event, Node, NodeHold, Pod, Quantity, ResourceList, Time, Unmanaged},
+    wire::DrainView,
+};
 
 use super::{Doc, event_table, hardware, meta, pod::condition, when};
 use crate::{
     age,
+    drain::page,
     hold::ends,
     output::{bytes, or_none},
     printers::{node_status, takes_room},
     table::table,
 };
 
-pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> String {
+pub fn describe(node: &Node, drain: Option<&DrainView>, pods: &[Pod], events: &[Event], now: Time) -> String {
     let mut doc = Doc::default();
     let status = node.status.clone().unwrap_or_default();
     meta(&mut doc, &node.metadata);
@@ -21,6 +25,9 @@ pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> Strin
     doc.field(0, "Status", node_status(node));
     doc.field(0, "Unschedulable", node.spec.unschedulable.to_string());
     holds(&mut doc, &status.holds, now);
+    if let Some(drain) = drain {
+        draining(&mut doc, drain);
+    }
     if !node.spec.taints.is_empty() {
         let taints = node.spec.taints.iter().map(ToString::to_string);
         doc.field(0, "Taints", taints.collect::<Vec<_>>().join(", "));
@@ -65,11 +72,42 @@ pub fn describe(node: &Node, pods: &[Pod], events: &[Event], now: Time) -> Strin
         doc.field(2, key, or_none(value.clone()));
     }
     hardware::describe(&mut doc, &status.hardware.unwrap_or_default());
+    if let Some(unmanaged) = &status.unmanaged {
+        others(&mut doc, unmanaged);
+    }
     let pods: Vec<&Pod> = pods.iter().filter(|p| takes_room(p)).collect();
     pod_table(&mut doc, &pods, now);
     allocated(&mut doc, &pods, &status.allocatable);
     event_table(&mut doc, events, now);
     doc.finish()
+}
+
+/// Pods of a drain that are told one by one.
+const DRAINING: usize = 50;
+
+/// The present or last drain.
+fn draining(doc: &mut Doc, drain: &DrainView) {
+    doc.heading(0, "Drain");
+    doc.group();
+    doc.field(2, "State", page::state(drain, drain.now_ms));
+    doc.field(2, "By", &drain.by);
+    doc.field_if(2, "Reason", &drain.reason);
+    if drain.ended_ms == 0 {
+        let deadline = Time::from_millis(drain.deadline_ms);
+        doc.field(2, "Deadline", format!("{deadline}, then {}", drain.on_deadline));
+        doc.field_if(2, "Why", drain.why.join("; "));
+        doc.block(2, &page::pod_table(drain, drain.now_ms, DRAINING));
+    }
+}
+
+/// Containers that are not ours.
+fn others(doc: &mut Doc, unmanaged: &Unmanaged) {
+    doc.heading(0, &format!("Unmanaged containers ({} in total)", unmanaged.count));
+    let containers = unmanaged.containers.iter();
+    let rows: Vec<Vec<String>> = containers
+        .map(|c| vec![c.name.clone(), c.image.clone(), c.state.clone()])
+        .collect();
+    doc.block(2, &table(&["Name", "Image", "State"], &rows));
 }
 
 /// Why it takes no new pods.

@@ -1,6 +1,6 @@
-//! `describe rc`.
+//! `describe rc`, and what other controllers show in the same words.
 
-use proto::model::{Event, Phase, Pod, ReplicationController, Time};
+use proto::model::{Event, Phase, Pod, PodTemplate, ReplicationController, Time};
 
 use super::{Doc, event_table, meta, pod::containers, when};
 
@@ -18,33 +18,38 @@ pub fn describe(rc: &ReplicationController, pods: &[Pod], events: &[Event], now:
             status.replicas, rc.spec.replicas, status.ready_replicas
         ),
     );
+    doc.field(0, "Pods Status", phases(pods));
+    doc.heading(0, "Pod Template");
+    doc.group();
+    template(&mut doc, &rc.spec.template, now);
+    event_table(&mut doc, events, now);
+    doc.finish()
+}
+
+/// How many pods are in each phase.
+pub fn phases(pods: &[Pod]) -> String {
     let count = |phase: Phase| {
         let phases = pods
             .iter()
             .map(|p| p.status.as_ref().map_or(Phase::Pending, |s| s.phase));
         phases.filter(|p| *p == phase).count()
     };
-    doc.field(
-        0,
-        "Pods Status",
-        format!(
-            "{} Running / {} Waiting / {} Succeeded / {} Failed",
-            count(Phase::Running),
-            count(Phase::Pending),
-            count(Phase::Succeeded),
-            count(Phase::Failed)
-        ),
-    );
-    doc.heading(0, "Pod Template");
-    doc.group();
-    let template = &rc.spec.template;
+    format!(
+        "{} Running / {} Waiting / {} Succeeded / {} Failed",
+        count(Phase::Running),
+        count(Phase::Pending),
+        count(Phase::Succeeded),
+        count(Phase::Failed)
+    )
+}
+
+/// What a controller's pods are made from.
+pub fn template(doc: &mut Doc, template: &PodTemplate, now: Time) {
     doc.pairs(2, "Labels", &template.metadata.labels);
     if !template.metadata.annotations.is_empty() {
         doc.pairs(2, "Annotations", &template.metadata.annotations);
     }
     doc.pairs(2, "Node-Selectors", &template.spec.node_selector);
     doc.field(2, "Grace Period", format!("{}s", template.spec.grace_seconds()));
-    containers(&mut doc, 2, &template.spec, None, now);
-    event_table(&mut doc, events, now);
-    doc.finish()
+    containers(doc, 2, &template.spec, None, now);
 }

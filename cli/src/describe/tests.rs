@@ -1,6 +1,9 @@
 //! Descriptions of fixed objects against stored text.
 
-use proto::model::{Node, ReplicationController, parse};
+use proto::{
+    model::{DaemonSet, Node, ReplicationController, parse},
+    wire::DrainView,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -88,8 +91,48 @@ fn a_node() {
     }));
     let mut ended = crashing();
     ended.status.get_or_insert_default().phase = proto::model::Phase::Failed;
-    insta::assert_snapshot!("node", node::describe(&node, &[crashing(), ended], &[], NOW));
-    insta::assert_snapshot!("node_just_made", node::describe(&Node::default(), &[], &[], NOW));
+    insta::assert_snapshot!("node", node::describe(&node, None, &[crashing(), ended], &[], NOW));
+    insta::assert_snapshot!("node_just_made", node::describe(&Node::default(), None, &[], &[], NOW));
+}
+
+#[test]
+fn a_node_with_its_drain_and_what_others_run_there() {
+    let node: Node = typed(
+        json!({"metadata": {"name": "n1"}, "status": {"unmanaged": {"count": 120, "containers": [
+        {"name": "backup", "image": "restic:1", "state": "running"},
+        {"name": "old\u{1b}[2J", "image": "busybox", "state": "exited"}]}}}),
+    );
+    let pod = |name: &str, step: &str, why: &str| proto::wire::DrainPod {
+        namespace: "default".into(),
+        name: name.into(),
+        step: step.into(),
+        why: why.into(),
+        ..proto::wire::DrainPod::default()
+    };
+    let mut drain = DrainView {
+        phase: "Blocked".into(),
+        by: "user/ann".into(),
+        reason: "RAM swap".into(),
+        since_ms: 1_769_860_800_000,
+        deadline_ms: 1_769_864_400_000,
+        on_deadline: "block".into(),
+        now_ms: 1_769_860_860_000,
+        total: 2,
+        left: 1,
+        pods: vec![
+            pod("web-1", "Blocked", "no room elsewhere: scale it down"),
+            pod("log-1", "Stays", "a daemon"),
+        ],
+        ..DrainView::default()
+    };
+    let text = node::describe(&node, Some(&drain), &[], &[], NOW);
+    insta::assert_snapshot!("node_draining", text);
+    (drain.phase, drain.ended_ms) = ("Cancelled".into(), drain.now_ms - 5000);
+    let text = node::describe(&node, Some(&drain), &[], &[], NOW);
+    assert!(
+        text.contains("Drain:\n  State:   cancelled, 5 s ago\n  By:      user/ann\n  Reason:  RAM swap\nAddresses:"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -126,7 +169,7 @@ fn hardware_of_a_server_and_of_a_virtual_machine() {
     insta::assert_snapshot!("hardware_of_a_vm", machine);
     assert_eq!(shown(json!({})), "", "nothing known, nothing said");
     let node: Node = typed(json!({"metadata": {"name": "n1"}, "status": {"hardware": {"chassis": {"serial": "C7"}}}}));
-    let text = node::describe(&node, &[], &[], NOW);
+    let text = node::describe(&node, None, &[], &[], NOW);
     assert!(
         text.contains("Hardware:\n  Chassis:  serial C7\nPods (0 in total):"),
         "{text}"
@@ -155,6 +198,47 @@ fn a_controller_its_endpoints_and_a_namespace() {
              "ports": [{"name": "http", "port": 31999}]}]
     }));
     insta::assert_snapshot!("endpoints", endpoints::describe(&endpoints, &[], NOW));
+    let budget = typed(json!({
+        "metadata": {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-31T09:00:00Z"},
+        "spec": {"minAvailable": "50%", "selector": {"matchLabels": {"app": "web"}, "matchExpressions":
+            [{"key": "tier", "operator": "NotIn", "values": ["test", "dev"]}]}},
+        "status": {"currentHealthy": 4, "desiredHealthy": 2, "expectedPods": 4, "disruptionsAllowed": 2}
+    }));
+    assert_eq!(
+        budget::describe(&budget, &[], NOW),
+        "Name:                 web\n\
+         Namespace:            default\n\
+         Labels:               <none>\n\
+         Annotations:          <none>\n\
+         Created:              2026-01-31T09:00:00Z (3h ago)\n\
+         Selector:             app=web,tier notin (test,dev)\n\
+         Min Available:        50%\n\
+         Pods:                 4 available / 2 must be / 4 expected\n\
+         Allowed Disruptions:  2\n\
+         Events:  <none>\n"
+    );
     let namespace = typed(json!({"metadata": {"name": "prod"}, "status": {"phase": "Terminating"}}));
-    insta::assert_snapshot!("namespace", namespace::describe(&namespace, 3, 1, &[], NOW));
+    insta::assert_snapshot!("namespace", namespace::describe(&namespace, (3, 1, 0), &[], NOW));
+}
+
+#[test]
+fn a_daemon_set() {
+    let set: DaemonSet = typed(json!({
+        "metadata": {"name": "logs", "namespace": "default", "uid": "r1", "creationTimestamp": "2026-01-31T09:00:00Z"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "logs"}, "matchExpressions": [{"key": "old", "operator": "DoesNotExist"}]},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}},
+            "template": {"metadata": {"labels": {"app": "logs"}}, "spec": {"containers": [{"name": "c", "image": "logs:1"}]}}},
+        "status": {"desiredNumberScheduled": 3, "currentNumberScheduled": 2, "numberReady": 1, "updatedNumberScheduled": 2,
+            "numberAvailable": 1, "numberUnavailable": 2, "observedGeneration": 1, "conditions": [
+                {"type": "Ready", "status": "False", "reason": "NotAllReady",
+                 "message": "2 of 3 nodes have a daemon, 1 ready; n3: insufficient memory"}]}
+    }));
+    insta::assert_snapshot!("daemon_set", daemon_set::describe(&set, &[crashing()], &[], NOW));
+    let new: DaemonSet = typed(
+        json!({"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "updateStrategy": {"type": "OnDelete"}, "template": {}}}),
+    );
+    let text = daemon_set::describe(&new, &[], &[], NOW);
+    assert!(text.contains("Update Strategy:      OnDelete\n"), "{text}");
 }

@@ -228,9 +228,9 @@ fn named(target: &str, session: &Session<'_>) -> Result<Reference, Error> {
             _ => return Err(Error::Usage(format!("{target:?} is not KIND/NAME"))),
         },
     };
-    if !matches!(kind, Kind::Pod | Kind::ReplicationController) {
+    if !matches!(kind, Kind::Pod | Kind::ReplicationController | Kind::DaemonSet) {
         return Err(Error::Usage(format!(
-            "{target:?}: {} write no logs; name a pod, or a controller as rc/NAME",
+            "{target:?}: {} write no logs; name a pod, or a controller as rc/NAME or ds/NAME",
             kind.plural()
         )));
     }

@@ -3,6 +3,8 @@
 //!
 //! Invariant: pure; the columns are those fixed in the design, `wide` adds to their right.
 
+mod budget;
+mod daemon_set;
 mod endpoints;
 mod event;
 mod namespace;
@@ -14,6 +16,7 @@ use std::collections::BTreeMap;
 
 use proto::model::{Kind, Object, Pod, Time};
 
+pub use budget::{amount as budget_amount, selector as budget_selector};
 pub use event::{last_seen as event_last_seen, order as event_order, type_name as event_type};
 pub use node::status as node_status;
 pub use pod::status as pod_status;
@@ -62,7 +65,9 @@ fn columns(kind: Kind) -> (&'static [&'static str], &'static [&'static str]) {
         Kind::Node => node::COLUMNS,
         Kind::Namespace => namespace::COLUMNS,
         Kind::ReplicationController => rc::COLUMNS,
+        Kind::DaemonSet => daemon_set::COLUMNS,
         Kind::Pod => pod::COLUMNS,
+        Kind::PodDisruptionBudget => budget::COLUMNS,
         Kind::Endpoints => endpoints::COLUMNS,
         Kind::Event => event::COLUMNS,
     }
@@ -92,7 +97,9 @@ pub fn row(object: &Object, options: &Options, context: &Context) -> Vec<String>
         Object::Node(o) => node::cells(o, context),
         Object::Namespace(o) => namespace::cells(o, context),
         Object::ReplicationController(o) => rc::cells(o, context),
+        Object::DaemonSet(o) => daemon_set::cells(o, context),
         Object::Pod(o) => pod::cells(o, context),
+        Object::PodDisruptionBudget(o) => budget::cells(o, context),
         Object::Endpoints(o) => endpoints::cells(o, context),
         Object::Event(o) => event::cells(o, context),
     };

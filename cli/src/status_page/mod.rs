@@ -16,7 +16,7 @@ mod show;
 mod tests;
 
 use proto::{
-    model::{Kind, Object},
+    model::{HoldKind, Kind, Object},
     wire,
 };
 
@@ -46,27 +46,51 @@ pub async fn run(args: &StatusArgs, session: &mut Session<'_>) -> Result<(), Err
         }) => wire::ShowSettingsReply::default(),
         Err(e) => return Err(e),
     };
+    // One release older: it knows neither.
+    let known = |e: &Error| {
+        !matches!(
+            e,
+            Error::Answered {
+                reason: Reason::MethodNotAllowed,
+                ..
+            }
+        )
+    };
+    let restore = match session.client.show_restore().await {
+        Err(e) if known(&e) => return Err(e),
+        found => found.unwrap_or_default(),
+    };
+    let orphans = match session.client.list_orphans().await {
+        Err(e) if known(&e) => return Err(e),
+        found => found.unwrap_or_default(),
+    };
     let mut seen = Seen {
+        restore,
+        orphans,
         now: session.now(),
         home: session.namespace.clone(),
         info,
         settings,
         ..Seen::default()
     };
-    for kind in [Kind::Node, Kind::ReplicationController, Kind::Pod] {
-        let query = Query {
-            kind,
-            namespace: String::new(),
-            labels: String::new(),
-            fields: String::new(),
-        };
-        for object in session.client.list(&query).await?.0 {
-            match object.object()? {
-                Object::Node(node) => seen.nodes.push(node),
-                Object::ReplicationController(rc) => seen.controllers.push(rc),
-                Object::Pod(pod) => seen.pods.push(pod),
-                Object::Namespace(_) | Object::Endpoints(_) | Object::Event(_) => {}
-            }
+    // Beside the lists: where a member of the store does not answer, the answer waits for it.
+    let mut other = session.client.clone();
+    let (replicas, listed) = futures::join!(Box::pin(other.replicas_status()), list(&mut seen, session));
+    listed?;
+    seen.replicas = match replicas {
+        Ok(replicas) => Some(replicas),
+        // One release older: it is alone.
+        Err(Error::Answered {
+            reason: Reason::MethodNotAllowed,
+            ..
+        }) => None,
+        Err(e) => return Err(e),
+    };
+    for node in &seen.nodes {
+        let holds = node.status.iter().flat_map(|s| &s.holds);
+        if holds.into_iter().any(|h| h.kind == HoldKind::Drain) {
+            let view = session.client.drain_view(&node.metadata.name).await?;
+            seen.drains.extend(view.map(|view| (node.metadata.name.clone(), view)));
         }
     }
     let page = Page::of(&seen);
@@ -81,4 +105,35 @@ pub async fn run(args: &StatusArgs, session: &mut Session<'_>) -> Result<(), Err
     } else {
         Err(Error::NotWell)
     }
+}
+
+/// All objects that the page is about.
+async fn list(seen: &mut Seen, session: &mut Session<'_>) -> Result<(), Error> {
+    for kind in [Kind::Node, Kind::ReplicationController, Kind::DaemonSet, Kind::Pod] {
+        let query = Query {
+            kind,
+            namespace: String::new(),
+            labels: String::new(),
+            fields: String::new(),
+        };
+        let objects = match session.client.list(&query).await {
+            Ok((objects, _)) => objects,
+            // One release older: it knows no daemon sets.
+            Err(Error::Answered {
+                reason: Reason::BadRequest,
+                ..
+            }) if kind == Kind::DaemonSet => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        for object in objects {
+            match object.object()? {
+                Object::Node(node) => seen.nodes.push(node),
+                Object::ReplicationController(rc) => seen.controllers.push(rc),
+                Object::DaemonSet(set) => seen.daemon_sets.push(set),
+                Object::Pod(pod) => seen.pods.push(pod),
+                Object::Namespace(_) | Object::PodDisruptionBudget(_) | Object::Endpoints(_) | Object::Event(_) => {}
+            }
+        }
+    }
+    Ok(())
 }

@@ -2,15 +2,17 @@
 //!
 //! Invariant: pure; work in proportion to what was seen; every problem names a command that helps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proto::{
-    model::{ConditionStatus, HoldKind, Node, NodeCondition, NodeHold, Phase, Pod, ReplicationController, Time},
+    model::{
+        ConditionStatus, DaemonSet, HoldKind, Node, NodeCondition, NodeHold, Phase, Pod, ReplicationController, Time,
+    },
     wire,
 };
 
 use super::reasons::{self, Why};
-use crate::{age, printers::pod_status};
+use crate::{age, drain::page, printers::pod_status};
 
 /// All that the page is made from.
 #[derive(Debug, Default)]
@@ -20,47 +22,86 @@ pub struct Seen {
     pub home: String,
     pub info: wire::InfoReply,
     pub settings: wire::ShowSettingsReply,
+    /// The coordinators and their store; none where the coordinator is too old to tell.
+    pub replicas: Option<wire::ReplicasStatusReply>,
     pub nodes: Vec<Node>,
     pub controllers: Vec<ReplicationController>,
+    pub daemon_sets: Vec<DaemonSet>,
     pub pods: Vec<Pod>,
+    pub restore: wire::ShowRestoreReply,
+    pub orphans: Vec<wire::Orphan>,
+    /// Of nodes that a drain holds, by name.
+    pub drains: BTreeMap<String, wire::DrainView>,
 }
 
 /// What a problem is about, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Area {
+    Restore,
+    /// The store refuses writes.
+    Alarm,
+    Member,
+    Replica,
     Freeze,
     Brake,
     NotReady,
     Quarantine,
+    Drain,
     Held,
+    Orphans,
     Controller,
     Unknown,
     Pod,
+    /// The store is nearly full.
+    Space,
+    Clock,
+    Certificate,
+    Backup,
 }
 
 impl Area {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 18] = [
+        Self::Restore,
+        Self::Alarm,
+        Self::Member,
+        Self::Replica,
         Self::Freeze,
         Self::Brake,
         Self::NotReady,
         Self::Quarantine,
+        Self::Drain,
         Self::Held,
+        Self::Orphans,
         Self::Controller,
         Self::Unknown,
         Self::Pod,
+        Self::Space,
+        Self::Clock,
+        Self::Certificate,
+        Self::Backup,
     ];
 
     /// As the object names it, what is not listed line by line, and the command that lists all.
     pub fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
+            Self::Restore => ("restore", "restores", "wharf cluster accept-restore"),
             Self::Freeze => ("freeze", "freezes", "wharf unfreeze"),
             Self::Brake => ("brake", "brakes", "wharf status -o json"),
             Self::NotReady => ("nodeNotReady", "nodes not Ready", "wharf get nodes"),
             Self::Quarantine => ("nodeQuarantined", "nodes in quarantine", "wharf get nodes"),
+            Self::Drain => ("nodeDrain", "nodes drained or being drained", "wharf get nodes"),
             Self::Held => ("nodeHeld", "nodes held", "wharf get nodes"),
-            Self::Controller => ("controllerNotReady", "controllers not Ready", "wharf get rc -A"),
+            Self::Orphans => ("orphans", "orphans", "wharf cluster orphan list"),
+            Self::Controller => ("controllerNotReady", "controllers not Ready", "wharf get rc,ds -A"),
             Self::Unknown => ("podsUnknown", "nodes with pods Unknown", "wharf get pods -A"),
             Self::Pod => ("podFailed", "pods", "wharf get pods -A"),
+            Self::Alarm => ("storeAlarm", "alarms of the store", "wharf cluster status"),
+            Self::Member => ("memberUnreachable", "members of the store", "wharf cluster status"),
+            Self::Replica => ("coordinatorMissing", "coordinators", "wharf cluster status"),
+            Self::Space => ("storeNearlyFull", "members nearly full", "wharf cluster status"),
+            Self::Clock => ("clocksApart", "clocks", "wharf cluster status"),
+            Self::Certificate => ("certificateEnds", "certificates", "wharf cluster status"),
+            Self::Backup => ("backupLate", "backups", "wharf cluster status"),
         }
     }
 }
@@ -117,23 +158,34 @@ impl Page {
             *on_node.entry(pod.spec.node_name.as_str()).or_default() += 1;
         }
         let mut problems = Vec::new();
+        problems.extend(coordinators(seen));
+        problems.extend(restored(seen));
+        problems.extend(orphans(seen));
         problems.extend(frozen(seen));
         problems.extend(braked(seen));
         for node in &seen.nodes {
             let pods = on_node.get(node.metadata.name.as_str()).copied().unwrap_or(0);
             problems.extend(not_ready(seen, node, pods));
+            problems.extend(drain(seen, node));
             problems.extend(held(seen, node));
         }
         for rc in &seen.controllers {
             let pods = by_owner.get(rc.metadata.uid.as_str()).map_or(&[][..], Vec::as_slice);
             problems.extend(controller(seen, rc, pods));
         }
+        for set in &seen.daemon_sets {
+            let pods = by_owner.get(set.metadata.uid.as_str()).map_or(&[][..], Vec::as_slice);
+            problems.extend(daemon_set(seen, set, pods));
+        }
         problems.extend(pods(seen));
         problems.sort_by(|a, b| (a.area, &a.namespace, &a.object).cmp(&(b.area, &b.namespace, &b.object)));
         Self {
             problems,
             nodes: Count::of(seen.nodes.iter().map(|n| ready_condition(n).is_some_and(is_true))),
-            controllers: Count::of(seen.controllers.iter().map(complete)),
+            controllers: {
+                let controllers = seen.controllers.iter().map(complete);
+                Count::of(controllers.chain(seen.daemon_sets.iter().map(has_all)))
+            },
             pods: Count::of(
                 seen.pods
                     .iter()
@@ -158,6 +210,63 @@ fn time(ms: u64) -> Option<Time> {
 /// `user/admin` is `admin`.
 fn who(by: &str) -> &str {
     by.strip_prefix("user/").unwrap_or(by)
+}
+
+/// What the active coordinator finds wrong with the others and their store. It gives the order among them, which is the
+/// page's, too.
+fn coordinators(seen: &Seen) -> Vec<Problem> {
+    use wire::cluster_problem::Area as Told;
+    let told = seen.replicas.iter().flat_map(|r| &r.problems);
+    told.map(|problem| Problem {
+        area: match problem.area() {
+            Told::Alarm => Area::Alarm,
+            Told::Member => Area::Member,
+            // What a newer one may tell is listed with them.
+            Told::Replica | Told::Leader | Told::Unspecified => Area::Replica,
+            Told::Space => Area::Space,
+            Told::Clock => Area::Clock,
+            Told::Certificate => Area::Certificate,
+            Told::Backup => Area::Backup,
+        },
+        object: problem.object.clone(),
+        namespace: String::new(),
+        what: problem.what.clone(),
+        since: None,
+        remedy: problem.remedy.clone(),
+    })
+    .collect()
+}
+
+fn restored(seen: &Seen) -> Option<Problem> {
+    let restore = &seen.restore;
+    restore.pending.then(|| Problem {
+        area: Area::Restore,
+        object: "cluster".into(),
+        namespace: String::new(),
+        what: format!(
+            "restored from a backup of {}; nothing is started, stopped or planned until that is accepted",
+            Time::from_millis(restore.taken_at_ms)
+        ),
+        since: time(restore.restored_at_ms),
+        remedy: "wharf cluster accept-restore".into(),
+    })
+}
+
+fn orphans(seen: &Seen) -> Option<Problem> {
+    let first = seen.orphans.iter().map(|o| o.found_ms).min()?;
+    let nodes: BTreeSet<&str> = seen.orphans.iter().map(|o| o.node.as_str()).collect();
+    Some(Problem {
+        area: Area::Orphans,
+        object: "orphans".into(),
+        namespace: String::new(),
+        what: format!(
+            "{} on {} that the restored state did not know",
+            reasons::number(seen.orphans.len(), "pod"),
+            reasons::number(nodes.len(), "node")
+        ),
+        since: time(first),
+        remedy: "wharf cluster orphan list".into(),
+    })
 }
 
 fn frozen(seen: &Seen) -> Option<Problem> {
@@ -253,7 +362,11 @@ fn next(seen: &Seen, reason: &str, since: Option<Time>) -> Option<String> {
 fn held(seen: &Seen, node: &Node) -> Option<Problem> {
     let name = &node.metadata.name;
     let holds = node.status.as_ref().map_or(&[][..], |s| &s.holds);
-    let what = match holds {
+    // A drain's own is told with the drain.
+    let told = seen.drains.contains_key(name);
+    let holds = holds.iter().filter(|h| !(told && h.kind == HoldKind::Drain));
+    let holds: Vec<&NodeHold> = holds.collect();
+    let what = match holds.as_slice() {
         [] if node.spec.unschedulable => "held: cordoned".to_owned(),
         [] => return None,
         holds => format!(
@@ -261,7 +374,7 @@ fn held(seen: &Seen, node: &Node) -> Option<Problem> {
             holds.iter().map(|h| hold(h, seen.now)).collect::<Vec<_>>().join("; ")
         ),
     };
-    let remedy = match holds {
+    let remedy = match holds.as_slice() {
         [one] if one.kind == HoldKind::Cordon && one.owner == seen.info.caller => format!("wharf uncordon {name}"),
         [] => format!("wharf uncordon {name}"),
         [one] if one.kind == HoldKind::Cordon => format!("wharf uncordon {name} --all-owners"),
@@ -274,6 +387,36 @@ fn held(seen: &Seen, node: &Node) -> Option<Problem> {
         what,
         since: holds.iter().map(|h| h.since).min(),
         remedy,
+    })
+}
+
+fn drain(seen: &Seen, node: &Node) -> Option<Problem> {
+    let name = &node.metadata.name;
+    let view = seen.drains.get(name)?;
+    let by = match view.reason.as_str() {
+        "" => format!("by {}", who(&view.by)),
+        reason => format!("by {}: {reason}", who(&view.by)),
+    };
+    let ended = view.ended_ms > 0;
+    let what = match page::trouble(view).filter(|_| !ended) {
+        Some(why) => format!("drain {}; {why}", page::state(view, view.now_ms)),
+        None if ended => format!(
+            "{} ({by}); it takes no pods until its drain is taken back",
+            view.phase.to_lowercase()
+        ),
+        None => format!("{} ({by})", page::state(view, view.now_ms)),
+    };
+    Some(Problem {
+        area: Area::Drain,
+        object: format!("node/{name}"),
+        namespace: String::new(),
+        what,
+        since: time(if ended { view.ended_ms } else { view.since_ms }),
+        remedy: if ended {
+            format!("wharf drain {name} --cancel")
+        } else {
+            format!("wharf drain {name}")
+        },
     })
 }
 
@@ -309,6 +452,44 @@ fn controller(seen: &Seen, rc: &ReplicationController, pods: &[&Pod]) -> Option<
             "rc",
             &rc.metadata.namespace,
             &rc.metadata.name,
+            what,
+        )
+    })
+}
+
+/// Whether each node that the set is for has a ready daemon; an update that goes on is no trouble.
+fn has_all(set: &DaemonSet) -> bool {
+    let status = set.status.clone().unwrap_or_default();
+    status.number_ready == status.desired_number_scheduled
+}
+
+fn daemon_set(seen: &Seen, set: &DaemonSet, pods: &[&Pod]) -> Option<Problem> {
+    let status = set.status.clone().unwrap_or_default();
+    let mut conditions = status.conditions.iter();
+    // Also where a former daemon is ready, for the present one finds no room.
+    let unplaced = conditions.find(|c| c.kind == "Placed" && c.status == ConditionStatus::False);
+    if (has_all(set) && unplaced.is_none()) || set.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let mut parts = vec![format!(
+        "{} of {} ready",
+        status.number_ready, status.desired_number_scheduled
+    )];
+    let why = Why::of(pods.iter().copied());
+    let missing = status.desired_number_scheduled - status.current_number_scheduled;
+    parts.extend(Some(why.words(usize::try_from(missing).unwrap_or(0))).filter(|w| !w.is_empty()));
+    let mut what = parts.join(": ");
+    if let Some(unplaced) = unplaced {
+        what = format!("{what}; {}", reasons::short(&unplaced.message));
+    }
+    Some(Problem {
+        since: why.since.or(set.metadata.creation_timestamp),
+        ..about(
+            seen,
+            Area::Controller,
+            "ds",
+            &set.metadata.namespace,
+            &set.metadata.name,
             what,
         )
     })

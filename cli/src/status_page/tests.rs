@@ -195,6 +195,102 @@ fn what_is_worst_stands_first_with_its_remedy() {
 }
 
 #[test]
+fn what_is_wrong_with_coordinators_and_their_store_has_its_place() {
+    use wire::cluster_problem::Area;
+    let told = |area: Area, object: &str, what: &str, remedy: &str| wire::ClusterProblem {
+        area: area.into(),
+        object: object.into(),
+        what: what.into(),
+        remedy: remedy.into(),
+    };
+    let mut seen = seen()
+        .node("n2", ("Unknown", "Unreachable", 20), json!([]))
+        .pod("alone", "", "", unplaced());
+    seen.replicas = Some(wire::ReplicasStatusReply {
+        problems: vec![
+            told(
+                Area::Alarm,
+                "member/etcd1",
+                "its quota is used up",
+                "wharf cluster defrag",
+            ),
+            told(Area::Member, "etcd", "no member of etcd leads", "wharf cluster health"),
+            told(
+                Area::Member,
+                "member/etcd2",
+                "unreachable: refused",
+                "systemctl status wharf-etcd",
+            ),
+            told(
+                Area::Replica,
+                "coordinator/c3",
+                "missing",
+                "systemctl status wharf-coordinator",
+            ),
+            told(
+                Area::Space,
+                "member/etcd3",
+                "80 % of its quota",
+                "wharf cluster defrag etcd3",
+            ),
+            told(Area::Clock, "coordinator/c2", "3.2 s behind c1's", "timedatectl"),
+            told(
+                Area::Certificate,
+                "certificate",
+                "ends in 6 d",
+                "wharf-coordinator etcd-config",
+            ),
+            told(Area::Backup, "backup", "none was made", "wharf cluster backup FILE"),
+        ],
+        ..wire::ReplicasStatusReply::default()
+    });
+    insta::assert_snapshot!(show(&seen), @r"
+    10 problems: 1 node (0 ready), 0 controllers, 1 pod (0 ready)
+
+    OBJECT           SINCE    REMEDY                               WHAT
+    member/etcd1     <none>   wharf cluster defrag                 its quota is used up
+    etcd             <none>   wharf cluster health                 no member of etcd leads
+    member/etcd2     <none>   systemctl status wharf-etcd          unreachable: refused
+    coordinator/c3   <none>   systemctl status wharf-coordinator   missing
+    node/n2          20s      wharf describe node n2               NotReady (Unreachable)
+    pod/alone        <none>   wharf describe pod alone             Pending: 0/2 nodes: 2 held
+    member/etcd3     <none>   wharf cluster defrag etcd3           80 % of its quota
+    coordinator/c2   <none>   timedatectl                          3.2 s behind c1's
+    certificate      <none>   wharf-coordinator etcd-config        ends in 6 d
+    backup           <none>   wharf cluster backup FILE            none was made
+    ");
+    let object = show::object(&Page::of(&seen), &seen);
+    let areas: Vec<&str> = object["problems"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|p| p["area"].as_str())
+        .collect();
+    assert_eq!(
+        areas,
+        [
+            "storeAlarm",
+            "memberUnreachable",
+            "memberUnreachable",
+            "coordinatorMissing",
+            "nodeNotReady",
+            "podFailed",
+            "storeNearlyFull",
+            "clocksApart",
+            "certificateEnds",
+            "backupLate"
+        ]
+    );
+    // An area that a newer coordinator has and this command does not know.
+    let newer = wire::ClusterProblem {
+        area: 99,
+        ..told(Area::Backup, "x", "y", "z")
+    };
+    seen.replicas.as_mut().expect("there").problems = vec![newer];
+    assert!(show(&seen).contains("x           <none>   z"), "{}", show(&seen));
+}
+
+#[test]
 fn a_node_without_pods_has_nothing_to_start_elsewhere() {
     let lost = seen().node("n2", ("Unknown", "Unreachable", 20), json!([]));
     assert!(!show(&lost).contains("elsewhere"));

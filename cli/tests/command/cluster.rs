@@ -17,6 +17,37 @@ fn ready_node(name: &str, ready: &str) -> Value {
 }
 
 #[tokio::test]
+async fn a_coordinator_is_removed_by_name() {
+    let (fake, server) = serve().await;
+    let done = wharf(&server, "cluster remove-coordinator c9 c2 --reason burnt").await;
+    assert_eq!(
+        (done.code, done.out.as_str(), done.err.as_str()),
+        (1, "coordinator/c2 removed\n", "error: coordinators \"c9\" not found\n")
+    );
+    assert_eq!(fake.state().reasons, ["burnt", "burnt"]);
+    let done = wharf(&server, "cluster remove-coordinator c2 --dry-run").await;
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (0, "coordinator/c2 removed (dry run)\n")
+    );
+    let removals = |s: &crate::fake::Fake| -> Vec<String> {
+        let calls = s.state().calls.clone();
+        calls
+            .into_iter()
+            .filter(|c| c.starts_with("remove-coordinator"))
+            .collect()
+    };
+    let expected = [
+        "remove-coordinator c9",
+        "remove-coordinator c2",
+        "remove-coordinator c2 dry",
+    ];
+    assert_eq!(removals(&fake), expected);
+    assert_eq!(wharf(&server, "cluster remove-coordinator").await.code, 2);
+    assert_eq!(wharf(&server, "cluster").await.code, 2);
+}
+
+#[tokio::test]
 async fn status_says_by_its_exit_status_whether_all_is_well() {
     let (fake, server) = serve().await;
     fake.put(Kind::Node, ready_node("n1", "True"));

@@ -56,6 +56,8 @@ async fn bash_completes_commands_kinds_and_flags() {
         ("wharf get pods --field", "--field-selector"),
         ("wharf get pods -o ", "yaml"),
         ("wharf scale rc web --rep", "--replicas"),
+        ("wharf dr", "drain"),
+        ("wharf drain n1 --on-deadline ", "force"),
         ("wharf --color ", "never"),
     ] {
         let parts: Vec<&str> = words.split(' ').collect();

@@ -1,14 +1,14 @@
 //! Every `--help` ends in two examples, and each does what it shows: here it runs against a coordinator.
 
 use clap::CommandFactory;
-use proto::model::Kind;
+use proto::{model::Kind, wire};
 use serde_json::json;
 use wharf::args::Cli;
 
-use crate::fake::{Command, Fake, Wrote, pod, rc, within};
+use crate::fake::{Command, Fake, Wrote, pod, rc, three, within};
 
 /// The files that examples name.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 6] = [
     (
         "web.yaml",
         "kind: ReplicationController\nmetadata: {name: web}\nspec:\n  replicas: 9\n  template:\n    metadata: \
@@ -22,8 +22,17 @@ const FILES: [(&str, &str); 4] = [
         "new.yaml",
         "kind: Pod\nmetadata: {name: new}\nspec: {containers: [{name: c, image: 'new:1'}]}\n",
     ),
+    (
+        "web-v2.yaml",
+        "kind: ReplicationController\nmetadata: {name: web-v2}\nspec:\n  template:\n    metadata: {labels: {app: web, version: \
+         '2'}}\n    spec: {containers: [{name: c, image: 'web:2'}]}\n",
+    ),
     ("n1.yaml", "kind: Node\nmetadata: {name: n1, labels: {zone: north}}\n"),
+    ("pass.txt", "correct horse battery\n"),
 ];
+
+/// The files that examples make.
+const MADE: [&str; 1] = ["fleet.backup"];
 
 fn cluster() -> Fake {
     let fake = Fake::new();
@@ -38,7 +47,20 @@ fn cluster() -> Fake {
     web["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
     fake.put(Kind::Pod, web);
     fake.put(Kind::ReplicationController, rc("web", 9));
+    fake.state().restore = wire::ShowRestoreReply {
+        pending: true,
+        restored_at_ms: 2,
+        taken_at_ms: 1,
+        ..wire::ShowRestoreReply::default()
+    };
+    fake.state().orphans.push(wire::Orphan {
+        uid: "u1".into(),
+        namespace: "default".into(),
+        name: "web-x2k4p".into(),
+        ..wire::Orphan::default()
+    });
     fake.write("web-x2k4p/c", &[Wrote::Line(1, "hello\n".into()), Wrote::End]);
+    fake.state().replicas = Some(three());
     fake.put(
         Kind::Event,
         json!({"metadata": {"name": "e", "namespace": "default"}, "reason": "Started", "message": "m",
@@ -74,9 +96,16 @@ async fn run(example: &str) -> (u8, String) {
     let args: Vec<String> = words(example)
         .into_iter()
         .skip(1)
-        .map(|word| match FILES.iter().find(|(name, _)| *name == word) {
-            Some((name, _)) => dir.join(name).display().to_string(),
-            None => word,
+        .map(|word| {
+            match FILES
+                .iter()
+                .map(|(name, _)| *name)
+                .chain(MADE)
+                .find(|name| *name == word)
+            {
+                Some(name) => dir.join(name).display().to_string(),
+                None => word,
+            }
         })
         .collect();
     let interrupt = command.interrupt.take().expect("there");

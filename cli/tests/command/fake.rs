@@ -2,8 +2,14 @@
 //!
 //! Invariant: tests wait for what was written or called, never for time.
 
+mod cluster;
+mod coordinators;
+mod drains;
 mod holds;
 mod logs;
+mod replicas;
+mod tokens;
+mod updates;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,14 +23,19 @@ use proto::{
     wire::{
         self,
         audit_server::AuditServer,
-        cluster_server::{Cluster, ClusterServer},
+        cluster_server::ClusterServer,
         controllers_server::{Controllers, ControllersServer},
+        coordinators_server::CoordinatorsServer,
+        drains_server::DrainsServer,
+        etcd_server::EtcdServer,
         holds_server::HoldsServer,
         logs_server::LogsServer,
         nodes_server::{Nodes, NodesServer},
+        replicas_server::ReplicasServer,
         resources_server::{Resources, ResourcesServer},
         settings_server::SettingsServer,
-        tokens_server::{Tokens, TokensServer},
+        tokens_server::TokensServer,
+        updates_server::UpdatesServer,
         watch_event::Type,
     },
 };
@@ -32,6 +43,11 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Request, Response, Status};
 
+pub use self::replicas::{member, problem, replica, three};
+pub use self::{
+    drains::{NOW_MS, draining, ended},
+    updates::{over, updating},
+};
 pub use crate::running::{Command, Done, Sink, wharf, within};
 
 /// 2026-01-31T12:00:00Z.
@@ -69,6 +85,31 @@ pub struct State {
     pub logs: BTreeMap<String, Vec<Wrote>>,
     /// The readings that come next break after so many chunks.
     pub log_breaks: VecDeque<usize>,
+    /// How the drain stood, from first to last.
+    pub drain_views: Vec<wire::DrainView>,
+    /// What a dry run of a drain says.
+    pub drain_plan: Option<wire::DrainView>,
+    /// A drain has begun.
+    pub drained_before: bool,
+    /// Of the update of web, one after the other; none: it is over at once.
+    pub update_views: Vec<wire::UpdateView>,
+    /// The update is one that was there.
+    pub updated_before: bool,
+    /// There is none to be steered.
+    pub no_update: bool,
+    /// The next backups: 0 whole, 1 with a changed byte, 2 cut short.
+    pub spoil_backup: usize,
+    /// What a restore found; none: nothing was restored.
+    pub restore: wire::ShowRestoreReply,
+    pub orphans: Vec<wire::Orphan>,
+    /// Passphrases that backups were asked for with.
+    pub passphrases: Vec<String>,
+    /// How the coordinators are; none: one on SQLite.
+    pub replicas: Option<wire::ReplicasStatusReply>,
+    /// It is one release older: it knows nothing of replicas.
+    pub older: bool,
+    /// What a defragmentation finds.
+    pub defragmented: Vec<wire::defrag_reply::Done>,
     uids: u64,
 }
 
@@ -120,8 +161,13 @@ impl Fake {
             .add_service(NodesServer::new(self.clone()))
             .add_service(LogsServer::new(self.clone()))
             .add_service(HoldsServer::new(self.clone()))
+            .add_service(DrainsServer::new(self.clone()))
+            .add_service(UpdatesServer::new(self.clone()))
             .add_service(TokensServer::new(self.clone()))
+            .add_service(CoordinatorsServer::new(self.clone()))
             .add_service(ClusterServer::new(self.clone()))
+            .add_service(ReplicasServer::new(self.clone()))
+            .add_service(EtcdServer::new(self.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         let task = tokio::spawn(async move {
             let _ = service.await;
@@ -134,7 +180,7 @@ impl Fake {
         let mut state = self.state();
         state.revision += 1;
         let revision = state.revision;
-        value["apiVersion"] = json!("v1");
+        value["apiVersion"] = json!(kind.api_version());
         value["kind"] = json!(kind.name());
         let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = (kind, text("namespace"), text("name"));
@@ -282,7 +328,7 @@ fn wire_object(value: &Value) -> wire::Object {
     let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
     wire::Object {
         kind: value["kind"].as_str().unwrap_or_default().to_owned(),
-        api_version: "v1".to_owned(),
+        api_version: value["apiVersion"].as_str().unwrap_or_default().to_owned(),
         namespace: text("namespace"),
         name: text("name"),
         uid: text("uid"),
@@ -517,7 +563,10 @@ impl Controllers for Fake {
         if !r.dry_run {
             self.put(key.0, value);
         }
-        Ok(Response::new(wire::ScaleReply::default()))
+        Ok(Response::new(wire::ScaleReply {
+            warnings: self.state().warning.clone().into_iter().collect(),
+            ..wire::ScaleReply::default()
+        }))
     }
 }
 
@@ -550,77 +599,6 @@ impl Nodes for Fake {
 
     async fn confirm_off(&self, request: Request<wire::NodeRequest>) -> Result<Response<wire::NodeReply>, Status> {
         self.act("confirm-off", request.into_inner()).await
-    }
-}
-
-#[tonic::async_trait]
-impl Tokens for Fake {
-    async fn create_token(
-        &self,
-        request: Request<wire::CreateTokenRequest>,
-    ) -> Result<Response<wire::CreateTokenReply>, Status> {
-        let r = request.into_inner();
-        let dry = if r.dry_run { " dry" } else { "" };
-        self.begin(format!("token {} {} {:?}{dry}", r.uses, r.ttl_seconds, r.labels))
-            .await?;
-        Ok(Response::new(wire::CreateTokenReply {
-            token: Some(wire::Token {
-                id: "k7x2p9".into(),
-                role: r.role,
-                max_uses: r.uses,
-                created_at: NOW as u64,
-                expires_at: NOW as u64 + r.ttl_seconds,
-                labels: r.labels,
-                node: r.node,
-                ..wire::Token::default()
-            }),
-            text: if r.dry_run {
-                String::new()
-            } else {
-                "wharf1.agent.k7x2p9.s-e_c.r.00000000".into()
-            },
-            coordinators: vec!["10.0.0.1:7443".into(), "10.0.0.2:7443".into()],
-            enrol: Vec::new(),
-        }))
-    }
-
-    async fn list_tokens(
-        &self,
-        _: Request<wire::ListTokensRequest>,
-    ) -> Result<Response<wire::ListTokensReply>, Status> {
-        self.begin("tokens".into()).await?;
-        let token = wire::Token {
-            id: "k7x2p9".into(),
-            role: "agent".into(),
-            max_uses: 1,
-            expires_at: NOW as u64 + 600,
-            ..wire::Token::default()
-        };
-        Ok(Response::new(wire::ListTokensReply { tokens: vec![token] }))
-    }
-
-    async fn revoke_token(&self, request: Request<wire::RevokeTokenRequest>) -> Result<Response<wire::Token>, Status> {
-        let wire::RevokeTokenRequest { id, dry_run } = request.into_inner();
-        self.begin(format!("revoke {id} {dry_run}")).await?;
-        if id == "k7x2p9" {
-            Ok(Response::new(wire::Token::default()))
-        } else {
-            Err(Status::not_found(format!("tokens {id:?} not found")))
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl Cluster for Fake {
-    async fn info(&self, _: Request<wire::InfoRequest>) -> Result<Response<wire::InfoReply>, Status> {
-        self.begin("info".into()).await?;
-        Ok(Response::new(wire::InfoReply {
-            cluster_id: "0f8fad5b-d9cb-469f-a165-70867728950e".into(),
-            version: "9.8.7".into(),
-            caller: "user/admin".into(),
-            fence: (!self.state().standby).then(wire::Fence::default),
-            ..wire::InfoReply::default()
-        }))
     }
 }
 

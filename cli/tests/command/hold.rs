@@ -88,7 +88,7 @@ async fn refusals_are_one_line_and_the_others_go_on() {
             "cordon pod/x",
             2,
             "",
-            "error: \"pod/x\" is no node; only nodes are held\n",
+            "error: \"pod/x\" is no node; give the name of one, e.g. n1 or node/n1\n",
         ),
         ("cordon -l rack=z", 0, "", "No resources found\n"),
         ("hold list n9", 1, "", "error: nodes \"n9\" not found\n"),

@@ -1,8 +1,13 @@
 //! Whole command lines against a coordinator in this process: output, exit status, and what was sent.
 
 mod apply;
+mod backup;
+mod budgets;
 mod cluster;
 mod completion;
+mod coordinators;
+mod daemons;
+mod drain;
 mod errors;
 mod examples;
 mod fake;
@@ -13,6 +18,8 @@ mod mark;
 mod node;
 mod patch;
 mod read;
+mod restore;
+mod rollout;
 mod running;
 mod status;
 mod taint;

@@ -4,10 +4,10 @@ use proto::model::Kind;
 use serde_json::{Value, json};
 use tonic::Status;
 
-use crate::fake::{Command, Fake, pod, rc, wharf};
+use crate::fake::{Command, Fake, pod, rc, three, wharf};
 
 /// A line of each family that succeeds on the cluster below, and one that is no command line.
-const FAMILIES: [(&str, &str); 15] = [
+const FAMILIES: [(&str, &str); 21] = [
     ("get pods", "get pods -l"),
     ("describe node n1", "describe events"),
     ("events", "events --for x"),
@@ -23,6 +23,15 @@ const FAMILIES: [(&str, &str); 15] = [
     ("token create", "token create --uses 0"),
     ("token list", "token list x"),
     ("token revoke k7x2p9", "token revoke"),
+    ("cluster status", "cluster status x"),
+    (
+        "cluster member add etcd4 --peer-url https://10.0.0.4:2380",
+        "cluster member add etcd4",
+    ),
+    ("cluster member remove etcd3 --yes etcd3", "cluster member remove"),
+    ("cluster defrag", "cluster defrag --all"),
+    ("cluster transfer", "cluster transfer c2"),
+    ("cluster remove-coordinator c2", "cluster remove-coordinator"),
 ];
 
 fn cluster() -> Fake {
@@ -31,6 +40,7 @@ fn cluster() -> Fake {
     fake.put(Kind::Namespace, json!({"metadata": {"name": "a"}}));
     fake.put(Kind::Pod, pod("default", "a", "web", "n1"));
     fake.put(Kind::ReplicationController, rc("web", 2));
+    fake.state().replicas = Some(three());
     fake
 }
 
@@ -86,6 +96,10 @@ async fn a_dry_run_of_any_write_changes_nothing() {
         "annotate node n1 a=b",
         "token create",
         "token revoke k7x2p9",
+        "cluster member update etcd2 --peer-url https://10.0.1.2:2380",
+        "cluster member remove etcd3 --yes etcd3",
+        "cluster transfer --to c2",
+        "cluster remove-coordinator c2",
     ] {
         for mode in ["--dry-run", "--dry-run=client", "--dry-run=server"] {
             let fake = cluster();
@@ -98,6 +112,10 @@ async fn a_dry_run_of_any_write_changes_nothing() {
             assert_eq!(done.code, 0, "{line}: {}", done.err);
             assert!(done.out.ends_with(" (dry run)\n"), "{line}: {}", done.out);
             assert_eq!(fake.state().revision, before, "{line}");
+            if line.starts_with("cluster") {
+                let calls = fake.state().calls.clone();
+                assert!(calls[0].ends_with(" dry"), "{calls:?}");
+            }
             if line.starts_with("token") {
                 let calls = fake.state().calls.clone();
                 assert!(calls[0].ends_with(" dry") || calls[0].ends_with(" true"), "{calls:?}");

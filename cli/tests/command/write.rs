@@ -366,6 +366,16 @@ async fn tokens() {
         done.out,
         format!("wharf-agent run --data-dir /var/lib/wharf-agent --coordinators h:1 --name n7 --token {text}\n")
     );
+    let done = wharf(&server, "token create --role coordinator --uses 2").await;
+    assert_eq!(
+        (done.out, done.err.as_str()),
+        (
+            format!(
+                "wharf-coordinator join --data-dir /var/lib/wharf --peers 10.0.0.1:7444,10.0.0.2:7444 --token {text}\n"
+            ),
+            "token k7x2p9: for 2 coordinators, expires in 60m; run the command on the new coordinator's host\n"
+        )
+    );
     for line in ["token create -q", "token create -o name"] {
         let done = wharf(&server, line).await;
         assert_eq!((done.out, done.err.as_str()), (format!("{text}\n"), ""), "{line}");
@@ -392,6 +402,8 @@ async fn tokens() {
         "token create --label zone",
         "token create --label zone=-",
         "token create --role king",
+        "token create --role coordinator --node n1",
+        "token create --role coordinator --label zone=north",
         "token create --node a/b",
         "token",
     ] {

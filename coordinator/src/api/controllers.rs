@@ -1,20 +1,21 @@
 //! Scale. Mounted by the listener.
 //!
-//! Invariant: only `spec.replicas` and the generation change.
+//! Invariant: only `spec.replicas` and the generation change; of a controller under a rolling update, that one's target.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use proto::{
-    model::{Kind, Object, ReplicationController},
+    model::{Kind, Object, ReplicationController, Time},
     wire::{self, ScaleReply, ScaleRequest},
 };
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, convert,
+    Api, budgets, convert,
     errors::ApiError,
+    updates,
     write::{Decision, Outcome, Ticket},
 };
 use crate::{
@@ -66,9 +67,9 @@ impl Api {
         let name = &message.name;
         check_replicas(message.replicas).map_err(|what| ApiError::invalid(kind, name, "spec.replicas", what))?;
         let outcome = self.write(ticket, |world| decide(world, namespace, message)).await?;
-        let previous = match outcome {
-            Outcome::Done(decision) | Outcome::Unchanged(decision) => decision.result,
-            Outcome::Repeat(repeat) => repeat.record.result,
+        let (previous, warnings) = match outcome {
+            Outcome::Done(decision) | Outcome::Unchanged(decision) => (decision.result, decision.warnings),
+            Outcome::Repeat(repeat) => (repeat.record.result, Vec::new()),
         };
         let key = (namespace.to_owned(), name.clone());
         let version = self.hub.read(|w| w.controllers.get(&key).map(|c| c.rv.to_string()));
@@ -76,6 +77,7 @@ impl Api {
             previous_replicas: previous.parse().unwrap_or(message.replicas),
             replicas: message.replicas,
             resource_version: version.unwrap_or_default(),
+            warnings,
         })
     }
 }
@@ -97,6 +99,9 @@ fn decide(world: &World, namespace: &str, message: &ScaleRequest) -> Result<Deci
         return Err(ApiError::not_found(kind, name));
     };
     let set = state.rc.spec.replicas;
+    // Both sides of an update have one count: that of its end.
+    let update = world.updating(&state.rc.metadata.uid);
+    let set = update.map_or(set, |u| i32::try_from(u.record.value.target).unwrap_or(i32::MAX));
     if let Some(expected) = message.current_replicas
         && expected != set
     {
@@ -112,6 +117,9 @@ fn decide(world: &World, namespace: &str, message: &ScaleRequest) -> Result<Deci
             name,
             "it is being deleted; create it anew once it is gone",
         ));
+    }
+    if let Some(update) = update {
+        return Ok(updates::steer::scale(world, &update, message.replicas, Time::now()));
     }
     let mut changed: ReplicationController = (*state.rc).clone();
     let mut changes = Vec::new();
@@ -129,6 +137,7 @@ fn decide(world: &World, namespace: &str, message: &ScaleRequest) -> Result<Deci
         before: Some(json!({"replicas": set})),
         after: Some(json!({"replicas": message.replicas})),
         result: set.to_string(),
+        warnings: budgets::undercut(world, &key, message.replicas, Time::now()),
         ..Decision::new(changes, Object::ReplicationController(changed))
     })
 }

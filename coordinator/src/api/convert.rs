@@ -60,9 +60,12 @@ pub fn gone(kind: Kind, namespace: &str, name: &str, uid: &str) -> wire::Object 
     }
 }
 
+/// Milliseconds since the Unix epoch. No time of ours lies before that.
+pub fn ms(at: Time) -> u64 {
+    u64::try_from(at.0).unwrap_or_default().saturating_mul(1000)
+}
+
 pub fn hold(hold: &NodeHold) -> wire::NodeHold {
-    // No time of ours lies before 1970.
-    let ms = |at: Time| u64::try_from(at.0).unwrap_or_default().saturating_mul(1000);
     wire::NodeHold {
         id: hold.id(),
         kind: hold.kind.as_str().to_owned(),

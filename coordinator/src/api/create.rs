@@ -4,16 +4,19 @@
 //! Invariant: what is committed can be read back by the world; no field that the coordinator owns comes from
 //! the caller.
 
+use std::collections::BTreeMap;
+
 use proto::{
     ids::IdGen,
     model::{
-        FieldError, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController, Time, fields,
-        host_port, labels::quoted, parse, validate,
+        DaemonSet, FieldError, Kind, LabelSelector, NamespacePhase, Object, ObjectMeta, Pod, ReplicationController,
+        Time, fields, host_port, labels::quoted, parse, validate,
     },
     wire::CreateRequest,
 };
 
 use super::{
+    budgets,
     controllers::check_replicas,
     convert::{self, DEFAULT_NAMESPACE, Names},
     errors::ApiError,
@@ -23,6 +26,7 @@ use crate::{
     store::{Change, Expect, Rv, Update, keys},
     world::{
         World,
+        daemons::DaemonSetState,
         record::{PodRecord, TemplateRecord, encode},
     },
 };
@@ -66,7 +70,8 @@ impl Create {
                     "events are written by the coordinator and the agents; they cannot be created".into(),
                 ));
             }
-            Kind::Namespace | Kind::ReplicationController | Kind::Pod => {}
+            Kind::Namespace | Kind::ReplicationController | Kind::DaemonSet | Kind::Pod | Kind::PodDisruptionBudget => {
+            }
         }
         let (mut object, without_effect) = read(kind, names, &message.json)?;
         validate::default(&mut object);
@@ -75,6 +80,11 @@ impl Create {
         ApiError::unless_valid(kind, names.shown(), errors)?;
         stamp(&mut object, now);
         Ok(Self { object, without_effect })
+    }
+
+    /// The object, stamped as new, and what is to be said of fields without effect.
+    pub fn into_object(self) -> (Object, Option<String>) {
+        (self.object, self.without_effect)
     }
 
     pub fn decide(&self, world: &World) -> Result<Decision, ApiError> {
@@ -92,6 +102,9 @@ impl Create {
                 kind,
                 name: meta.name.clone(),
             });
+        }
+        if let Object::PodDisruptionBudget(budget) = &object {
+            budgets::alone(world, budget)?;
         }
         let mut warnings = warnings(world, &object);
         warnings.extend(self.without_effect.clone());
@@ -187,12 +200,14 @@ fn stamp(object: &mut Object, now: Time) {
     match object {
         Object::Namespace(o) => o.status = None,
         Object::ReplicationController(o) => o.status = None,
+        Object::DaemonSet(o) => o.status = None,
         Object::Pod(o) => o.status = None,
+        Object::PodDisruptionBudget(o) => o.status = None,
         Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => {}
     }
 }
 
-fn check_namespace(world: &World, object: &Object) -> Result<(), ApiError> {
+pub fn check_namespace(world: &World, object: &Object) -> Result<(), ApiError> {
     if !object.kind().namespaced() {
         return Ok(());
     }
@@ -228,7 +243,9 @@ fn free_name(world: &World, kind: Kind, meta: &ObjectMeta) -> String {
 pub fn warnings(world: &World, object: &Object) -> Vec<String> {
     let (spec, meta, at) = match object {
         Object::ReplicationController(rc) => (&rc.spec.template.spec, &rc.spec.template.metadata, "spec.template."),
+        Object::DaemonSet(set) => (&set.spec.template.spec, &set.spec.template.metadata, "spec.template."),
         Object::Pod(pod) => (&pod.spec, &pod.metadata, ""),
+        Object::PodDisruptionBudget(budget) => return budgets::unmet(world, budget).into_iter().collect(),
         Object::Namespace(_) | Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => return Vec::new(),
     };
     let mut warnings = Vec::new();
@@ -245,30 +262,86 @@ pub fn warnings(world: &World, object: &Object) -> Vec<String> {
             host_port::HOST_PORT
         ));
     }
-    if let Object::ReplicationController(rc) = object {
-        let others = world
-            .controllers
-            .range((rc.metadata.namespace.clone(), String::new())..);
-        let overlapping = others
-            .take_while(|(key, _)| key.0 == rc.metadata.namespace)
-            .filter(|(key, other)| key.1 != rc.metadata.name && overlap(rc, &other.rc))
-            .map(|(key, _)| {
-                format!(
-                    "spec.selector: overlaps with that of replicationcontrollers {:?}; each keeps its own pods, but a pod without an owner may be adopted by either",
-                    key.1
-                )
-            });
-        warnings.extend(overlapping);
+    warnings.extend(budgets::doubled(world, &object.meta().namespace, meta, at));
+    match object {
+        Object::ReplicationController(rc) => warnings.extend(overlapping(world, rc)),
+        Object::DaemonSet(set) => {
+            warnings.extend(overlapping(world, set));
+            warnings.extend(for_no_node(world, set));
+        }
+        _ => {}
     }
     warnings
 }
 
-/// Whether one's selector takes in the pods that the other makes.
-fn overlap(a: &ReplicationController, b: &ReplicationController) -> bool {
-    let takes = |x: &ReplicationController, y: &ReplicationController| {
-        LabelSelector::of_map(&x.spec.selector).matches(&y.spec.template.metadata.labels)
-    };
-    takes(a, b) || takes(b, a)
+/// A set that is for no node there is.
+fn for_no_node(world: &World, set: &DaemonSet) -> Option<String> {
+    let state = DaemonSetState::new(Rv::default(), set.clone());
+    let mut nodes = world.nodes.values();
+    let any = nodes.any(|node| world.wants_daemon(&state, node));
+    (!any && !world.nodes.is_empty()).then(|| {
+        format!(
+            "spec.template.spec: none of {} nodes is one that the set is for, by its nodeSelector, affinity and tolerations",
+            world.nodes.len()
+        )
+    })
+}
+
+/// What makes pods and adopts others.
+trait Maker {
+    const KIND: Kind;
+    fn meta(&self) -> &ObjectMeta;
+    /// Whether it would adopt a pod with these labels.
+    fn takes(&self, labels: &BTreeMap<String, String>) -> bool;
+    /// Of the pods that it makes.
+    fn labels(&self) -> &BTreeMap<String, String>;
+}
+
+impl Maker for ReplicationController {
+    const KIND: Kind = Kind::ReplicationController;
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
+        LabelSelector::of_map(&self.spec.selector).matches(labels)
+    }
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.spec.template.metadata.labels
+    }
+}
+
+impl Maker for DaemonSet {
+    const KIND: Kind = Kind::DaemonSet;
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.spec.selector.matches(|key| labels.get(key).map(String::as_str))
+    }
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.spec.template.metadata.labels
+    }
+}
+
+/// What is said of those whose selector takes in the pods that this one makes, or the other way round.
+fn overlapping(world: &World, ours: &impl Maker) -> Vec<String> {
+    let namespace = &ours.meta().namespace;
+    let controllers = budgets::in_namespace(&world.controllers, namespace).map(|(_, state)| &*state.rc);
+    let sets = budgets::in_namespace(&world.daemon_sets, namespace).map(|(_, state)| &*state.set);
+    let found = controllers.filter_map(|rc| overlap(ours, rc));
+    found.chain(sets.filter_map(|set| overlap(ours, set))).collect()
+}
+
+fn overlap<A: Maker, B: Maker>(ours: &A, other: &B) -> Option<String> {
+    let name = &other.meta().name;
+    let itself = A::KIND == B::KIND && ours.meta().name == *name;
+    let both = ours.takes(other.labels()) || other.takes(ours.labels());
+    (both && !itself).then(|| {
+        format!(
+            "spec.selector: overlaps with that of {} {name:?}; each keeps its own pods, but a pod without an owner may be adopted by either",
+            B::KIND.plural()
+        )
+    })
 }
 
 /// The changes that make the object.
@@ -278,7 +351,9 @@ fn records(object: &Object) -> Vec<Change> {
     match object {
         Object::Pod(pod) => pod_records(at, pod),
         Object::ReplicationController(rc) => vec![Change::put(at, Expect::Absent, encode(rc))],
+        Object::DaemonSet(set) => vec![Change::put(at, Expect::Absent, encode(set))],
         Object::Namespace(namespace) => vec![Change::put(at, Expect::Absent, encode(namespace))],
+        Object::PodDisruptionBudget(budget) => vec![Change::put(at, Expect::Absent, encode(budget))],
         // Refused before.
         Object::Node(_) | Object::Endpoints(_) | Object::Event(_) => Vec::new(),
     }

@@ -117,7 +117,7 @@ async fn refusals_name_object_field_and_remedy() {
         (
             creating("deployments", &rc("x")),
             Code::InvalidArgument,
-            "\"deployments\" is not a kind; use nodes, namespaces, replicationcontrollers, pods, endpoints, events",
+            "\"deployments\" is not a kind; use nodes, namespaces, replicationcontrollers, daemonsets, pods, poddisruptionbudgets, endpoints, events",
         ),
         (
             creating("rc", &rc("web")),
@@ -287,6 +287,43 @@ async fn overlapping_selectors_are_legal_and_warned_of() {
         "{:?}",
         made.warnings
     );
+    // Daemon sets adopt, too, and are told of each other.
+    let set = |name: &str, label: serde_json::Value| {
+        json!({"metadata": {"name": name}, "apiVersion": "apps/v1", "spec": {
+            "selector": {"matchLabels": label}, "template": {"metadata": {"labels": label},
+                "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}})
+    };
+    assert!(
+        bench
+            .make("ds", &set("logs", json!({"app": "logs"})))
+            .await
+            .warnings
+            .is_empty()
+    );
+    for (kind, manifest, others) in [
+        (
+            "ds",
+            set("agent", json!({"app": "api"})),
+            ["replicationcontrollers \"api\""],
+        ),
+        (
+            "ds",
+            set("logs-2", json!({"app": "logs", "v": "2"})),
+            ["daemonsets \"logs\""],
+        ),
+        (
+            "rc",
+            with(rc("logs"), "/spec/template/metadata/labels", json!({"app": "logs"})),
+            ["daemonsets \"logs\""],
+        ),
+    ] {
+        let warnings = bench.make(kind, &manifest).await.warnings;
+        let found = others.iter().all(|other| {
+            let of_it = |w: &&String| w.contains(&format!("spec.selector: overlaps with that of {other}; each keeps"));
+            warnings.iter().filter(of_it).count() == 1
+        });
+        assert!(found, "{manifest}: {warnings:?}");
+    }
     // Another namespace is another matter.
     bench.make("ns", &json!({"metadata": {"name": "other"}})).await;
     let elsewhere = with(rc("web"), "/metadata/namespace", json!("other"));
@@ -391,8 +428,9 @@ async fn the_store_decides() {
         refusal,
         (Code::Unavailable, "this coordinator is not the active one".to_owned())
     );
-    assert_eq!(refused(bench.get("rc", "", "web").await).0, Code::Unavailable);
-    assert_eq!(refused(bench.list(listing("rc", "", "")).await).0, Code::Unavailable);
+    // Who only looks is answered: where others share the store, a standby may.
+    assert_eq!(refused(bench.get("rc", "", "web").await).0, Code::NotFound);
+    assert!(bench.list(listing("rc", "", "")).await.is_ok());
 }
 
 #[tokio::test]

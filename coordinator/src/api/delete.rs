@@ -12,6 +12,7 @@ use proto::{
 use super::{
     convert::DEFAULT_NAMESPACE,
     errors::ApiError,
+    updates,
     write::{Decision, audited, preconditions},
 };
 use crate::{
@@ -36,6 +37,7 @@ pub struct Delete {
     uid: String,
     resource_version: String,
     orphan: bool,
+    force: bool,
     grace: Option<u32>,
     pub caller: String,
 }
@@ -50,7 +52,7 @@ impl Delete {
         let orphan = cascade == Cascade::Orphan;
         if orphan && kind == Kind::Namespace {
             return Err(ApiError::BadRequest(
-                "cascade: what is in a namespace goes with it; only a replicationcontroller's pods can be orphaned"
+                "cascade: what is in a namespace goes with it; only the pods of a replicationcontroller or daemonset can be orphaned"
                     .into(),
             ));
         }
@@ -66,6 +68,7 @@ impl Delete {
             uid: message.uid.clone(),
             resource_version: message.resource_version.clone(),
             orphan,
+            force: message.force,
             grace: message.grace_seconds,
             caller: caller.to_owned(),
         })
@@ -80,9 +83,14 @@ impl Delete {
         let before = Some(audited(&object));
         let decision = match self.kind {
             Kind::Pod => world.pods.get(&key).map(|pod| self.pod(world, &key, pod, object, now)),
-            Kind::ReplicationController => self.controller(world, &key, object, now),
+            Kind::ReplicationController => self.controller(world, &key, object, now)?,
+            Kind::DaemonSet => self.daemon_set(world, &key, object, now),
             Kind::Namespace => Some(self.namespace(world, object, now)?),
             Kind::Node => Some(self.node(world, object, now)?),
+            Kind::PodDisruptionBudget => world.budgets.get(&key).map(|budget| {
+                let at = keys::object(self.kind, &key.0, &key.1);
+                Decision::new(vec![Change::delete(at, Expect::At(budget.rv))], object)
+            }),
             // Refused when it was read.
             Kind::Endpoints => None,
             Kind::Event => world.events.get(&key).map(|event| {
@@ -111,6 +119,7 @@ impl Delete {
                 grace: self.grace.unwrap_or_else(|| own_grace(pod)),
                 reason: format!("deleted by {}", self.caller),
                 lost: false,
+                drain: None,
             },
             Some(stop) => match self.grace.filter(|g| *g < stop.grace) {
                 Some(grace) => StopRecord { grace, ..stop.clone() },
@@ -133,7 +142,31 @@ impl Delete {
         }
     }
 
-    fn controller(&self, world: &World, key: &Key, object: Object, now: Time) -> Option<Decision> {
+    /// None: there is none.
+    fn controller(&self, world: &World, key: &Key, object: Object, now: Time) -> Result<Option<Decision>, ApiError> {
+        let update = world
+            .controllers
+            .get(key)
+            .and_then(|c| world.updating(&c.rc.metadata.uid));
+        let (first, stays) = match &update {
+            Some(update) => updates::steer::deleted(update, key, self.force, now)?,
+            None => (None, false),
+        };
+        if stays {
+            return Ok(Some(Decision {
+                detail: "its rolling update is rolled back, which removes it".to_owned(),
+                warnings: vec![format!("{} goes once its rolling update is rolled back", key.1)],
+                ..Decision::new(first.into_iter().collect(), object)
+            }));
+        }
+        let decision = self.lone(world, key, object, now);
+        Ok(decision.map(|mut decision| {
+            decision.changes.splice(0..0, first);
+            decision
+        }))
+    }
+
+    fn lone(&self, world: &World, key: &Key, object: Object, now: Time) -> Option<Decision> {
         let state = world.controllers.get(key)?;
         let at = keys::object(self.kind, &key.0, &key.1);
         if state.rc.metadata.deletion_timestamp.is_some() {
@@ -152,6 +185,34 @@ impl Delete {
         Some(Decision {
             detail: "its pods stay".to_owned(),
             ..Decision::new(vec![change], Object::ReplicationController(rc))
+        })
+    }
+
+    fn daemon_set(&self, world: &World, key: &Key, object: Object, now: Time) -> Option<Decision> {
+        let state = world.daemon_sets.get(key)?;
+        let at = keys::object(self.kind, &key.0, &key.1);
+        if state.set.metadata.deletion_timestamp.is_some() {
+            // Its pods were promised to stay; that is not taken back.
+            return Some(Decision::new(Vec::new(), object));
+        }
+        if !self.orphan {
+            let changes = vec![
+                Change::delete(at, Expect::At(state.rv)),
+                Change::delete(keys::unplaced(&key.0, &key.1), Expect::Any),
+            ];
+            return Some(Decision::new(changes, object));
+        }
+        let mut set = (*state.set).clone();
+        set.metadata.deletion_timestamp = Some(now);
+        set.metadata.finalizers = vec![ORPHAN.to_owned()];
+        let change = Change::put(at, Expect::At(state.rv), encode(&set));
+        set.metadata
+            .resource_version
+            .clone_from(&object.meta().resource_version);
+        set.status = Some(world.daemon_set_status(state, now));
+        Some(Decision {
+            detail: "its pods stay".to_owned(),
+            ..Decision::new(vec![change], Object::DaemonSet(set))
         })
     }
 
@@ -184,7 +245,8 @@ impl Delete {
         let Some(state) = world.nodes.get(name) else {
             return Err(ApiError::not_found(self.kind, name));
         };
-        let bound = world.pods_on(name).count();
+        // Daemons go with their node.
+        let bound = world.pods_on(name).filter(|(_, p)| !p.is_daemon()).count();
         let pods = if bound == 1 {
             "1 pod is".to_owned()
         } else {
@@ -200,7 +262,7 @@ impl Delete {
                 self.kind,
                 name,
                 format!(
-                    "{pods} still bound to it; see `wharf get pods -A --node {name}`, delete them or move them first{confirm}"
+                    "{pods} still bound to it; see `wharf get pods -A --node {name}`; move them first: wharf drain {name}{confirm}"
                 ),
             ));
         }
@@ -219,10 +281,15 @@ impl Delete {
             Change::delete(keys::node_ready(name), Expect::Any),
             Change::delete(keys::holder(name), Expect::Any),
             Change::delete(keys::holds(name), Expect::Any),
+            Change::delete(keys::drain(name), Expect::Any),
             Change::delete(keys::off(name), Expect::Any),
             Change::put(keys::tombstone(name), Expect::Any, encode(&tombstone)),
         ];
         let mut decision = Decision::new(changes, object);
+        let daemons = world.pods_on(name).filter(|(_, p)| p.is_daemon()).count();
+        if daemons > 0 {
+            decision.detail = format!("{daemons} daemons end with it");
+        }
         if bound > 0 {
             decision.detail = format!("{pods} given up");
             decision.warnings.push(format!(

@@ -158,8 +158,7 @@ async fn a_node_goes_once_no_pod_is_bound_to_it_and_leaves_a_tombstone() {
     bench.pod("p", "n1", None).await;
     bench.pod("q", "n1", None).await;
     let refusal = refused(bench.delete(deleting("node", "n1")).await);
-    let message =
-        "nodes \"n1\": 2 pods are still bound to it; see `wharf get pods -A --node n1`, delete them or move them first";
+    let message = "nodes \"n1\": 2 pods are still bound to it; see `wharf get pods -A --node n1`; move them first: wharf drain n1";
     assert_eq!(refusal, (Code::FailedPrecondition, message.to_owned()));
     for name in ["p", "q"] {
         let at = keys::object(Kind::Pod, "default", name);
@@ -186,8 +185,8 @@ async fn a_lost_node_goes_with_pods_only_when_its_host_is_off() {
     bench.node("n1", false).await;
     bench.pod("p", "n1", None).await;
     let refusal = refused(bench.delete(deleting("node", "n1")).await);
-    let message = "nodes \"n1\": 1 pod is still bound to it; see `wharf get pods -A --node n1`, delete them or move \
-                   them first; if its host is off: wharf node confirm-off n1";
+    let message = "nodes \"n1\": 1 pod is still bound to it; see `wharf get pods -A --node n1`; move them first: \
+                   wharf drain n1; if its host is off: wharf node confirm-off n1";
     assert_eq!(refusal, (Code::FailedPrecondition, message.to_owned()));
     let off = OffRecord {
         by: "user/admin".into(),
@@ -284,7 +283,7 @@ async fn delete_refusals() {
                 ..deleting("ns", "default")
             },
             Code::InvalidArgument,
-            "cascade: what is in a namespace goes with it; only a replicationcontroller's pods can be orphaned"
+            "cascade: what is in a namespace goes with it; only the pods of a replicationcontroller or daemonset can be orphaned"
                 .to_owned(),
         ),
         (
@@ -333,7 +332,8 @@ async fn scale_sets_the_count_and_nothing_else() {
         ScaleReply {
             previous_replicas: 2,
             replicas: 5,
-            resource_version: shown.resource_version.clone()
+            resource_version: shown.resource_version.clone(),
+            warnings: Vec::new(),
         }
     );
     let shown = value(&shown);

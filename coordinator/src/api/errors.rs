@@ -40,6 +40,12 @@ pub enum ApiError {
     Mismatch { kind: Kind, name: String, what: String },
     #[error("{} {}: {what}", .kind.plural(), quoted(.name))]
     InUse { kind: Kind, name: String, what: String },
+    /// Things are not so that it can be done.
+    #[error("{0}")]
+    Precondition(String),
+    /// It was begun, and did not end in time.
+    #[error("{0}")]
+    NotInTime(String),
     /// It is another's.
     #[error("{} {}: {what}", .kind.plural(), quoted(.name))]
     NotYours { kind: Kind, name: String, what: String },
@@ -56,6 +62,15 @@ pub enum ApiError {
     Beyond { after: Rv, newest: Rv },
     #[error("watch fell behind; list again")]
     FellBehind,
+    /// A watch that has no version to be taken up from.
+    #[error("watch fell behind; watch again")]
+    Late,
+    /// Of something that is no object, as it is now.
+    #[error("{0}")]
+    Refused(String),
+    /// More than one coordinator serves at once.
+    #[error("{0}")]
+    Busy(String),
     /// A fault of ours.
     #[error("internal: {0}")]
     Internal(String),
@@ -114,14 +129,19 @@ impl ApiError {
             Self::Derived(_) => Code::Unimplemented,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Mismatch { .. } | Self::Contended(_) => Code::Aborted,
-            Self::InUse { .. } => Code::FailedPrecondition,
+            Self::InUse { .. } | Self::Refused(_) | Self::Precondition(_) => Code::FailedPrecondition,
+            Self::NotInTime(_) => Code::DeadlineExceeded,
             Self::NotYours { .. } => Code::PermissionDenied,
-            Self::NotActive | Self::Stopping => Code::Unavailable,
+            Self::NotActive | Self::Stopping | Self::Late => Code::Unavailable,
             Self::TooOld { .. } | Self::Beyond { .. } => Code::OutOfRange,
-            Self::FellBehind => Code::ResourceExhausted,
+            Self::FellBehind | Self::Busy(_) => Code::ResourceExhausted,
             Self::Internal(_) => Code::Internal,
             Self::Commit(e) => match e {
-                CommitError::Fenced { .. } | CommitError::Io(_) | CommitError::Closed => Code::Unavailable,
+                CommitError::Fenced { .. }
+                | CommitError::Io(_)
+                | CommitError::Unavailable(_)
+                | CommitError::Unknown(_)
+                | CommitError::Closed => Code::Unavailable,
                 CommitError::Conflict { .. } => Code::Aborted,
                 CommitError::TooLarge { .. } => Code::InvalidArgument,
                 CommitError::DuplicateKey(_) => Code::Internal,
@@ -158,7 +178,8 @@ impl From<ApiError> for Status {
 fn commit_words(e: &CommitError) -> String {
     match e {
         CommitError::Fenced { .. } => NOT_ACTIVE.to_owned(),
-        CommitError::Io(_) | CommitError::Closed => {
+        CommitError::Unavailable(_) => format!("{e}; nothing was changed: try again"),
+        CommitError::Io(_) | CommitError::Unknown(_) | CommitError::Closed => {
             format!("{e}; whether the change was made is unknown: look before you repeat it")
         }
         CommitError::Conflict { .. } => format!("{e}; look and try again"),
@@ -206,7 +227,7 @@ mod tests {
             (
                 ApiError::UnknownKind("deploy".into()),
                 Code::InvalidArgument,
-                "\"deploy\" is not a kind; use nodes, namespaces, replicationcontrollers, pods, endpoints, events",
+                "\"deploy\" is not a kind; use nodes, namespaces, replicationcontrollers, daemonsets, pods, poddisruptionbudgets, endpoints, events",
             ),
             (
                 ApiError::not_found(Kind::Node, "n9"),
@@ -246,6 +267,16 @@ mod tests {
                 CommitError::Io("broken".into()).into(),
                 Code::Unavailable,
                 "the store failed: broken; whether the change was made is unknown: look before you repeat it",
+            ),
+            (
+                CommitError::Unavailable("etcd: a: refused".into()).into(),
+                Code::Unavailable,
+                "the store does not answer: etcd: a: refused; nothing was changed: try again",
+            ),
+            (
+                CommitError::Unknown("etcd: a: reset".into()).into(),
+                Code::Unavailable,
+                "the store did not answer: etcd: a: reset; whether the change was made is unknown: look before you repeat it",
             ),
             (
                 CommitError::Closed.into(),

@@ -22,9 +22,12 @@ const FIXED: [&str; 6] = [
 
 fn paths(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Node | Kind::Namespace | Kind::ReplicationController | Kind::Endpoints => {
-            &["metadata.name", "metadata.namespace"]
-        }
+        Kind::Node
+        | Kind::Namespace
+        | Kind::ReplicationController
+        | Kind::DaemonSet
+        | Kind::PodDisruptionBudget
+        | Kind::Endpoints => &["metadata.name", "metadata.namespace"],
         Kind::Pod => &["metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"],
         Kind::Event => &[
             "metadata.name",
@@ -117,6 +120,10 @@ impl Filter {
             Kind::ReplicationController | Kind::Endpoints => {
                 lens.labels = Cow::Borrowed(&world.controllers.get(key)?.rc.metadata.labels);
             }
+            Kind::PodDisruptionBudget => {
+                lens.labels = Cow::Borrowed(&world.budgets.get(key)?.budget.metadata.labels);
+            }
+            Kind::DaemonSet => lens.labels = Cow::Borrowed(&world.daemon_sets.get(key)?.set.metadata.labels),
             Kind::Pod => {
                 let pod = world.pods.get(key)?;
                 if !self.labels.is_empty() {

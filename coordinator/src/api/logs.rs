@@ -92,7 +92,7 @@ fn status(pod: &str, error: &PipeError) -> Status {
     let code = match error {
         PipeError::NodeFull { .. } | PipeError::Full(_) | PipeError::Busy(_) => Code::ResourceExhausted,
         PipeError::Refused(_) => Code::FailedPrecondition,
-        PipeError::Late { .. } | PipeError::Lost(_) | PipeError::Failed(_) => Code::Unavailable,
+        PipeError::Late { .. } | PipeError::Lost(_) | PipeError::Demoted(_) | PipeError::Failed(_) => Code::Unavailable,
         PipeError::Protocol { .. } => Code::Internal,
     };
     Status::new(code, one_line(&format!("pods {}: {error}", quoted(pod))))

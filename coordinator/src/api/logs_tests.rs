@@ -1,5 +1,7 @@
 //! Logs.Read: what is refused, and what the agent is asked for.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use proto::wire::{Chunk, PipeData, PipeEnd, chunk, logs_server::Logs as _, pipe_end};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -80,6 +82,14 @@ impl Rig {
     }
 
     /// The node's agent is connected.
+    /// The name of pod web's first container.
+    fn container(&self) -> String {
+        self.bench.hub.read(|w| {
+            let pod = &w.pods[&("default".to_owned(), "web".to_owned())];
+            pod.template_record().spec.containers[0].name.clone()
+        })
+    }
+
     fn session(&self) -> Arc<Handle> {
         self.service
             .sessions
@@ -212,10 +222,7 @@ async fn a_pod_with_two_containers_asks_which() {
 #[tokio::test]
 async fn the_attempt_is_the_one_that_wrote_last_or_the_one_before() {
     let rig = placed().await;
-    let name = rig.bench.hub.read(|w| {
-        let pod = &w.pods[&("default".to_owned(), "web".to_owned())];
-        pod.template_record().spec.containers[0].name.clone()
-    });
+    let name = rig.container();
     let ended =
         |id: &str| json!({"terminated": {"exitCode": 1, "reason": "Error", "containerID": format!("docker://{id}")}});
     let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
@@ -273,10 +280,7 @@ async fn the_attempt_is_the_one_that_wrote_last_or_the_one_before() {
 #[tokio::test]
 async fn the_reader_gets_what_the_agent_sends_and_its_end() {
     let rig = placed().await;
-    let name = rig.bench.hub.read(|w| {
-        let pod = &w.pods[&("default".to_owned(), "web".to_owned())];
-        pod.template_record().spec.containers[0].name.clone()
-    });
+    let name = rig.container();
     rig.statuses(&json!([running(&name, "c1")])).await;
     let session = rig.session();
     let pipes = rig.service.sessions.pipes();
@@ -331,4 +335,34 @@ async fn the_reader_gets_what_the_agent_sends_and_its_end() {
         (Code::FailedPrecondition, "pods \"web\": it is gone".to_owned())
     );
     assert!(next().await.is_none());
+}
+
+#[tokio::test]
+async fn no_more_is_taken_of_the_agent_than_the_reader_reads() {
+    let rig = placed().await;
+    rig.statuses(&json!([running(&rig.container(), "c1")])).await;
+    let session = rig.session();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = taken.clone();
+    let chunks = stream::iter((0..1000).map(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let message = Some(chunk::Message::Data(PipeData::default()));
+        Ok(Chunk { message })
+    }));
+    let agent = async {
+        session.asked.notified().await;
+        let ask = session.next_ask().expect("asked");
+        let down = rig.service.sessions.pipes().claim(&ask.id, "n1", chunks.boxed());
+        down.expect("taken")
+    };
+    let (log, _down) = tokio::join!(rig.read(of("web")), agent);
+    let mut log = log.expect("open");
+    // The first message is the coordinator's own.
+    for expected in [0, 0, 1, 2] {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(taken.load(Ordering::Relaxed), expected);
+        log.next().await.expect("more").expect("no error");
+    }
 }

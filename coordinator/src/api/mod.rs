@@ -1,15 +1,22 @@
 //! The admin API: tonic services over the hub. The listener mounts [`Api::resources`], [`Api::controllers`],
-//! [`Api::nodes`], [`Api::holds`], [`Api::cluster`], [`Api::cluster_settings`] and [`Api::audit_record`]; who may call
-//! is decided by the [`Access`] that it hands in.
+//! [`Api::nodes`], [`Api::holds`], [`Api::drains`], [`Api::updates`], [`Api::cluster`], [`Api::replicas`], [`Api::etcd`],
+//! [`Api::cluster_settings`] and [`Api::audit_record`]; who may call is decided by the [`Access`] that it hands in.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `resources` | Get, List, Watch, Create, Replace, Patch, Delete: authorization and the way to the rest |
 //! | `controllers`, `nodes`, `holds`, `cluster` | Scale; Readmit, Forget; Cordon, Uncordon, Add, Release; Info |
+//! | `budgets` | what is refused and said of budgets |
+//! | `drains`, `drain_watch` | Drain, Cancel; Watch, and how a drain stands on the wire |
 //! | `held` | the decision about a node's holds, which `holds` and `revise` share |
+//! | `updates`, `update_watch` | Begin, Steer, Undo, History of rolling updates; Watch |
+//! | `view_watch` | what the watches of drains and updates share |
 //! | `leave` | a node deleted at its own agent's request |
+//! | `replicas` | Status, Transfer: the coordinators and their store, and what of them is a problem |
+//! | `etcd` | AddMember, UpdateMember, RemoveMember, Defrag |
 //! | `settings`, `freeze` | Show, Set; Freeze, Unfreeze |
 //! | `audit` | List of audit records |
+//! | `backup`, `restore` | the store as a file; what a restored one needs an operator's word for |
 //! | `logs` | Read |
 //! | `create`, `replace`, `patch`, `delete` | the decisions: what a request changes in a given world |
 //! | `revise` | the decision that `replace` and `patch` share: from an object as it is to the one wanted |
@@ -21,12 +28,21 @@
 //! audit record in its own commit.
 
 pub mod audit;
+pub mod backup;
+#[cfg(test)]
+mod backup_tests;
+mod budgets;
 pub mod cluster;
 pub mod controllers;
 pub mod convert;
 mod create;
+#[cfg(test)]
+mod daemon_set_tests;
 mod delete;
+mod drain_watch;
+pub mod drains;
 pub mod errors;
+pub mod etcd;
 mod filter;
 mod freeze;
 mod held;
@@ -36,11 +52,16 @@ pub mod logs;
 pub mod nodes;
 mod patch;
 mod replace;
+pub mod replicas;
 pub mod resources;
+pub mod restore;
 mod revise;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+mod update_watch;
+pub mod updates;
+mod view_watch;
 pub mod watch;
 mod write;
 
@@ -51,9 +72,11 @@ use std::{sync::Arc, time::Duration};
 
 use proto::wire::{
     audit_server::AuditServer, cluster_server::ClusterServer, controllers_server::ControllersServer,
-    holds_server::HoldsServer, logs_server::LogsServer, nodes_server::NodesServer, resources_server::ResourcesServer,
-    settings_server::SettingsServer,
+    drains_server::DrainsServer, etcd_server::EtcdServer, holds_server::HoldsServer, logs_server::LogsServer,
+    nodes_server::NodesServer, replicas_server::ReplicasServer, resources_server::ResourcesServer,
+    settings_server::SettingsServer, updates_server::UpdatesServer,
 };
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Status};
 
@@ -61,12 +84,16 @@ use self::{
     audit::AuditService,
     cluster::{ClusterFacts, ClusterService},
     controllers::ControllerService,
+    drains::DrainService,
     errors::ApiError,
+    etcd::{EtcdService, Members, admin::StoreAdmin},
     holds::HoldService,
     logs::LogsService,
     nodes::NodeService,
+    replicas::{Leading, ReplicasService},
     resources::ResourceService,
     settings::{SettingsService, Started},
+    updates::UpdateService,
 };
 use crate::{ca::authorizer::Attributes, session::Sessions, store::Fence, world::hub::Hub};
 
@@ -85,6 +112,8 @@ pub struct Settings {
     pub watch_buffer: usize,
     /// How long a watch waits for a reader that takes nothing.
     pub watch_stall: Duration,
+    /// Watches of drains and updates at once.
+    pub view_watches: usize,
     /// How often a write is decided anew when others changed the same keys meanwhile.
     pub attempts: u32,
 }
@@ -94,6 +123,7 @@ impl Default for Settings {
         Self {
             watch_buffer: 256,
             watch_stall: Duration::from_secs(10),
+            view_watches: 256,
             attempts: 8,
         }
     }
@@ -105,7 +135,13 @@ pub struct Api {
     access: Arc<dyn Access>,
     settings: Settings,
     watches: TaskTracker,
+    /// Seats of those that watch one.
+    view_watches: Arc<Semaphore>,
     stop: CancellationToken,
+    /// Taken by who writes budgets, from the look at the others to the commit: two at once could select one pod.
+    budgets: Mutex<()>,
+    /// Taken while a backup is made and sent: it has the whole store in memory.
+    backups: Arc<Semaphore>,
 }
 
 impl Api {
@@ -113,9 +149,12 @@ impl Api {
         Arc::new(Self {
             hub,
             access,
+            view_watches: Arc::new(Semaphore::new(settings.view_watches)),
             settings,
             watches: TaskTracker::new(),
             stop: CancellationToken::new(),
+            budgets: Mutex::default(),
+            backups: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -143,8 +182,36 @@ impl Api {
         HoldsServer::new(HoldService(Arc::clone(self)))
     }
 
+    pub fn drains(self: &Arc<Self>) -> DrainsServer<DrainService> {
+        DrainsServer::new(DrainService(Arc::clone(self)))
+    }
+
+    pub fn updates(self: &Arc<Self>) -> UpdatesServer<UpdateService> {
+        UpdatesServer::new(UpdateService(Arc::clone(self)))
+    }
+
     pub fn cluster(self: &Arc<Self>, facts: ClusterFacts) -> ClusterServer<ClusterService> {
         ClusterServer::new(ClusterService::new(Arc::clone(self), facts))
+    }
+
+    /// Of the cluster with this id.
+    pub fn replicas(
+        self: &Arc<Self>,
+        cluster: String,
+        leading: Arc<dyn Leading>,
+        admin: Arc<dyn StoreAdmin>,
+    ) -> ReplicasServer<ReplicasService> {
+        ReplicasServer::new(ReplicasService {
+            api: Arc::clone(self),
+            cluster,
+            leading,
+            admin,
+        })
+    }
+
+    /// Over the members that [`etcd::promote`] gives their votes.
+    pub fn etcd(self: &Arc<Self>, members: Arc<Members>) -> EtcdServer<EtcdService> {
+        EtcdServer::new(EtcdService { members })
     }
 
     pub fn cluster_settings(self: &Arc<Self>, started: Started) -> SettingsServer<SettingsService> {

@@ -41,7 +41,11 @@ fn merging_is_as_rfc_7386_has_it() {
 }
 
 async fn node(bench: &Bench, name: &str) {
-    let node = json!({"metadata": {"name": name, "uid": "u", "labels": {"kubernetes.io/hostname": name, "zone": "a"}}});
+    labelled(bench, name, json!({"kubernetes.io/hostname": name, "zone": "a"})).await;
+}
+
+async fn labelled(bench: &Bench, name: &str, labels: Value) {
+    let node = json!({"metadata": {"name": name, "uid": "u", "labels": labels}});
     let at = keys::object(proto::model::Kind::Node, "", name);
     bench.put(vec![Change::put(at, Expect::Any, encode(&node))]).await;
 }
@@ -99,7 +103,9 @@ async fn refusals_name_object_field_and_remedy() {
         {"name": "c", "image": "web:1", "args": ["x"]}, {"name": "log", "image": "log:1"}]);
     let made = bench.make("rc", &manifest).await;
     bench.pod("p", "n1", None).await;
-    node(&bench, "n1").await;
+    let labels = json!({"kubernetes.io/hostname": "n1", "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux"});
+    labelled(&bench, "n1", labels).await;
+    node(&bench, "n2").await;
     let invalid = |what: &str| {
         (
             Code::InvalidArgument,
@@ -246,6 +252,20 @@ async fn refusals_name_object_field_and_remedy() {
                 "node \"n1\" is invalid: metadata.labels.kubernetes.io/hostname: set by the coordinator to n1; leave it so".into(),
             ),
         ),
+        (
+            patching("node", "n1", &json!({"metadata": {"labels": {"kubernetes.io/arch": "arm64", "kubernetes.io/os": null}}})),
+            (
+                Code::InvalidArgument,
+                "node \"n1\" is invalid: metadata.labels.kubernetes.io/arch: set by the coordinator to amd64; leave it so; metadata.labels.kubernetes.io/os: set by the coordinator to linux; leave it so".into(),
+            ),
+        ),
+        (
+            patching("node", "n2", &json!({"metadata": {"labels": {"kubernetes.io/arch": "arm64"}}})),
+            (
+                Code::InvalidArgument,
+                "node \"n2\" is invalid: metadata.labels.kubernetes.io/arch: only the coordinator sets it, as the host joins; leave it out".into(),
+            ),
+        ),
     ];
     let before = bench.store.keys();
     for (request, expected) in table {
@@ -389,6 +409,7 @@ async fn a_pod_keeps_its_owner_whatever_its_labels_say() {
     let owner = OwnerRecord {
         name: "web".into(),
         uid: "u".into(),
+        ..OwnerRecord::default()
     };
     bench.pod("p", "n1", Some(owner)).await;
     let away = json!({"metadata": {"labels": {"app": "other"}}});

@@ -231,6 +231,7 @@ async fn a_pod_keeps_its_spec_and_its_record_the_differences() {
     let owner = OwnerRecord {
         name: "web".into(),
         uid: "u".into(),
+        ..OwnerRecord::default()
     };
     bench.pod("p", "n1", Some(owner)).await;
     bench.status("p", Phase::Running, true).await;
@@ -305,7 +306,8 @@ async fn a_pod_that_waits_may_name_the_node_that_its_author_chose() {
 #[tokio::test]
 async fn a_node_keeps_its_own_label_and_says_which_ones_went() {
     let bench = Bench::new().await;
-    let labels = json!({"kubernetes.io/hostname": "n1", "zone": "a", "disk": "ssd", "rack": "7"});
+    let labels =
+        json!({"kubernetes.io/hostname": "n1", "kubernetes.io/arch": "arm64", "zone": "a", "disk": "ssd", "rack": "7"});
     node(&bench, "n1", &labels).await;
     let manifest = json!({"metadata": {"name": "n1", "labels": {"rack": "8"}, "annotations": {"note": "x"}},
         "spec": {"unschedulable": true}, "status": {"capacity": {"cpu": "99"}, "allocatable": {"cpu": "99"}}});
@@ -320,7 +322,7 @@ async fn a_node_keeps_its_own_label_and_says_which_ones_went() {
     let shown = value(&after);
     assert_eq!(
         shown["metadata"]["labels"],
-        json!({"kubernetes.io/hostname": "n1", "rack": "8"})
+        json!({"kubernetes.io/arch": "arm64", "kubernetes.io/hostname": "n1", "rack": "8"})
     );
     assert_eq!(shown["metadata"]["annotations"], json!({"note": "x"}));
     assert_eq!(shown["spec"]["unschedulable"], true);
@@ -428,6 +430,7 @@ async fn what_is_being_deleted_takes_labels_and_annotations_only() {
                 grace: 9,
                 reason: "deleted by user/admin".into(),
                 lost: false,
+                drain: None,
             });
         })
         .await;

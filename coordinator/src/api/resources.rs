@@ -75,6 +75,7 @@ impl Resources for ResourceService {
         let ticket = Ticket::new(caller, "create", message.dry_run, &message.request_id, message)?
             .because(request.metadata())?;
         let create = Create::new(kind, &names, message, Time::now())?;
+        let _one_by_one = self.0.one_by_one(kind).await;
         let outcome = self.0.write(&ticket, |world| create.decide(world)).await?;
         Ok(Response::new(self.0.answer(outcome)))
     }
@@ -91,6 +92,7 @@ impl Resources for ResourceService {
             .because(request.metadata())?;
         let replace = Replace::new(kind, &names, &message.json)?;
         let _held_back = self.0.held_back(replace.holds()).await;
+        let _one_by_one = self.0.one_by_one(kind).await;
         let decide = |world: &World| replace.decide(world, &ticket.caller, Time::now());
         let outcome = self.0.write(&ticket, decide).await?;
         Ok(Response::new(self.0.answer(outcome)))
@@ -109,6 +111,7 @@ impl Resources for ResourceService {
             Ticket::new(caller, "patch", message.dry_run, &message.request_id, message)?.because(request.metadata())?;
         let patch = Patch::new(kind, namespace, &message.name, &message.patch)?;
         let _held_back = self.0.held_back(patch.holds()).await;
+        let _one_by_one = self.0.one_by_one(kind).await;
         let decide = |world: &World| patch.decide(world, &ticket.caller, Time::now());
         let outcome = self.0.write(&ticket, decide).await?;
         Ok(Response::new(self.0.answer(outcome)))

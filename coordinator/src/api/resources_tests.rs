@@ -89,8 +89,11 @@ async fn an_unknown_kind_is_told_to_known_callers_only() {
 #[tokio::test]
 async fn info_answers_of_a_standby_too() {
     let facts = ClusterFacts {
+        ranks: None,
         cluster_id: "c".into(),
         coordinators: vec!["h:7443".into()],
+        secret: std::sync::Arc::new(|| Err("none here".into())),
+        found: std::sync::Arc::new(Default::default),
     };
     // Any authenticated caller may ask.
     let bench = Bench::with(Arc::new(DenyAll), Settings::default()).await;

@@ -7,22 +7,24 @@
 use std::sync::Arc;
 
 use proto::model::{
-    Container, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time, hold, host_port,
-    loss::STOP_AFTER_DISCONNECT,
+    Container, DaemonSet, FieldError, HoldKind, Kind, Node, Object, ObjectMeta, Pod, PodSpec, Taint, Time, hold,
+    host_port, loss::STOP_AFTER_DISCONNECT,
 };
 use serde_json::Value;
 
 use super::{
-    create,
+    budgets, create,
     errors::ApiError,
     held::{self, Asked},
+    updates,
     write::{Decision, audited, preconditions},
 };
 use crate::{
-    ca::tokens::HOSTNAME_LABEL,
+    ca::labels,
     store::{Change, Expect, keys},
     world::{
         ControllerState, Key, PodState, World,
+        daemons::DaemonSetState,
         record::{HoldsRecord, PodRecord, differences, encode},
     },
 };
@@ -67,7 +69,12 @@ pub fn changeable(kind: Kind, name: &str) -> Result<(), ApiError> {
             "events are written by the coordinator and the agents; they cannot be changed".into(),
         )),
         Kind::Endpoints => Err(ApiError::Derived(name.to_owned())),
-        Kind::Node | Kind::Namespace | Kind::ReplicationController | Kind::Pod => Ok(()),
+        Kind::Node
+        | Kind::Namespace
+        | Kind::ReplicationController
+        | Kind::DaemonSet
+        | Kind::Pod
+        | Kind::PodDisruptionBudget => Ok(()),
     }
 }
 
@@ -89,16 +96,25 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
         errors.extend(same_ports(state, new));
         errors.extend(same_limit(&old.metadata, &new.metadata));
     }
+    if let (Object::DaemonSet(old), Object::DaemonSet(new)) = (old, &new) {
+        errors.extend(same_selector(old, new));
+    }
     errors.extend(create::problems(&new));
     ApiError::unless_valid(kind, &meta.name, errors)?;
 
+    let mut retarget = None;
+    if let (Object::ReplicationController(old), Object::ReplicationController(new)) = (old, &mut new)
+        && let Some(update) = world.updating(&old.metadata.uid)
+    {
+        retarget = updates::steer::revised(&update, old, new, revision.now)?;
+    }
     let mut next = old.clone();
     let respecified = take(&mut next, &new);
     let holds = match &mut next {
         Object::Node(node) => Some(cordon(world, node, revision)?),
         _ => None,
     };
-    if next == *old {
+    if next == *old && retarget.is_none() {
         return Ok(Decision {
             warnings: still_held(&next, revision).into_iter().collect(),
             ..Decision::new(Vec::new(), next)
@@ -118,6 +134,15 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
     } else {
         Vec::new()
     };
+    match (old, &next) {
+        (Object::PodDisruptionBudget(old), Object::PodDisruptionBudget(next)) if budgets::reselected(old, next) => {
+            budgets::alone(world, next)?;
+        }
+        (_, Object::ReplicationController(rc)) => {
+            warnings.extend(budgets::undercut(world, &key, rc.spec.replicas, revision.now));
+        }
+        _ => {}
+    }
     if missing == Missing::Kept {
         warnings.extend(removed_labels(old, &next));
     }
@@ -126,7 +151,8 @@ pub fn revise(world: &World, old: &Object, mut new: Object, revision: Revision<'
         (Object::Node(node), Some(holds)) => node_changes(world, node, &holds),
         _ => record(world, &key, &mut next).map(|change| vec![change]),
     };
-    let changes = changes.ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
+    let mut changes = changes.ok_or_else(|| ApiError::not_found(kind, &meta.name))?;
+    changes.extend(retarget);
     create::read_back(&changes)?;
     Ok(Decision {
         detail,
@@ -159,19 +185,24 @@ fn fixed(old: &ObjectMeta, new: &ObjectMeta, missing: Missing) -> Vec<FieldError
         .collect()
 }
 
-/// The coordinator's own label stays on a node.
-fn reserved(old: &Node, new: &mut Node, missing: Missing) -> Option<FieldError> {
-    let set = old.metadata.labels.get(HOSTNAME_LABEL)?;
-    let labels = &mut new.metadata.labels;
-    if missing == Missing::Kept {
-        labels.entry(HOSTNAME_LABEL.to_owned()).or_insert_with(|| set.clone());
+/// The coordinator's own labels stay on a node, and nobody else gives it one.
+fn reserved(old: &Node, new: &mut Node, missing: Missing) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for key in labels::OWN {
+        let set = old.metadata.labels.get(key);
+        let labels = &mut new.metadata.labels;
+        if let (Some(set), Missing::Kept) = (set, missing) {
+            labels.entry(key.to_owned()).or_insert_with(|| set.clone());
+        }
+        if labels.get(key) != set {
+            let remedy = match set {
+                Some(set) => format!("set by the coordinator to {set}; leave it so"),
+                None => "only the coordinator sets it, as the host joins; leave it out".to_owned(),
+            };
+            errors.push(FieldError::new(format!("metadata.labels.{key}"), remedy));
+        }
     }
-    (labels.get(HOSTNAME_LABEL) != Some(set)).then(|| {
-        FieldError::new(
-            format!("metadata.labels.{HOSTNAME_LABEL}"),
-            format!("set by the coordinator to {set}; leave it so"),
-        )
-    })
+    errors
 }
 
 /// While a node is cut off its agent goes by what it knew: what is concluded from the time would be wrong if that had
@@ -221,6 +252,19 @@ fn same_ports(state: Option<&PodState>, new: &Pod) -> Option<FieldError> {
     })
 }
 
+/// Whom a set adopts and what it lets go of is for its life.
+fn same_selector(old: &DaemonSet, new: &DaemonSet) -> Option<FieldError> {
+    (old.spec.selector != new.spec.selector).then(|| {
+        FieldError::new(
+            "spec.selector",
+            format!(
+                "does not change (it is {}); create another daemonset and delete this one",
+                old.spec.selector
+            ),
+        )
+    })
+}
+
 /// With what is in force where something is left out.
 fn effective(spec: &PodSpec) -> PodSpec {
     let mut spec = spec.clone();
@@ -245,6 +289,14 @@ fn take(next: &mut Object, new: &Object) -> bool {
     meta.annotations.clone_from(&new.meta().annotations);
     match (next, new) {
         (Object::ReplicationController(next), Object::ReplicationController(new)) if next.spec != new.spec => {
+            next.spec.clone_from(&new.spec);
+            true
+        }
+        (Object::PodDisruptionBudget(next), Object::PodDisruptionBudget(new)) if next.spec != new.spec => {
+            next.spec.clone_from(&new.spec);
+            true
+        }
+        (Object::DaemonSet(next), Object::DaemonSet(new)) if next.spec != new.spec => {
             next.spec.clone_from(&new.spec);
             true
         }
@@ -286,6 +338,26 @@ fn record(world: &World, key: &Key, next: &mut Object) -> Option<Change> {
                 ..state.clone()
             };
             rc.status = Some(world.controller_status(&after, proto::model::Time::now()));
+            change
+        }
+        Object::PodDisruptionBudget(budget) => {
+            let state = world.budgets.get(key)?;
+            let mut stored = (*state.budget).clone();
+            edit(&mut stored.metadata, &budget.metadata);
+            stored.spec.clone_from(&budget.spec);
+            let change = Change::put(at, Expect::At(state.rv), encode(&stored));
+            budget.status = Some(world.budget_status(&stored, Time::now()));
+            change
+        }
+        Object::DaemonSet(set) => {
+            let state = world.daemon_sets.get(key)?;
+            let mut stored = (*state.set).clone();
+            edit(&mut stored.metadata, &set.metadata);
+            stored.spec.clone_from(&set.spec);
+            let change = Change::put(at, Expect::At(state.rv), encode(&stored));
+            let mut after = DaemonSetState::new(state.rv, stored);
+            after.unplaced.clone_from(&state.unplaced);
+            set.status = Some(world.daemon_set_status(&after, Time::now()));
             change
         }
         Object::Namespace(namespace) => {

@@ -152,6 +152,7 @@ fn world(case: &Case) -> World {
         owner: owned.then(|| OwnerRecord {
             name: "web".into(),
             uid: "uid-web".into(),
+            ..OwnerRecord::default()
         }),
         labels: case.label_changes.clone(),
         annotations: case.annotation_changes.clone(),
@@ -160,9 +161,11 @@ fn world(case: &Case) -> World {
             grace: 7,
             reason: "deleted".into(),
             lost: false,
+            drain: None,
         }),
         ports: Vec::new(),
         waiting: "no node has joined".into(),
+        ..PodRecord::default()
     };
     let mut node = Node {
         metadata: meta("n1", ""),
@@ -171,7 +174,7 @@ fn world(case: &Case) -> World {
     // As an earlier release wrote it.
     node.spec.unschedulable = unschedulable && hostname;
     if hostname {
-        node.metadata.labels.insert(HOSTNAME_LABEL.into(), "n1".into());
+        node.metadata.labels = labels::own("n1", "amd64", "linux");
     }
     let status = json!({"phase": "Running", "containerStatuses": [{"name": "c0", "ready": true, "restartCount": 2,
         "image": "i:1", "state": {"running": {"startedAt": "2026-01-31T12:00:00Z"}}}]});
@@ -256,9 +259,8 @@ proptest! {
             let mut wanted = shown.clone();
             wanted.meta_mut().labels.clone_from(&labels);
             wanted.meta_mut().annotations.clone_from(&annotations);
-            if let Some(host) = shown.meta().labels.get(HOSTNAME_LABEL) {
-                wanted.meta_mut().labels.insert(HOSTNAME_LABEL.into(), host.clone());
-            }
+            let own = shown.meta().labels.iter().filter(|(k, _)| labels::OWN.contains(&k.as_str()));
+            wanted.meta_mut().labels.extend(own.map(|(k, v)| (k.clone(), v.clone())));
             validate::default(&mut wanted);
             let revision = Revision { caller: "user/admin", now: Time(0), missing: Missing::Kept, cordon: None };
             let decision = revise(&world, &shown, wanted.clone(), revision).expect("valid");

@@ -319,7 +319,9 @@ fn candidates(world: &World, kind: Kind, touched: &BTreeSet<Touched>) -> BTreeSe
             }
             (Touched::Controller(key), Kind::ReplicationController | Kind::Endpoints)
             | (Touched::Endpoints(key), Kind::Endpoints)
+            | (Touched::DaemonSet(key), Kind::DaemonSet)
             | (Touched::Pod(key), Kind::Pod)
+            | (Touched::Budget(key), Kind::PodDisruptionBudget)
             | (Touched::Event(key), Kind::Event) => {
                 keys.insert(key.clone());
             }
@@ -349,7 +351,10 @@ fn shown_version(world: &World, kind: Kind, key: &Key, own: Rv) -> Rv {
             let pods = world.pods_of(&state.rc.metadata.uid);
             pods.fold(own, |version, (_, pod)| version.max(of_node(&pod.record.node)))
         }),
-        Kind::Node | Kind::Namespace | Kind::Endpoints | Kind::Event => own,
+        // Nodes touch daemon sets.
+        Kind::Node | Kind::Namespace | Kind::DaemonSet | Kind::PodDisruptionBudget | Kind::Endpoints | Kind::Event => {
+            own
+        }
     }
 }
 

@@ -118,6 +118,7 @@ async fn apply_step(bench: &Bench, step: &Step, owner: &OwnerRecord) {
                 grace: 1,
                 reason: "test".into(),
                 lost: false,
+                drain: None,
             };
             bench.change_pod(&name, |r| r.stop = Some(stop)).await;
         }
@@ -188,6 +189,7 @@ async fn converges(steps: &[Step], resume_at: usize) {
     let owner = OwnerRecord {
         name: "web".into(),
         uid: made.uid,
+        ..OwnerRecord::default()
     };
     // Clients that listed at each step and come back at `resume_at`, and one that watches from nothing.
     let mut waiting: Vec<(usize, Client)> = Vec::new();

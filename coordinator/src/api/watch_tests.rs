@@ -221,6 +221,7 @@ async fn a_controller_is_shown_anew_when_its_pods_or_their_node_change() {
     let owner = OwnerRecord {
         name: "web".into(),
         uid: made.uid.clone(),
+        ..OwnerRecord::default()
     };
     let mut watch = bench.watch(listing("rc", "", "")).await.expect("watching");
     take(&mut watch, 2).await;
@@ -408,6 +409,7 @@ async fn endpoints_follow_pods_nodes_and_their_controller() {
     let owner = OwnerRecord {
         name: "web".into(),
         uid: made.uid,
+        ..OwnerRecord::default()
     };
     let mut watch = bench.watch(listing("ep", "", "")).await.expect("watching");
     let (event, name, first, _) = next(&mut watch).await;

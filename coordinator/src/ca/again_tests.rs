@@ -1,7 +1,7 @@
 //! A host that comes back under its node's record, and hosts that may not join: the name, the machine, the release.
 
 use super::{deleted::holder, *};
-use crate::world::record::HolderRecord;
+use crate::world::record::{HolderRecord, encode};
 
 async fn token_for(bed: &Bed, node: &str) -> (String, String) {
     let only = TokenSpec {
@@ -72,6 +72,51 @@ async fn a_token_for_a_node_that_exists_gives_it_a_new_identity_in_one_commit() 
     bed.join(&third, &token).await.expect("comes back");
     bed.join(&third, &token).await.expect("the same answer again");
     assert_eq!((bed.used(&id).await, holder(&bed).await.holder.generation), (1, 2));
+}
+
+#[tokio::test]
+async fn a_host_that_comes_back_as_another_machine_has_the_labels_of_that() {
+    let bed = bed().await;
+    bed.joined(&Host::new("n1")).await;
+    let mut before = node(&bed, "n1").await;
+    before.metadata.labels.insert("rack".into(), "r7".into());
+    let fence = bed.fence.lock().expect("lock").clone().expect("fence");
+    let relabelled = Change::put(keys::object(Kind::Node, "", "n1"), Expect::Any, encode(&before));
+    bed.ca.commit(&fence, vec![relabelled]).await.expect("commit");
+    let comes_back = async |arch: &str, os: &str| {
+        let (_, token) = token_for(&bed, "n1").await;
+        let asks = wire::EnrolRequest {
+            architecture: arch.into(),
+            operating_system: os.into(),
+            ..Host::new("n1").request(&token)
+        };
+        bed.ca.enrol(&asks).await.expect("comes back");
+        node(&bed, "n1").await
+    };
+    let expected = |own: &[(&str, &str)]| {
+        let mut expected = before.clone();
+        let labels = &mut expected.metadata.labels;
+        labels.retain(|key, _| ["zone", "rack", "kubernetes.io/hostname"].contains(&key.as_str()));
+        labels.extend(own.iter().map(|(k, v)| (format!("kubernetes.io/{k}"), (*v).to_owned())));
+        expected
+    };
+    assert_eq!(
+        comes_back("arm64", "linux").await,
+        expected(&[("arch", "arm64"), ("os", "linux")])
+    );
+    let last = bed.keys("audit/").await.pop().expect("a record");
+    let entry = bed.store.get(&last).await.expect("get").expect("a record");
+    let record: audit::AuditRecord = serde_json::from_slice(&entry.value).expect("reads");
+    assert_eq!(
+        (record.before, record.after),
+        (
+            Some(serde_json::json!({"kubernetes.io/arch": "amd64"})),
+            Some(serde_json::json!({"kubernetes.io/arch": "arm64"}))
+        )
+    );
+    // One that states nothing, as an older agent, or what nobody knows, has none.
+    assert_eq!(comes_back("", "").await, expected(&[]));
+    assert_eq!(comes_back("amd64", "plan9").await, expected(&[("arch", "amd64")]));
 }
 
 #[tokio::test]

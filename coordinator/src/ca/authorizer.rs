@@ -68,17 +68,26 @@ const RULES: [(UserRole, &[&str], &[&str]); 4] = [
             "nodes",
             "namespaces",
             "replicationcontrollers",
+            "daemonsets",
             "pods",
+            "poddisruptionbudgets",
             "events",
             "endpoints",
             "settings",
             "audit",
+            "cluster",
         ],
     ),
     (
         UserRole::Operator,
         &WRITE,
-        &["namespaces", "replicationcontrollers", "pods"],
+        &[
+            "namespaces",
+            "replicationcontrollers",
+            "daemonsets",
+            "pods",
+            "poddisruptionbudgets",
+        ],
     ),
     (UserRole::Operator, &["update", "patch"], &["nodes"]),
     (UserRole::Operator, &["update"], &["settings"]),
@@ -131,7 +140,7 @@ fn refusal(view: &View, caller: &Caller, a: &Attributes<'_>) -> Denied {
         },
         Identified::Agent if caller.deleted => "its node was deleted; join again with a new token".to_owned(),
         Identified::Agent => "an agent may only open its own session and renew its own certificate".to_owned(),
-        Identified::Coordinator => "a coordinator is not a user".to_owned(),
+        Identified::Coordinator => "a coordinator is not a user; it must name the caller for whom it asks".to_owned(),
     };
     Denied::new(
         DeniedKind::Forbidden,
@@ -161,9 +170,11 @@ pub fn authorize_resource(
 
 /// The check by path alone, before a message is read. `None`: a method without policy.
 pub fn authorize_method(view: &View, caller: &Caller, policy: Option<&Policy>, path: &str) -> Result<(), Denied> {
+    let coordinator = caller.identity.role == Identified::Coordinator;
     match policy {
-        Some(Policy::AnyIdentity) if !caller.deleted => Ok(()),
-        Some(Policy::AnyIdentity) => Err(refusal(
+        Some(Policy::AnyIdentity) if !caller.deleted && !coordinator => Ok(()),
+        Some(Policy::Health) if !caller.deleted => Ok(()),
+        Some(Policy::AnyIdentity | Policy::Health) => Err(refusal(
             view,
             caller,
             &Attributes {
@@ -202,7 +213,8 @@ pub fn authorize_method(view: &View, caller: &Caller, policy: Option<&Policy>, p
             };
             decide(view, caller, &attributes, None)
         }
-        Some(Policy::EnrolPortOnly) | None => Err(Denied::new(
+        Some(Policy::EnrolPortOnly | Policy::PeerOnly) if coordinator => Ok(()),
+        Some(Policy::EnrolPortOnly | Policy::PeerOnly) | None => Err(Denied::new(
             DeniedKind::Forbidden,
             format!("{caller} may not call {path}: no such method on this port"),
         )),

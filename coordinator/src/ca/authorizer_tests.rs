@@ -22,6 +22,8 @@ fn caller(role: Identified, id: &str) -> Caller {
         not_after: u64::MAX,
         deleted: false,
         generation: 0,
+        key: String::new(),
+        issuer: String::new(),
     }
 }
 
@@ -87,7 +89,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Agent/Pipe", "a"),
     ("/wharfinger.v1.Agent/Renew", "a"),
     ("/wharfinger.v1.Agent/Leave", "ad"),
-    ("/wharfinger.v1.Enrol/Enrol", ""),
+    // A coordinator hands on what reached its own enrolment port.
+    ("/wharfinger.v1.Enrol/Enrol", "c"),
+    ("/wharfinger.v1.Enrol/JoinCoordinator", "c"),
+    ("/wharfinger.v1.Peer/Follow", "c"),
     ("/wharfinger.v1.Resources/Get", "voA"),
     ("/wharfinger.v1.Resources/List", "voA"),
     ("/wharfinger.v1.Resources/Watch", "voA"),
@@ -103,6 +108,14 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Holds/Uncordon", "oA"),
     ("/wharfinger.v1.Holds/Add", "oA"),
     ("/wharfinger.v1.Holds/Release", "oA"),
+    ("/wharfinger.v1.Drains/Drain", "oA"),
+    ("/wharfinger.v1.Drains/Cancel", "oA"),
+    ("/wharfinger.v1.Drains/Watch", "voA"),
+    ("/wharfinger.v1.Updates/Begin", "oA"),
+    ("/wharfinger.v1.Updates/Steer", "oA"),
+    ("/wharfinger.v1.Updates/Undo", "oA"),
+    ("/wharfinger.v1.Updates/History", "voA"),
+    ("/wharfinger.v1.Updates/Watch", "voA"),
     ("/wharfinger.v1.Logs/Read", "voA"),
     ("/wharfinger.v1.Settings/Show", "voA"),
     ("/wharfinger.v1.Settings/Set", "oA"),
@@ -112,7 +125,20 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Tokens/CreateToken", "A"),
     ("/wharfinger.v1.Tokens/ListTokens", "A"),
     ("/wharfinger.v1.Tokens/RevokeToken", "A"),
-    ("/wharfinger.v1.Cluster/Info", "acuvoA"),
+    ("/wharfinger.v1.Coordinators/Remove", "A"),
+    ("/wharfinger.v1.Cluster/Info", "auvoA"),
+    ("/wharfinger.v1.Cluster/Backup", "A"),
+    ("/wharfinger.v1.Cluster/ShowRestore", "voA"),
+    ("/wharfinger.v1.Cluster/AcceptRestore", "A"),
+    ("/wharfinger.v1.Cluster/ListOrphans", "voA"),
+    ("/wharfinger.v1.Cluster/AdoptOrphan", "oA"),
+    ("/wharfinger.v1.Cluster/DeleteOrphan", "oA"),
+    ("/wharfinger.v1.Replicas/Status", "voA"),
+    ("/wharfinger.v1.Replicas/Transfer", "A"),
+    ("/wharfinger.v1.Etcd/AddMember", "A"),
+    ("/wharfinger.v1.Etcd/UpdateMember", "A"),
+    ("/wharfinger.v1.Etcd/RemoveMember", "A"),
+    ("/wharfinger.v1.Etcd/Defrag", "A"),
 ];
 
 #[test]
@@ -136,9 +162,11 @@ fn health_and_reflection_for_any_identity() {
     let reflection = methods_of(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
     let alpha = methods_of(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
     assert!(!health.is_empty() && !reflection.is_empty() && !alpha.is_empty());
-    for path in [health, reflection, alpha].concat() {
-        let allowed = allowed_by(|c| authorize_method(&view, c, policy_of_method(&path), &path));
-        assert_eq!(allowed, "acuvoA", "{path}");
+    for (paths, expected) in [(health, "acuvoA"), ([reflection, alpha].concat(), "auvoA")] {
+        for path in paths {
+            let allowed = allowed_by(|c| authorize_method(&view, c, policy_of_method(&path), &path));
+            assert_eq!(allowed, expected, "{path}");
+        }
     }
 }
 
@@ -166,6 +194,8 @@ fn kinds_and_verbs() {
     let rows = [
         (Kind::Pod, "voA", "oA", "oA", "oA"),
         (Kind::ReplicationController, "voA", "oA", "oA", "oA"),
+        (Kind::PodDisruptionBudget, "voA", "oA", "oA", "oA"),
+        (Kind::DaemonSet, "voA", "oA", "oA", "oA"),
         (Kind::Namespace, "voA", "oA", "oA", "oA"),
         // Making a node is enrolment's, deleting one ends its identity.
         (Kind::Node, "voA", "A", "oA", "A"),

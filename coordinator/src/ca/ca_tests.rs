@@ -34,6 +34,10 @@ mod again;
 mod csr;
 #[path = "deleted_tests.rs"]
 mod deleted;
+#[path = "replicas_tests.rs"]
+mod replicas;
+#[path = "restored_tests.rs"]
+mod restored;
 
 const NOW: u64 = 1_800_000_000_000;
 const HOUR: u64 = 3600 * 1000;
@@ -128,6 +132,8 @@ impl Host {
             version: proto::VERSION.into(),
             machine_id: format!("machine-{}", self.name),
             shared_host: false,
+            architecture: "amd64".into(),
+            operating_system: "linux".into(),
         }
     }
 }
@@ -190,7 +196,9 @@ async fn a_token_makes_a_node_with_its_labels_in_one_commit() {
     let entry = bed.store.get("obj/node/-/n1").await.expect("get").expect("node");
     let node: Node = serde_json::from_slice(&entry.value).expect("a node");
     assert_eq!(node.metadata.labels["zone"], "a");
-    assert_eq!(node.metadata.labels["kubernetes.io/hostname"], "n1");
+    for (key, value) in [("hostname", "n1"), ("arch", "amd64"), ("os", "linux")] {
+        assert_eq!(node.metadata.labels[&format!("kubernetes.io/{key}")], value);
+    }
     assert_eq!(node.metadata.creation_timestamp.map(|t| t.0), Some(NOW as i64 / 1000));
     assert!(uuid::Uuid::parse_str(&node.metadata.uid).is_ok());
     assert_eq!(bed.used(&id).await, 1);
@@ -219,6 +227,7 @@ async fn refused_tokens_get_one_text_and_change_nothing() {
     let (coordinator_id, for_coordinators) = bed
         .token(&TokenSpec {
             role: Role::Coordinator,
+            labels: Default::default(),
             ..spec(1)
         })
         .await;
@@ -657,7 +666,11 @@ async fn files_of_another_cluster_are_refused_by_name() {
 async fn without_a_certificate_no_path_is_open() {
     let bed = bed().await;
     for path in ["/grpc.health.v1.Health/Check", "/wharfinger.v1.Cluster/Info", "/"] {
-        let denied = bed.ca.admit(&http::Extensions::new(), path).await.expect_err("denied");
+        let denied = bed
+            .ca
+            .admit(&http::Extensions::new(), &http::HeaderMap::new(), path)
+            .await
+            .expect_err("denied");
         assert_eq!(denied.kind, DeniedKind::Unauthenticated, "{path}");
     }
 }

@@ -2,6 +2,10 @@
 //! Fed by the store's entries and updates (and by the ca's own commits at once); read by [`super::layer`],
 //! the sessions and the authorizer.
 //!
+//! An agent's certificate is on record itself, its key too: nobody else can make another of its serial. Those of users
+//! and coordinators are not; they are valid while the intermediate that signed them is on record, a coordinator's own
+//! only where that is its own.
+//!
 //! A deleted node's certificates stay on record beside its tombstone: they open a quarantine session and nothing
 //! else.
 //!
@@ -9,18 +13,25 @@
 //! record is refused.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{PoisonError, RwLock},
 };
 
-use proto::identity::{Identity, Role, serial_of_certificate, validity_of_certificate};
+use proto::{
+    identity::{Identity, Role, serial_of_certificate, spki_sha256, validity_of_certificate},
+    ids::hex,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{authorizer::Binding, tokens::TokenRecord};
+use super::{
+    authorizer::Binding,
+    issuers::{IssuerRecord, Signers},
+    tokens::TokenRecord,
+};
 use crate::{
     store::{Change, Entry, Expect, Rv, Snapshot, Update, keys, keys::Parsed},
-    world::record::TombstoneRecord,
+    world::{record::TombstoneRecord, replicas::CoordinatorRecord, restored::RestoredRecord},
 };
 
 /// Value of `cert/<node>`.
@@ -29,9 +40,15 @@ use crate::{
 pub struct CertRecord {
     /// Serial in use, hex.
     pub active: String,
+    /// SHA-256 of its public key, hex; empty where an earlier release issued it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub active_key: String,
     /// Renewed (or issued again for a repeated enrolment) and not yet used; `active` is valid until it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,
+    /// As `active_key`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pending_key: String,
     /// Why no certificate of this node is valid any more. With the node object gone this is its tombstone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<String>,
@@ -72,6 +89,10 @@ pub struct Caller {
     pub deleted: bool,
     /// [`CertRecord::generation`] of its certificate.
     pub generation: u64,
+    /// SHA-256 of its public key, hex.
+    pub key: String,
+    /// [`IssuerRecord::key`] of the intermediate that signed it; empty: of none on record, or an agent's.
+    pub issuer: String,
 }
 
 impl Caller {
@@ -84,6 +105,8 @@ impl Caller {
             not_after: validity_of_certificate(der).map_err(bad)?.1,
             deleted: false,
             generation: 0,
+            key: hex(&spki_sha256(der).map_err(bad)?),
+            issuer: String::new(),
         })
     }
 
@@ -149,6 +172,9 @@ pub enum Standing {
     Active,
     /// The first use of a renewed certificate: it becomes the active one now.
     Pending,
+    /// Issued after the backup was taken from which the registry was restored, so that it is not on record: it
+    /// becomes the active one now.
+    Unrecorded,
     /// One of a deleted node.
     Deleted,
 }
@@ -162,11 +188,18 @@ struct Tables {
     bindings: HashMap<String, Slot<Binding>>,
     tokens: HashMap<String, Slot<TokenRecord>>,
     tombstones: HashMap<String, Slot<TombstoneRecord>>,
+    coordinators: HashMap<String, Slot<CoordinatorRecord>>,
+    issuers: HashMap<String, Slot<IssuerRecord>>,
+    /// By one name, the empty one.
+    restored: HashMap<String, Slot<RestoredRecord>>,
 }
 
 /// See the module's head.
 #[derive(Default)]
-pub struct View(RwLock<Tables>);
+pub struct View {
+    tables: RwLock<Tables>,
+    signers: Signers,
+}
 
 fn put<T: for<'a> Deserialize<'a>>(
     map: &mut HashMap<String, Slot<T>>,
@@ -195,18 +228,50 @@ impl Tables {
             Parsed::Binding(user) => put(&mut self.bindings, user, key, rv, value),
             Parsed::Token(id) => put(&mut self.tokens, id, key, rv, value),
             Parsed::Tombstone(node) => put(&mut self.tombstones, node, key, rv, value),
+            Parsed::Coordinator(name) => put(&mut self.coordinators, name, key, rv, value),
+            Parsed::Issuer(name) => put(&mut self.issuers, name, key, rv, value),
+            Parsed::Restored => put(&mut self.restored, "", key, rv, value),
             _ => {}
         }
+    }
+
+    fn coordinator(&self, name: &str) -> Option<&CoordinatorRecord> {
+        self.coordinators.get(name)?.1.as_ref()
+    }
+
+    fn issuer(&self, coordinator: &str) -> Option<&IssuerRecord> {
+        self.issuers.get(coordinator)?.1.as_ref()
+    }
+
+    /// The coordinator whose intermediate this is, if both are on record.
+    fn coordinator_of_issuer(&self, key: &str) -> Option<&str> {
+        let mut names = self.issuers.keys().map(String::as_str);
+        names.find(|name| self.issuer(name).is_some_and(|i| i.key == key) && self.coordinator(name).is_some())
+    }
+}
+
+/// Whether a certificate is the one on record: its serial, and its key where that is known.
+fn is_on_record(serial: &str, key: &str, caller: &Caller) -> bool {
+    serial == caller.serial && (key.is_empty() || key == caller.key)
+}
+
+impl Tables {
+    /// Whether a certificate may be missing only because the registry was restored from a backup: the record is as the
+    /// backup had it, and the certificate was issued later than any that it names.
+    fn lacks(&self, rv: Rv, record: &CertRecord, caller: &Caller) -> bool {
+        let restored = self.restored.get("").and_then(|(_, restored)| restored.as_ref());
+        let untouched = restored.and_then(|r| r.from.last()).is_some_and(|f| rv <= f.newest);
+        untouched && caller.not_after > record.not_after
     }
 }
 
 impl View {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Tables> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Tables> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces everything by what was true at the snapshot's version, except what is known to be later.
@@ -223,6 +288,9 @@ impl View {
         keep_later(&mut fresh.bindings, &mut tables.bindings, snapshot.rv);
         keep_later(&mut fresh.tokens, &mut tables.tokens, snapshot.rv);
         keep_later(&mut fresh.tombstones, &mut tables.tombstones, snapshot.rv);
+        keep_later(&mut fresh.coordinators, &mut tables.coordinators, snapshot.rv);
+        keep_later(&mut fresh.issuers, &mut tables.issuers, snapshot.rv);
+        keep_later(&mut fresh.restored, &mut tables.restored, snapshot.rv);
         *tables = fresh;
     }
 
@@ -246,6 +314,26 @@ impl View {
 
     pub fn binding(&self, user: &str) -> Option<Binding> {
         self.read().bindings.get(user)?.1.clone()
+    }
+
+    /// All replicas, by name.
+    pub fn coordinators(&self) -> BTreeMap<String, CoordinatorRecord> {
+        let tables = self.read();
+        let all = tables.coordinators.iter();
+        all.filter_map(|(name, (_, record))| Some((name.clone(), record.clone()?)))
+            .collect()
+    }
+
+    /// The intermediate of a replica.
+    pub fn issuer(&self, coordinator: &str) -> Option<IssuerRecord> {
+        self.read().issuer(coordinator).cloned()
+    }
+
+    /// [`Caller::issuer`] of a certificate.
+    pub fn issuer_of(&self, leaf: &[u8]) -> String {
+        let tables = self.read();
+        let issuers = tables.issuers.values().filter_map(|(_, record)| record.as_ref());
+        self.signers.find(leaf, issuers)
     }
 
     /// By creation time, then id.
@@ -299,38 +387,86 @@ impl View {
                 "{caller}: the certificate has expired; join again with a new token"
             )));
         }
-        if !caller.is_agent() {
-            return Ok((Standing::Active, 0));
-        }
-        let node = &caller.identity.id;
+        // Taken once: a thread that takes it a second time waits for a writer that waits for that thread.
         let tables = self.read();
-        let record = tables.certs.get(node).and_then(|(_, record)| record.as_ref());
-        let Some(record) = record else {
-            return Err(Denied::unauthenticated(format!(
-                "node {node:?} has no certificate on record; join again with a new token"
-            )));
-        };
-        if let Some(reason) = &record.revoked {
-            return Err(Denied::new(
-                DeniedKind::Revoked,
-                format!("node {node:?}: its certificate is revoked ({reason}); join again with a new token"),
-            ));
+        match caller.identity.role {
+            Role::Agent => judge_agent(&tables, caller),
+            Role::User => judge_user(&tables, caller).map(|()| (Standing::Active, 0)),
+            Role::Coordinator => judge_coordinator(&tables, caller).map(|()| (Standing::Active, 0)),
         }
-        let standing = if record.active == caller.serial {
-            Standing::Active
-        } else if record.pending.as_ref() == Some(&caller.serial) {
-            Standing::Pending
-        } else {
-            return Err(Denied::new(
-                DeniedKind::Superseded,
-                format!(
-                    "node {node:?}: a newer certificate is in use; use that one, or join again with a token for this node"
-                ),
-            ));
-        };
-        let deleted = tables.tombstones.get(node).is_some_and(|(_, t)| t.is_some());
-        Ok((if deleted { Standing::Deleted } else { standing }, record.generation))
     }
+}
+
+/// An agent's certificate is valid while it is its node's, in use or about to be.
+fn judge_agent(tables: &Tables, caller: &Caller) -> Result<(Standing, u64), Denied> {
+    let node = &caller.identity.id;
+    let record = tables
+        .certs
+        .get(node)
+        .and_then(|(rv, record)| Some((*rv, record.as_ref()?)));
+    let Some((rv, record)) = record else {
+        return Err(Denied::unauthenticated(format!(
+            "node {node:?} has no certificate on record; join again with a new token"
+        )));
+    };
+    if let Some(reason) = &record.revoked {
+        return Err(Denied::new(
+            DeniedKind::Revoked,
+            format!("node {node:?}: its certificate is revoked ({reason}); join again with a new token"),
+        ));
+    }
+    let pending = record.pending.as_deref();
+    let standing = if is_on_record(&record.active, &record.active_key, caller) {
+        Standing::Active
+    } else if pending.is_some_and(|serial| is_on_record(serial, &record.pending_key, caller)) {
+        Standing::Pending
+    } else if tables.lacks(rv, record, caller) {
+        Standing::Unrecorded
+    } else {
+        return Err(Denied::new(
+            DeniedKind::Superseded,
+            format!(
+                "node {node:?}: a newer certificate is in use; use that one, or join again with a token for this node"
+            ),
+        ));
+    };
+    let deleted = tables.tombstones.get(node).is_some_and(|(_, t)| t.is_some());
+    Ok((if deleted { Standing::Deleted } else { standing }, record.generation))
+}
+
+/// A user's certificate is valid while the coordinator that issued it is one of the cluster's.
+fn judge_user(tables: &Tables, caller: &Caller) -> Result<(), Denied> {
+    if tables.coordinator_of_issuer(&caller.issuer).is_some() {
+        return Ok(());
+    }
+    Err(Denied::new(
+        DeniedKind::Revoked,
+        format!(
+            "{caller}: the coordinator that issued this certificate is not one of the cluster's any more; get another one: wharf-coordinator admin-credentials, on a coordinator's host"
+        ),
+    ))
+}
+
+/// A coordinator's certificate is valid while it is on record, and issued by its own intermediate.
+fn judge_coordinator(tables: &Tables, caller: &Caller) -> Result<(), Denied> {
+    let name = &caller.identity.id;
+    if tables.coordinator(name).is_none() {
+        return Err(Denied::new(
+            DeniedKind::Revoked,
+            format!(
+                "coordinator {name:?} is not one of this cluster's: it was removed; join again from an empty data directory, with a new token"
+            ),
+        ));
+    }
+    if tables.issuer(name).is_none_or(|issuer| issuer.key != caller.issuer) {
+        return Err(Denied::new(
+            DeniedKind::Revoked,
+            format!(
+                "coordinator {name:?}: its name belongs to another host now; join again from an empty data directory, under another name"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The changes that make every certificate of a node invalid; put them beside the node's deletion. Empty when
@@ -340,6 +476,61 @@ pub fn revoke_changes(view: &View, node: &str, reason: &str) -> Vec<Change> {
         return Vec::new();
     };
     record.pending = None;
+    record.pending_key.clear();
     record.revoked = Some(reason.to_owned());
     vec![record.change(node, Expect::At(rv))]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+            mpsc,
+        },
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// A reader that took the tables twice would sooner or later do so around a waiting writer, and neither would go on.
+    #[test]
+    fn callers_are_judged_while_records_change() {
+        const CLUSTER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        for role in [Role::Agent, Role::User, Role::Coordinator] {
+            let caller = Caller {
+                identity: Identity {
+                    cluster: CLUSTER.to_owned(),
+                    role,
+                    id: "n1".to_owned(),
+                },
+                serial: String::new(),
+                not_after: u64::MAX,
+                deleted: false,
+                generation: 0,
+                key: String::new(),
+                issuer: String::new(),
+            };
+            // No scope: it would wait for threads that hang.
+            let (view, over) = (Arc::new(View::default()), Arc::new(AtomicBool::new(false)));
+            let (shared, ended) = (view.clone(), over.clone());
+            let (judged, all_judged) = mpsc::channel();
+            thread::spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    shared.apply(&[]);
+                }
+            });
+            thread::spawn(move || {
+                for _ in 0..100_000 {
+                    let _ = view.judge(CLUSTER, &caller, 0);
+                }
+                judged.send(())
+            });
+            let end = all_judged.recv_timeout(Duration::from_secs(60));
+            over.store(true, Ordering::Relaxed);
+            assert!(end.is_ok(), "{role:?}: judging and changing wait for each other");
+        }
+    }
 }

@@ -2,17 +2,20 @@
 //! [`super::service`] on the enrolment port.
 //!
 //! A token for the name of a node that exists lets a host with a new disk come back under that node's record: the
-//! node stays as it is, and the new certificate takes the old one's place in the same commit, a generation later.
+//! node stays as it is but for the labels that are ours, and the new certificate takes the old one's place in the same
+//! commit, a generation later.
 //!
 //! Invariant: use count, node, certificate record and audit record are one commit; the same key never makes
 //! two nodes and never costs two uses of one token; a refusal costs none.
 
+use bytes::Bytes;
 use proto::{
     identity::Role,
     model::{Kind, Node, ObjectMeta, Time},
     token::JoinToken,
     wire,
 };
+use serde_json::{Value, json};
 use tonic::Status;
 
 use super::{
@@ -20,7 +23,8 @@ use super::{
     audit::AuditRecord,
     certs::CertRecord,
     issue::{PublicKey, parse_csr},
-    tokens::{HOSTNAME_LABEL, Joined, Refusal, TokenRecord, check_node_name},
+    labels::{self, Labels},
+    tokens::{Joined, Refusal, TokenRecord, check_node_name},
 };
 use crate::{
     session::check_version,
@@ -51,6 +55,16 @@ pub enum JoinError {
         "this machine is node {other:?} already and cannot be node {asked:?} too; start its agent with --name {other}, or, for several nodes on one machine, all of their agents with --shared-host; if it is another machine, its image was copied with its machine id: remove /etc/machine-id, then systemd-machine-id-setup"
     )]
     SameMachine { other: String, asked: String },
+    #[error(
+        "coordinator {0:?} already exists and belongs to another host; choose another --name; if that host is gone for good: wharf cluster remove-coordinator {0}, then join again"
+    )]
+    CoordinatorTaken(String),
+    #[error("address: {address} is coordinator {other:?}'s already; give this one's own as --advertise")]
+    AddressTaken { address: String, other: String },
+    #[error(
+        "this cluster keeps its state in {0}, which one coordinator has for itself; move it to etcd first: wharf-coordinator migrate"
+    )]
+    StoreOfOne(String),
     #[error("{0}")]
     Version(String),
     #[error(
@@ -69,8 +83,13 @@ impl From<JoinError> for Status {
             JoinError::Refused => Self::unauthenticated(message),
             JoinError::TooMany(_) => Self::resource_exhausted(message),
             JoinError::OtherNode { .. } => Self::permission_denied(message),
-            JoinError::NameTaken(_) | JoinError::SameMachine { .. } => Self::already_exists(message),
-            JoinError::ClockSkew { .. } | JoinError::Version(_) => Self::failed_precondition(message),
+            JoinError::NameTaken(_)
+            | JoinError::SameMachine { .. }
+            | JoinError::CoordinatorTaken(_)
+            | JoinError::AddressTaken { .. } => Self::already_exists(message),
+            JoinError::ClockSkew { .. } | JoinError::Version(_) | JoinError::StoreOfOne(_) => {
+                Self::failed_precondition(message)
+            }
             JoinError::Unavailable(_) => Self::unavailable(message),
         }
     }
@@ -93,10 +112,23 @@ pub(super) fn not_active() -> String {
 }
 
 /// One token with its record, read at a version.
-struct Presented {
-    token: JoinToken,
-    record: TokenRecord,
-    rv: Rv,
+pub(super) struct Presented {
+    pub token: JoinToken,
+    pub record: TokenRecord,
+    pub rv: Rv,
+}
+
+impl Presented {
+    /// The change that counts one more use.
+    pub fn used_by(self, name: &str, key: &PublicKey) -> Change {
+        let Self { token, mut record, rv } = self;
+        record.used += 1;
+        record.joined.push(Joined {
+            node: name.to_owned(),
+            key: key.hash.clone(),
+        });
+        record.change(&token.id, Expect::At(rv))
+    }
 }
 
 /// What a host says of itself, checked.
@@ -106,6 +138,8 @@ struct Host<'a> {
     name: &'a str,
     machine: &'a str,
     shared: bool,
+    /// The labels of its node that are the coordinator's own.
+    labels: Labels,
 }
 
 /// Longest machine id; as of facts.
@@ -123,14 +157,8 @@ impl Authority {
     pub async fn enrol(&self, request: &wire::EnrolRequest) -> Result<wire::EnrolReply, JoinError> {
         let token = JoinToken::parse(&request.token).map_err(|e| JoinError::Malformed(format!("token: {e}")))?;
         // Before anything costly: a stranger gets one HMAC of our time.
-        self.present(&token).await?;
-        let now_ms = self.now_ms();
-        if request.clock_ms.abs_diff(now_ms) > self.0.settings.max_skew_ms {
-            return Err(JoinError::ClockSkew {
-                host: Time::from_millis(request.clock_ms),
-                coordinator: Time::from_millis(now_ms),
-            });
-        }
+        self.present(&token, Role::Agent).await?;
+        self.check_clock(request.clock_ms)?;
         let key = parse_csr(&request.csr_der).map_err(|e| JoinError::Malformed(e.to_string()))?;
         check_node_name(&request.node_name).map_err(|e| JoinError::Malformed(format!("node_name: {e}")))?;
         let machine = &request.machine_id;
@@ -144,6 +172,7 @@ impl Authority {
             name: &request.node_name,
             machine,
             shared: request.shared_host,
+            labels: labels::own(&request.node_name, &request.architecture, &request.operating_system),
         };
 
         // One after the other: they contend for the token's record, and this way nearly none has to repeat.
@@ -155,7 +184,7 @@ impl Authority {
             .map_err(|_| JoinError::Unavailable(not_active()))?;
         for _ in 0..self.0.settings.commit_attempts {
             let fence = (self.0.fence)().ok_or_else(|| JoinError::Unavailable(not_active()))?;
-            let presented = self.present(&token).await?;
+            let presented = self.present(&token, Role::Agent).await?;
             let plan = self.plan_join(presented, &host).await?;
             match self.commit(&fence, plan.changes).await {
                 Ok(()) => {
@@ -175,8 +204,20 @@ impl Authority {
         Err(JoinError::Unavailable("too many joins at once; try again".into()))
     }
 
+    /// Whoever joins must not live in another time.
+    pub(super) fn check_clock(&self, theirs_ms: u64) -> Result<(), JoinError> {
+        let now_ms = self.now_ms();
+        if theirs_ms.abs_diff(now_ms) <= self.0.settings.max_skew_ms {
+            return Ok(());
+        }
+        Err(JoinError::ClockSkew {
+            host: Time::from_millis(theirs_ms),
+            coordinator: Time::from_millis(now_ms),
+        })
+    }
+
     /// Reads the token's record and checks the secret.
-    async fn present(&self, token: &JoinToken) -> Result<Presented, JoinError> {
+    pub(super) async fn present(&self, token: &JoinToken, role: Role) -> Result<Presented, JoinError> {
         let entry = self.0.store.get(&keys::token(&token.id)).await?;
         let checked = match entry {
             None => Err(Refusal::Unknown),
@@ -184,7 +225,7 @@ impl Authority {
                 .ok_or(Refusal::Unknown)
                 .and_then(|record| {
                     record.authenticate(token, &self.0.pepper)?;
-                    if token.role != Role::Agent {
+                    if token.role != role {
                         return Err(Refusal::WrongRole);
                     }
                     Ok((record, entry.rv))
@@ -201,7 +242,7 @@ impl Authority {
     }
 
     /// Counts and logs a refusal. Only these are limited: a flood of them keeps no valid token out.
-    fn refuse(&self, id: &str, refusal: Refusal) -> JoinError {
+    pub(super) fn refuse(&self, id: &str, refusal: Refusal) -> JoinError {
         if self.0.refusals.take(self.now_ms()) {
             tracing::warn!(token = id, reason = ?refusal, "join refused");
             JoinError::Refused
@@ -245,6 +286,7 @@ impl Authority {
         let tombstone = self.0.store.get(&keys::tombstone(asked)).await?;
         let mut changes = Vec::with_capacity(6);
         let again = exists && presented.record.node == asked;
+        let mut relabelling = None;
         let issued = match (exists, self.cert_record(asked).await?) {
             // The key joined before with another token and never got, or lost, the answer.
             (true, Some((rv, record))) if repeatable(&record, key) => {
@@ -271,6 +313,7 @@ impl Authority {
                 let leaf = self.issue(key, asked, now_ms)?;
                 let record = CertRecord {
                     active: leaf.serial.clone(),
+                    active_key: key.hash.clone(),
                     enrol_key: key.hash.clone(),
                     not_after: leaf.not_after,
                     generation,
@@ -279,10 +322,14 @@ impl Authority {
                     ..CertRecord::default()
                 };
                 changes.push(match present {
-                    // As it is; written so that its deletion at this moment is a conflict.
-                    Some(node) => Change::put(object, Expect::At(node.rv), node.value),
+                    // Written in any case, so that its deletion at this moment is a conflict.
+                    Some(entry) => {
+                        let (value, labels) = relabelled(&entry, &host.labels)?;
+                        relabelling = labels;
+                        Change::put(object, Expect::At(entry.rv), value)
+                    }
                     None => {
-                        let node = new_node(asked, &presented.record, now_ms);
+                        let node = new_node(host, &presented.record, now_ms);
                         Change::put(object, Expect::Absent, encode(&node))
                     }
                 });
@@ -291,16 +338,11 @@ impl Authority {
                 self.0.issuer.issued(&leaf)
             }
         };
-        let Presented { token, mut record, rv } = presented;
-        record.used += 1;
-        record.joined.push(Joined {
-            node: asked.to_owned(),
-            key: key.hash.clone(),
-        });
-        changes.push(record.change(&token.id, Expect::At(rv)));
+        let token = format!("tokens/{}", presented.token.id);
+        changes.push(presented.used_by(asked, key));
         let audit = AuditRecord::new(
             now_ms,
-            format!("tokens/{}", token.id),
+            token,
             "join",
             format!("nodes/{asked}"),
             if again {
@@ -309,6 +351,10 @@ impl Authority {
                 ""
             },
         );
+        let audit = match relabelling {
+            Some([before, after]) => audit.about(Some(before), Some(after)),
+            None => audit,
+        };
         changes.push(audit.change());
         Ok(Plan {
             changes,
@@ -328,6 +374,7 @@ impl Authority {
     ) -> Result<(Change, wire::Issued), JoinError> {
         let leaf = self.issue(key, node, now_ms)?;
         record.pending = Some(leaf.serial.clone());
+        record.pending_key.clone_from(&key.hash);
         record.not_after = leaf.not_after;
         Ok((record.change(node, Expect::At(rv)), self.0.issuer.issued(&leaf)))
     }
@@ -366,12 +413,27 @@ fn repeatable(record: &CertRecord, key: &PublicKey) -> bool {
     record.revoked.is_none() && !record.renewed && record.enrol_key == key.hash
 }
 
-fn new_node(name: &str, token: &TokenRecord, now_ms: u64) -> Node {
+/// The stored node with the labels that are ours as its present host has them; and those of before and after, where
+/// they differ.
+fn relabelled(entry: &Entry, own: &Labels) -> Result<(Bytes, Option<[Value; 2]>), ReadError> {
+    let unreadable = || ReadError::Io(format!("{} does not decode", entry.key));
+    let mut node: Node = decode(entry).ok_or_else(unreadable)?;
+    let before = node.metadata.labels.clone();
+    labels::renew(&mut node.metadata.labels, own);
+    let after = &node.metadata.labels;
+    if before == *after {
+        return Ok((entry.value.clone(), None));
+    }
+    let labels = [json!(before), json!(after)];
+    Ok((encode(&node).into(), Some(labels)))
+}
+
+fn new_node(host: &Host<'_>, token: &TokenRecord, now_ms: u64) -> Node {
     let mut labels = token.labels.clone();
-    labels.insert(HOSTNAME_LABEL.to_owned(), name.to_owned());
+    labels::renew(&mut labels, &host.labels);
     Node {
         metadata: ObjectMeta {
-            name: name.to_owned(),
+            name: host.name.to_owned(),
             uid: uuid::Uuid::new_v4().to_string(),
             creation_timestamp: Some(Time::from_millis(now_ms)),
             labels,

@@ -1,5 +1,5 @@
 //! Certificates: the root and intermediate made at `init`, and the leaves that enrolment and renewal issue.
-//! Called by `init`, [`super::enrol`], [`super::renew`] and [`super::server_cert`].
+//! Called by `init`, [`super::enrol`], [`super::replicas`], [`super::renew`] and [`super::server_cert`].
 //!
 //! Invariant: of a request only its public key is taken; every other field of a certificate is written here.
 
@@ -96,7 +96,8 @@ fn serial() -> Result<SerialNumber, IssueError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn params(common_name: &str, now_ms: u64, until_ms: u64) -> Result<CertificateParams, IssueError> {
+/// What all certificates begin with; who signs sets the rest.
+pub(crate) fn params(common_name: &str, now_ms: u64, until_ms: u64) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
@@ -108,7 +109,7 @@ fn params(common_name: &str, now_ms: u64, until_ms: u64) -> Result<CertificatePa
     Ok(params)
 }
 
-fn authority_params(common_name: &str, below: u8, now_ms: u64) -> Result<CertificateParams, IssueError> {
+pub(crate) fn authority_params(common_name: &str, below: u8, now_ms: u64) -> Result<CertificateParams, IssueError> {
     let mut params = params(common_name, now_ms, now_ms.saturating_add(AUTHORITY_LIFE_MS))?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -125,14 +126,35 @@ pub fn new_root(cluster: &str, now_ms: u64) -> Result<AuthorityCert, IssueError>
 /// A coordinator's own: signs leaves only.
 pub fn new_intermediate(root: &AuthorityCert, coordinator: &str, now_ms: u64) -> Result<AuthorityCert, IssueError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&root.pem, &root.key)?;
+    let pem = sign(&root.pem, &root.key, &key, coordinator, now_ms)?;
+    Ok(AuthorityCert { pem, key })
+}
+
+/// The same for a key that was made elsewhere. PEM.
+pub fn sign_intermediate(
+    root_pem: &str,
+    root_key: &KeyPair,
+    key: &PublicKey,
+    coordinator: &str,
+    now_ms: u64,
+) -> Result<String, IssueError> {
+    sign(root_pem, root_key, &key.info, coordinator, now_ms)
+}
+
+fn sign(
+    root_pem: &str,
+    root_key: &KeyPair,
+    key: &impl PublicKeyData,
+    coordinator: &str,
+    now_ms: u64,
+) -> Result<String, IssueError> {
+    let issuer = rcgen::Issuer::from_ca_cert_pem(root_pem, root_key)?;
     // A common name has at most 64 characters.
     let name: String = format!("Wharfinger coordinator {coordinator}")
         .chars()
         .take(64)
         .collect();
-    let cert = authority_params(&name, 0, now_ms)?.signed_by(&key, &issuer)?;
-    Ok(AuthorityCert { pem: cert.pem(), key })
+    Ok(authority_params(&name, 0, now_ms)?.signed_by(key, &issuer)?.pem())
 }
 
 /// A certificate that was just issued.
@@ -191,6 +213,10 @@ impl Issuer {
 
     pub fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    pub fn intermediate_pem(&self) -> &str {
+        &self.intermediate_pem
     }
 
     /// For an agent or user (client only) or a coordinator (client and server).

@@ -6,10 +6,14 @@
 /// What a path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Any valid certificate.
+    /// Any valid certificate but a coordinator's.
     AnyIdentity,
-    /// Served on the enrolment port, to anyone; denied on the session port.
+    /// Any valid certificate.
+    Health,
+    /// Served on the enrolment port, to anyone; on the session port to coordinators, which hand on what reached theirs.
     EnrolPortOnly,
+    /// Between coordinators.
+    PeerOnly,
     /// An agent's business with its own node, the name being its certificate's.
     OwnNode {
         verb: &'static str,
@@ -63,6 +67,8 @@ const METHODS: &[(&str, Policy)] = &[
         },
     ),
     ("/wharfinger.v1.Enrol/Enrol", Policy::EnrolPortOnly),
+    ("/wharfinger.v1.Enrol/JoinCoordinator", Policy::EnrolPortOnly),
+    ("/wharfinger.v1.Peer/Follow", Policy::PeerOnly),
     ("/wharfinger.v1.Resources/Get", Policy::ByBody { verb: "get" }),
     ("/wharfinger.v1.Resources/List", Policy::ByBody { verb: "list" }),
     ("/wharfinger.v1.Resources/Watch", Policy::ByBody { verb: "watch" }),
@@ -88,6 +94,29 @@ const METHODS: &[(&str, Policy)] = &[
     ("/wharfinger.v1.Holds/Uncordon", fixed("update", "nodes", "cordon")),
     ("/wharfinger.v1.Holds/Add", fixed("update", "nodes", "hold")),
     ("/wharfinger.v1.Holds/Release", fixed("update", "nodes", "hold")),
+    ("/wharfinger.v1.Drains/Drain", fixed("update", "nodes", "drain")),
+    ("/wharfinger.v1.Drains/Cancel", fixed("update", "nodes", "drain")),
+    ("/wharfinger.v1.Drains/Watch", fixed("get", "nodes", "drain")),
+    (
+        "/wharfinger.v1.Updates/Begin",
+        fixed("update", "replicationcontrollers", "rollout"),
+    ),
+    (
+        "/wharfinger.v1.Updates/Steer",
+        fixed("update", "replicationcontrollers", "rollout"),
+    ),
+    (
+        "/wharfinger.v1.Updates/Undo",
+        fixed("update", "replicationcontrollers", "rollout"),
+    ),
+    (
+        "/wharfinger.v1.Updates/History",
+        fixed("get", "replicationcontrollers", "rollout"),
+    ),
+    (
+        "/wharfinger.v1.Updates/Watch",
+        fixed("get", "replicationcontrollers", "rollout"),
+    ),
     ("/wharfinger.v1.Logs/Read", fixed("get", "pods", "log")),
     ("/wharfinger.v1.Settings/Show", fixed("get", "settings", "")),
     ("/wharfinger.v1.Settings/Set", fixed("update", "settings", "")),
@@ -100,9 +129,35 @@ const METHODS: &[(&str, Policy)] = &[
     ("/wharfinger.v1.Tokens/CreateToken", fixed("create", "tokens", "")),
     ("/wharfinger.v1.Tokens/ListTokens", fixed("list", "tokens", "")),
     ("/wharfinger.v1.Tokens/RevokeToken", fixed("update", "tokens", "revoke")),
+    (
+        "/wharfinger.v1.Coordinators/Remove",
+        fixed("delete", "coordinators", ""),
+    ),
     ("/wharfinger.v1.Cluster/Info", Policy::AnyIdentity),
-    ("/grpc.health.v1.Health/Check", Policy::AnyIdentity),
-    ("/grpc.health.v1.Health/Watch", Policy::AnyIdentity),
+    ("/wharfinger.v1.Replicas/Status", fixed("get", "cluster", "")),
+    ("/wharfinger.v1.Replicas/Transfer", fixed("update", "cluster", "leader")),
+    ("/wharfinger.v1.Etcd/AddMember", fixed("create", "cluster", "members")),
+    (
+        "/wharfinger.v1.Etcd/UpdateMember",
+        fixed("update", "cluster", "members"),
+    ),
+    (
+        "/wharfinger.v1.Etcd/RemoveMember",
+        fixed("delete", "cluster", "members"),
+    ),
+    ("/wharfinger.v1.Etcd/Defrag", fixed("update", "cluster", "defrag")),
+    ("/wharfinger.v1.Cluster/Backup", fixed("get", "backups", "")),
+    // Who accepts a restored state decides what every agent believes.
+    ("/wharfinger.v1.Cluster/ShowRestore", fixed("get", "nodes", "restore")),
+    (
+        "/wharfinger.v1.Cluster/AcceptRestore",
+        fixed("update", "backups", "restore"),
+    ),
+    ("/wharfinger.v1.Cluster/ListOrphans", fixed("list", "pods", "orphan")),
+    ("/wharfinger.v1.Cluster/AdoptOrphan", fixed("create", "pods", "orphan")),
+    ("/wharfinger.v1.Cluster/DeleteOrphan", fixed("delete", "pods", "orphan")),
+    ("/grpc.health.v1.Health/Check", Policy::Health),
+    ("/grpc.health.v1.Health/Watch", Policy::Health),
     (
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         Policy::AnyIdentity,

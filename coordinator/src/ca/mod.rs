@@ -7,9 +7,12 @@
 //! | [`secret`] | the cluster secret K, the seal, the pepper |
 //! | [`issue`] | certificates |
 //! | [`tokens`], [`enrol`], [`renew`] | joining and staying |
-//! | [`certs`] | the registry of valid serials, in memory |
+//! | [`replicas`] | coordinators that join and go |
+//! | [`labels`] | the labels that a node gets as it joins |
+//! | [`certs`], [`issuers`] | the registry of valid certificates, in memory |
 //! | [`authorizer`], [`methods`], [`layer`] | who may do what |
-//! | [`server_cert`] | the coordinator's own certificate on both ports |
+//! | [`forwarded`] | a caller that another coordinator vouches for |
+//! | [`server_cert`], [`peers`] | the coordinator's own certificate, on both ports and towards other coordinators |
 //! | [`service`], [`audit`], [`upkeep`] | gRPC, the record, what recurs |
 //!
 //! Invariant: certificates carry identity, not rights; keys and secrets appear in no log and no Debug output.
@@ -18,11 +21,16 @@ pub mod audit;
 pub mod authorizer;
 pub mod certs;
 pub mod enrol;
+pub mod forwarded;
 pub mod issue;
+pub mod issuers;
+pub mod labels;
 pub mod layer;
 pub mod methods;
+pub mod peers;
 mod rate;
 pub mod renew;
+pub mod replicas;
 pub mod secret;
 pub mod server_cert;
 pub mod service;
@@ -40,7 +48,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use proto::model::Kind;
+use proto::{
+    files::{FileError, file_error},
+    model::Kind,
+};
 use ring::hmac;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
@@ -55,6 +66,7 @@ use self::{
 #[cfg(test)]
 use crate::store;
 use crate::{
+    init::enrol_address,
     layout::{ClusterFile, Layout},
     store::{Change, CommitError, Fence, ReadError, Store, Update},
 };
@@ -108,10 +120,12 @@ pub struct Settings {
     pub upkeep_ms: u64,
     /// A token that can no longer be used is listed this much longer.
     pub keep_tokens_ms: u64,
-    /// Session addresses to tell; empty: those told to `init`.
+    /// This coordinator's session address to tell; empty: the one on record.
     pub coordinators: Vec<String>,
-    /// Port for joining on each coordinator's host; 0: the one after its session port.
+    /// Port for joining on this coordinator's host; 0: the one after its session port.
     pub joining_port: u16,
+    /// Where the cluster's state is kept, as `run --store` names it; told to coordinators that join. Empty: not stated.
+    pub store: String,
 }
 
 impl Default for Settings {
@@ -128,22 +142,35 @@ impl Default for Settings {
             keep_tokens_ms: 7 * 24 * HOUR,
             coordinators: Vec::new(),
             joining_port: 0,
+            store: String::new(),
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    #[error("{path}: {what}")]
-    File { path: String, what: String },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the store holds no cluster; run `wharf-coordinator init`, or restore a backup")]
     NoCluster,
     #[error(
         "{path}: this directory belongs to cluster {here}, the store to cluster {there}; use the data directory and the store of one cluster"
     )]
     OtherCluster { path: String, here: String, there: String },
+    #[error(
+        "coordinator {0:?} was removed from the cluster: it must not serve; join again from an empty --data-dir, with a new token"
+    )]
+    Removed(String),
+    #[error(
+        "the name {0:?} was given to another coordinator: this one must not serve; join again from an empty --data-dir, under another --name"
+    )]
+    Replaced(String),
+    #[error("this coordinator is not the active one and cannot write; try again")]
+    NotActive,
     #[error(transparent)]
     Store(#[from] ReadError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     #[error("certificate of this coordinator: {0}")]
     Issue(#[from] issue::IssueError),
     #[error("TLS of this coordinator: {0}")]
@@ -217,9 +244,7 @@ impl Authority {
             .open(&meta.cluster, &meta.sealed_root_key)
             .map_err(|e| file_error(&key, e))?;
         let pepper = secret.pepper(&meta.cluster).map_err(|e| file_error(&key, e))?;
-        let issuer = layout
-            .issuer(&meta.cluster)
-            .map_err(|(path, what)| file_error(&path, what))?;
+        let issuer = layout.issuer(&meta.cluster)?;
         let root_spki =
             proto::identity::spki_sha256(&issuer.root).map_err(|e| file_error(&layout.intermediate_cert(), e))?;
         let tls = server_cert::ServerTls::new(&issuer, &file.name, settings.server_life_ms, &clock)?;
@@ -258,24 +283,44 @@ impl Authority {
         &self.0.file.name
     }
 
-    /// Session addresses of all coordinators.
+    /// Session addresses of all coordinators, this one's first, the others by name.
     pub fn coordinators(&self) -> Vec<String> {
-        match self.0.settings.coordinators.as_slice() {
-            [] => self.0.meta.addresses.clone(),
-            told => told.to_vec(),
-        }
+        self.addresses().into_iter().map(|(session, _)| session).collect()
     }
 
     /// Addresses for joining, where they do not follow from [`Self::coordinators`].
     pub fn joining(&self) -> Vec<String> {
-        let port = self.0.settings.joining_port;
-        let usual = |session: &str| session.parse().is_ok_and(|p: u16| p.checked_add(1) == Some(port));
-        let coordinators = self.coordinators();
-        let hosts = coordinators.iter().filter_map(|a| a.rsplit_once(':'));
-        if port == 0 || hosts.clone().all(|(_, session)| usual(session)) {
+        let addresses = self.addresses();
+        let usual = |(session, enrol): &(String, String)| enrol.is_empty() || *enrol == enrol_address(session);
+        if addresses.iter().all(usual) {
             return Vec::new();
         }
-        hosts.map(|(host, _)| format!("{host}:{port}")).collect()
+        let known = addresses.into_iter().map(|(_, enrol)| enrol);
+        known.filter(|enrol| !enrol.is_empty()).collect()
+    }
+
+    /// Session and enrolment address of each coordinator, in the order of [`Self::coordinators`].
+    fn addresses(&self) -> Vec<(String, String)> {
+        let Inner { settings, meta, .. } = &*self.0;
+        let mut on_record = self.0.view.coordinators();
+        let own = on_record.remove(self.name());
+        let told = settings.coordinators.first().cloned();
+        // Nothing on record: made by an earlier release, and this one has not led yet.
+        let alone = on_record.is_empty().then(|| meta.addresses.first().cloned()).flatten();
+        let recorded = own.as_ref().map(|record| record.address.clone());
+        let mut all = Vec::with_capacity(on_record.len() + 1);
+        if let Some(session) = told.or(recorded).or(alone) {
+            let enrol = match (settings.joining_port, own) {
+                (0, Some(record)) if record.address == session => record.enrol,
+                (0, _) => enrol_address(&session),
+                (port, _) => session
+                    .rsplit_once(':')
+                    .map_or_else(String::new, |(host, _)| format!("{host}:{port}")),
+            };
+            all.push((session, enrol));
+        }
+        all.extend(on_record.into_values().map(|record| (record.address, record.enrol)));
+        all
     }
 
     pub fn root_pem(&self) -> &str {
@@ -333,13 +378,6 @@ impl Authority {
     }
 }
 
-fn file_error(path: &Path, what: impl ToString) -> AuthorityError {
-    AuthorityError::File {
-        path: path.display().to_string(),
-        what: what.to_string(),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, AuthorityError> {
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|e| file_error(path, e))
 }

@@ -60,7 +60,9 @@ impl Authority {
                 .map_err(|e| Status::unavailable(e.to_string()))?;
             // The caller proves by this call that it uses its serial: of the two on record the other one goes.
             record.active.clone_from(&caller.serial);
+            record.active_key.clone_from(&caller.key);
             record.pending = Some(leaf.serial.clone());
+            record.pending_key.clone_from(&key.hash);
             record.renewed = true;
             record.not_after = leaf.not_after;
             match self.commit(&fence, vec![record.change(node, Expect::At(rv))]).await {
@@ -107,24 +109,51 @@ impl Authority {
     /// a renewed certificate makes it the active one.
     pub async fn authenticate(&self, leaf_der: &[u8]) -> Result<Caller, Denied> {
         let mut caller = Caller::of_certificate(leaf_der)?;
+        if !caller.is_agent() {
+            caller.issuer = self.0.view.issuer_of(leaf_der);
+            // Its coordinator may have joined just now.
+            if caller.issuer.is_empty() && caller.identity.cluster == self.cluster() {
+                self.refresh(&caller).await;
+                caller.issuer = self.0.view.issuer_of(leaf_der);
+            }
+        }
+        self.establish(caller).await
+    }
+
+    /// The same for a caller whose certificate another coordinator verified.
+    pub(super) async fn establish(&self, mut caller: Caller) -> Result<Caller, Denied> {
         let mut standing = self.judge(&caller);
         if let Err(denied) = &standing
-            && denied.kind != DeniedKind::Revoked
-            && caller.is_agent()
-            // What another coordinator committed may not have reached this view yet.
-            && let Ok(Some(entry)) = self.0.store.get(&keys::cert(&caller.identity.id)).await
+            && match caller.is_agent() {
+                true => denied.kind != DeniedKind::Revoked,
+                false => !caller.issuer.is_empty(),
+            }
         {
-            self.0.view.refresh(&entry);
+            // What another coordinator committed may not have reached this view yet.
+            self.refresh(&caller).await;
             standing = self.judge(&caller);
         }
         let (standing, generation) = standing?;
         caller.generation = generation;
         match standing {
             Standing::Active => {}
-            Standing::Pending => self.activate(&caller).await,
+            Standing::Pending | Standing::Unrecorded => self.activate(&caller).await,
             Standing::Deleted => caller.deleted = true,
         }
         Ok(caller)
+    }
+
+    /// Reads again what a caller is judged by. What cannot be read stays as it is known.
+    async fn refresh(&self, caller: &Caller) {
+        let entries = if caller.is_agent() {
+            let entry = self.0.store.get(&keys::cert(&caller.identity.id)).await;
+            entry.map(|entry| entry.into_iter().collect())
+        } else {
+            self.replicas_on_record().await
+        };
+        for entry in entries.unwrap_or_default() {
+            self.0.view.refresh(&entry);
+        }
     }
 
     fn judge(&self, caller: &Caller) -> Result<(Standing, u64), Denied> {
@@ -152,11 +181,22 @@ impl Authority {
             let Ok(Some((rv, mut record))) = self.cert_record(node).await else {
                 return;
             };
-            if record.pending.as_ref() != Some(&caller.serial) || record.revoked.is_some() {
-                return;
+            match self.check_serial(caller, rv, &record) {
+                Ok(Standing::Pending) => {}
+                Ok(Standing::Unrecorded) => {
+                    tracing::warn!(
+                        node,
+                        serial = caller.serial,
+                        "a certificate from after the backup is taken on record"
+                    );
+                    record.not_after = record.not_after.max(caller.not_after);
+                }
+                _ => return,
             }
             record.active.clone_from(&caller.serial);
+            record.active_key.clone_from(&caller.key);
             record.pending = None;
+            record.pending_key.clear();
             match self.commit(&fence, vec![record.change(node, Expect::At(rv))]).await {
                 Err(CommitError::Conflict { .. }) => {}
                 Ok(()) => return,

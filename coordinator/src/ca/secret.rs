@@ -1,7 +1,11 @@
 //! The cluster secret K and what derives from it: the seal of the root key and the pepper of the tokens.
-//! Called by `init` and [`super::Authority`].
+//! Called by `init`, `join` and [`super::Authority`].
 //!
-//! Invariant: K never leaves this module but into `D/cluster.key` (0600); nothing here implements Debug.
+//! Invariant: K never leaves this module but into `D/cluster.key` (0600), to a coordinator that joins, over a
+//! connection that it pinned, and, sealed under a passphrase ([`passphrase`]), into a backup; nothing here implements
+//! Debug; what is opened is wiped when it is dropped.
+
+pub mod passphrase;
 
 use std::path::Path;
 
@@ -12,6 +16,7 @@ use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// Purposes of derived keys; a new purpose gets a new text, never a reused one.
 const SEAL: &[u8] = b"wharfinger v1 root key seal";
@@ -36,6 +41,12 @@ pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
 
 pub struct ClusterKey([u8; 32]);
 
+impl Drop for ClusterKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 impl ClusterKey {
     pub fn generate() -> Result<Self, SecretError> {
         Ok(Self(random()?))
@@ -43,6 +54,11 @@ impl ClusterKey {
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SecretError> {
         Ok(Self(bytes.try_into().map_err(|_| SecretError::Malformed)?))
+    }
+
+    /// For a coordinator that joins.
+    pub fn reveal(&self) -> Vec<u8> {
+        self.0.to_vec()
     }
 
     /// Writes `cluster.key`.
@@ -82,16 +98,16 @@ impl ClusterKey {
     }
 
     /// Opens what [`Self::seal`] made under the same K and cluster.
-    pub fn open(&self, cluster: &str, sealed: &str) -> Result<Vec<u8>, SecretError> {
+    pub fn open(&self, cluster: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let bytes = STANDARD.decode(sealed).map_err(|_| SecretError::Foreign)?;
         let (nonce, text) = bytes.split_at_checked(NONCE_LEN).ok_or(SecretError::Foreign)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SecretError::Foreign)?;
-        let mut text = text.to_vec();
+        let mut text = Zeroizing::new(text.to_vec());
         let plain = self
             .sealing_key(cluster)?
             .open_in_place(nonce, Aad::from(cluster.as_bytes()), &mut text)
             .map_err(|_| SecretError::Foreign)?;
-        Ok(plain.to_vec())
+        Ok(Zeroizing::new(plain.to_vec()))
     }
 
     /// Key of the tokens' HMAC.
@@ -108,12 +124,14 @@ mod tests {
     fn only_the_same_key_and_cluster_open_a_seal() {
         let key = ClusterKey::generate().expect("random");
         let sealed = key.seal("c1", b"root").expect("seal");
-        assert_eq!(key.open("c1", &sealed).as_deref(), Ok(&b"root"[..]));
+        assert_eq!(key.open("c1", &sealed).expect("opens").as_slice(), b"root");
         assert_eq!(key.open("c2", &sealed), Err(SecretError::Foreign));
         let other = ClusterKey::generate().expect("random");
         assert_eq!(other.open("c1", &sealed), Err(SecretError::Foreign));
         assert_eq!(key.open("c1", ""), Err(SecretError::Foreign));
         assert_eq!(key.open("c1", "%"), Err(SecretError::Foreign));
+        let copy = ClusterKey::from_bytes(&key.reveal()).expect("a key");
+        assert_eq!(copy.open("c1", &sealed).expect("opens").as_slice(), b"root");
         assert_ne!(
             sealed,
             key.seal("c1", b"root").expect("seal"),

@@ -1,10 +1,11 @@
-//! The gRPC faces of the ca: `Enrol` (enrolment port) and `Tokens` (session port, behind [`super::layer`]).
+//! The gRPC faces of the ca: `Enrol` (enrolment port; for coordinators on the session port, too), `Tokens` and
+//! `Coordinators` (session port, behind [`super::layer`]).
 //!
 //! Invariant: nothing is decided here; messages are taken apart and put together.
 
 use proto::{
     token::JoinToken,
-    wire::{self, enrol_server, tokens_server},
+    wire::{self, coordinators_server, enrol_server, tokens_server},
 };
 use tonic::{Request, Response, Status};
 
@@ -21,7 +22,7 @@ use crate::store::{CommitError, Entry, Expect, Fence, Rv, keys};
 /// Largest enrolment message: a token, a request and names.
 const MAX_ENROL_BYTES: usize = 32 << 10;
 
-/// `Enrol`, for the enrolment port only.
+/// `Enrol`, for the enrolment port; on the session port [`super::layer`] lets coordinators only through to it.
 #[derive(Clone)]
 pub struct EnrolService(pub Authority);
 
@@ -35,6 +36,38 @@ impl EnrolService {
 impl enrol_server::Enrol for EnrolService {
     async fn enrol(&self, request: Request<wire::EnrolRequest>) -> Result<Response<wire::EnrolReply>, Status> {
         Ok(Response::new(self.0.enrol(request.get_ref()).await?))
+    }
+
+    async fn join_coordinator(
+        &self,
+        request: Request<wire::JoinCoordinatorRequest>,
+    ) -> Result<Response<wire::JoinCoordinatorReply>, Status> {
+        Ok(Response::new(self.0.join_coordinator(request.get_ref()).await?))
+    }
+}
+
+/// `Coordinators`, for the session port behind the authorization layer.
+#[derive(Clone)]
+pub struct CoordinatorsService(pub Authority);
+
+#[tonic::async_trait]
+impl coordinators_server::Coordinators for CoordinatorsService {
+    async fn remove(
+        &self,
+        request: Request<wire::RemoveCoordinatorRequest>,
+    ) -> Result<Response<wire::RemoveCoordinatorReply>, Status> {
+        let caller = caller(&request)?;
+        let wire::RemoveCoordinatorRequest { name, dry_run } = request.get_ref();
+        let attributes = Attributes {
+            verb: "delete",
+            resource: "coordinators",
+            name,
+            ..Attributes::default()
+        };
+        self.0.authorize(&caller, &attributes)?;
+        let reason = audit::reason(request.metadata())?;
+        self.0.remove_coordinator(name, &caller, &reason, *dry_run).await?;
+        Ok(Response::new(wire::RemoveCoordinatorReply {}))
     }
 }
 

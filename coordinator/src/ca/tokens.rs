@@ -1,8 +1,8 @@
 //! Joining tokens at rest: made, checked, revoked. Called by [`super::service`] (operators) and
-//! [`super::enrol`].
+//! [`super::enrol`] and [`super::replicas`].
 //!
 //! Invariant: the store holds an HMAC of a token's secret and never the secret; a token's use is counted in
-//! the commit that makes the node.
+//! the commit that makes the node, or the coordinator.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,16 @@ use proto::{
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::secret::{SecretError, random};
+use super::{
+    labels,
+    secret::{SecretError, random},
+};
 use crate::store::{Change, Expect, keys};
 
 /// Most uses of one token: its record lists the nodes that joined with it and is written at each join.
 pub const MAX_USES: u32 = 1000;
 pub const DEFAULT_TTL_SECONDS: u64 = 3600;
 pub const MAX_TTL_SECONDS: u64 = 365 * 24 * 3600;
-/// Labels that the coordinator itself sets on every node.
-pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// Value of `token/<id>`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ pub struct TokenRecord {
     pub joined: Vec<Joined>,
 }
 
-/// A node that joined with a token, and the key it came with: how a repeat is recognized.
+/// A node or coordinator that joined with a token, and the key it came with: how a repeat is recognized.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Joined {
@@ -82,8 +83,10 @@ pub struct TokenSpec {
 /// One line, naming the field.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum TokenSpecError {
-    #[error("role: {0} cannot join by token; use \"agent\"")]
+    #[error("role: {0} cannot join by token; use \"agent\" or \"coordinator\"")]
     Role(String),
+    #[error("{0}: a coordinator has none; leave out --{1}, or make a token of role \"agent\"")]
+    NotOfCoordinators(&'static str, &'static str),
     #[error("uses: {0} is more than {MAX_USES}; make several tokens")]
     Uses(u32),
     #[error("ttl: {0} seconds is more than {MAX_TTL_SECONDS} (a year); choose a shorter one")]
@@ -113,14 +116,17 @@ pub enum Refusal {
 
 impl TokenSpec {
     pub fn from_request(request: &wire::CreateTokenRequest) -> Result<Self, TokenSpecError> {
-        if !matches!(request.role.as_str(), "" | "agent") {
-            return Err(TokenSpecError::Role(quoted(&request.role)));
-        }
+        let role = match request.role.as_str() {
+            "" => Role::Agent,
+            role => Role::parse(role)
+                .filter(|role| *role != Role::User)
+                .ok_or_else(|| TokenSpecError::Role(quoted(role)))?,
+        };
         if request.ttl_seconds > MAX_TTL_SECONDS {
             return Err(TokenSpecError::Ttl(request.ttl_seconds));
         }
         let spec = Self {
-            role: Role::Agent,
+            role,
             uses: request.uses,
             ttl_ms: request.ttl_seconds * 1000,
             labels: request.labels.clone().into_iter().collect(),
@@ -134,13 +140,22 @@ impl TokenSpec {
         if self.uses > MAX_USES {
             return Err(TokenSpecError::Uses(self.uses));
         }
+        if self.role == Role::Coordinator {
+            // Its name is chosen where it joins, and what it may do is the same for all.
+            if !self.labels.is_empty() {
+                return Err(TokenSpecError::NotOfCoordinators("labels", "label"));
+            }
+            if !self.node.is_empty() {
+                return Err(TokenSpecError::NotOfCoordinators("node", "node"));
+            }
+        }
         if self.labels.len() > 64 {
             return Err(TokenSpecError::Label("more than 64; choose fewer".into()));
         }
         for (key, value) in &self.labels {
             check_label_key(key).map_err(TokenSpecError::Label)?;
             check_label_value(value).map_err(|e| TokenSpecError::Label(format!("{key}: {e}")))?;
-            if key == HOSTNAME_LABEL || key.starts_with("wharfinger.io/") {
+            if labels::OWN.contains(&key.as_str()) || key.starts_with("wharfinger.io/") {
                 return Err(TokenSpecError::ReservedLabel(key.clone()));
             }
         }
@@ -324,6 +339,19 @@ mod tests {
             assert!(message.starts_with(field), "{message}");
         };
         named("role: \"root\"", request(|r| r.role = "root".into()));
+        named("role: \"user\"", request(|r| r.role = "user".into()));
+        assert_eq!(request(|r| r.role = "coordinator".into()), Ok(()));
+        named(
+            "labels: a coordinator",
+            request(|r| {
+                r.role = "coordinator".into();
+                r.labels.insert("zone".into(), "a".into());
+            }),
+        );
+        named(
+            "node: a coordinator",
+            request(|r| (r.role, r.node) = ("coordinator".into(), "n1".into())),
+        );
         named("uses: 1001", request(|r| r.uses = 1001));
         named("ttl: ", request(|r| r.ttl_seconds = u64::MAX));
         named(
@@ -335,8 +363,16 @@ mod tests {
             request(|r| drop(r.labels.insert("a".into(), "-".into()))),
         );
         named(
+            "labels: kubernetes.io/arch",
+            request(|r| drop(r.labels.insert(labels::ARCH.into(), "x".into()))),
+        );
+        named(
             "labels: kubernetes.io/hostname",
-            request(|r| drop(r.labels.insert(HOSTNAME_LABEL.into(), "x".into()))),
+            request(|r| drop(r.labels.insert(labels::HOSTNAME.into(), "x".into()))),
+        );
+        named(
+            "labels: kubernetes.io/os",
+            request(|r| drop(r.labels.insert(labels::OS.into(), "x".into()))),
         );
         named("node: \"N_1\"", request(|r| r.node = "N_1".into()));
         named(

@@ -35,7 +35,7 @@ pub struct Driver {
     recorder: Recorder,
     settings: Settings,
     planner: Planner,
-    /// The store had no room and this was said.
+    /// The store could not be written to and this was said.
     full: bool,
     /// Nothing is decided before on what was not heard.
     no_loss_before: Time,
@@ -99,6 +99,10 @@ impl Driver {
             // A lag is no matter here, and the feed lives in the hub.
             let _ = feed.recv().await;
         }
+        if self.hub.read(World::restore_pending) {
+            tracing::warn!("a restore awaits `wharf cluster accept-restore`: nothing is planned before");
+        }
+        self.hub.accepted().await;
         tracing::info!(term = fence.term, "planning starts");
         let silence = self.hub.read(|w| self.settings.silence(w));
         // Stored times have whole seconds, and this one must not come too early.
@@ -245,7 +249,7 @@ impl Driver {
                 tracing::debug!(?group, key, "another writer was first; planning again");
                 work.retry(group, now, Duration::from_millis(self.settings.conflict_retry_ms));
             }
-            Err(error @ CommitError::Full(_)) => {
+            Err(error @ (CommitError::Full(_) | CommitError::Unavailable(_) | CommitError::Unknown(_))) => {
                 if !self.full {
                     tracing::error!("{error}");
                 }

@@ -120,7 +120,7 @@ async fn write(hub: &Hub, pending: Pending, full: &mut bool) -> Result<(), Contr
         match result {
             Ok(_) => *full = false,
             Err(error @ (CommitError::Io(_) | CommitError::Closed)) => return Err(ControlError::Store(error)),
-            Err(error @ CommitError::Full(_)) => {
+            Err(error) if error.passes() => {
                 if !*full {
                     tracing::warn!("events are dropped: {error}");
                 }

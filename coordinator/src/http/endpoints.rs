@@ -2,7 +2,7 @@
 //! service discovery. Part of the pages of the module above.
 //!
 //! Invariant: an answer is one reading of the world, so that it holds every commit that was acknowledged before the
-//! question; only the leader answers, and what is refused is a Kubernetes `Status`.
+//! question; a standby's, every one that its view includes. What is refused is a Kubernetes `Status`.
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -19,8 +19,8 @@ use crate::world::{Key, World};
 
 /// One object, as `wharf get endpoints NAME -o json` shows it.
 pub async fn one(State(sources): State<Sources>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    if sources.hub.fence().is_none() {
-        return not_leading();
+    if !sources.serves() {
+        return not_serving();
     }
     let found = sources
         .hub
@@ -66,8 +66,8 @@ pub async fn discover(State(sources): State<Sources>, which: Result<Query<Which>
             return refusal(StatusCode::BAD_REQUEST, "BadRequest", what);
         }
     };
-    if sources.hub.fence().is_none() {
-        return not_leading();
+    if !sources.serves() {
+        return not_serving();
     }
     json(StatusCode::OK, &sources.hub.read(|world| targets(world, &which)))
 }
@@ -102,7 +102,7 @@ fn target(key: &Key, address: &EndpointAddress, port: &EndpointPort, ready: bool
 }
 
 /// Its world may be behind, or a successor may have changed it: keeping the last answer is better than taking this.
-fn not_leading() -> Response {
+fn not_serving() -> Response {
     refusal(
         StatusCode::SERVICE_UNAVAILABLE,
         "ServiceUnavailable",

@@ -4,7 +4,10 @@ use axum::{body::Body, http::Request};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::session::testing::{Base, Rig};
+use crate::{
+    leader::leadership::Standing,
+    session::testing::{Base, Rig},
+};
 use proto::model::Phase;
 
 async fn ask(rig: &Rig, path: &str) -> (StatusCode, String) {
@@ -12,6 +15,7 @@ async fn ask(rig: &Rig, path: &str) -> (StatusCode, String) {
         hub: rig.base.hub.clone(),
         metrics: rig.metrics.clone(),
         sessions: rig.sessions.clone(),
+        leadership: Arc::new(Leadership::sole(rig.base.hub.clone(), Standing::default())),
     };
     let request = Request::get(path).body(Body::empty()).unwrap();
     let answer = router(sources).oneshot(request).await.unwrap();
@@ -86,6 +90,7 @@ async fn web(rig: &Rig, pods: &[(&str, &str)]) {
             owner: Some(OwnerRecord {
                 name: "web".into(),
                 uid: "u".into(),
+                ..OwnerRecord::default()
             }),
             ..crate::session::testing::pod_record(name, node)
         };

@@ -133,6 +133,8 @@ impl Metrics {
             Err(CommitError::Conflict { .. }) => "conflict",
             Err(CommitError::Fenced { .. }) => "fenced",
             Err(CommitError::Full(_)) => "full",
+            Err(CommitError::Unavailable(_)) => "unavailable",
+            Err(CommitError::Unknown(_)) => "unknown",
             Err(_) => "failed",
         };
         self.commits.get_or_create(&vec![("result", label)]).inc();

@@ -16,7 +16,12 @@ use axum::{
     routing::get,
 };
 
-use crate::{session::registry::Registry, store::keys, world::hub::Hub};
+use crate::{
+    leader::leadership::{Leadership, Role},
+    session::registry::Registry,
+    store::keys,
+    world::hub::Hub,
+};
 use metrics::Metrics;
 
 /// How long the store may take to answer `/healthz`.
@@ -28,9 +33,17 @@ pub struct Sources {
     pub hub: Arc<Hub>,
     pub metrics: Arc<Metrics>,
     pub sessions: Arc<crate::session::Sessions>,
+    pub leadership: Arc<Leadership>,
 }
 
 impl Sources {
+    /// Whether what is read here is true, or no older than the store's watch is.
+    fn serves(&self) -> bool {
+        let standing = self.leadership.standing();
+        self.hub.fence().is_some()
+            || (standing.role == Role::Standby && !standing.leader.is_empty() && !standing.store_away)
+    }
+
     fn registry(&self) -> &Registry {
         self.sessions.registry()
     }
@@ -63,11 +76,13 @@ async fn healthz(State(sources): State<Sources>) -> (StatusCode, String) {
     }
 }
 
-/// The world is loaded (there is no hub before) and leadership held.
+/// The world is loaded (there is no hub before), and this coordinator leads, or follows with a store that answers.
 async fn readyz(State(sources): State<Sources>) -> (StatusCode, &'static str) {
-    match sources.hub.fence() {
-        Some(_) => (StatusCode::OK, "ok\n"),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "this coordinator does not lead\n"),
+    if sources.serves() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        let why = "this coordinator does not lead, and its store does not answer\n";
+        (StatusCode::SERVICE_UNAVAILABLE, why)
     }
 }
 

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{store::Rv, world::World};
 
-const FILE: &str = "served.json";
+/// Its name in a data directory.
+pub const FILE: &str = "served.json";
 
 /// Content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,10 @@ pub enum GuardError {
         found: String,
         served: String,
     },
+    #[error(
+        "the state of this store was moved to another one by wharf-coordinator migrate: run this coordinator with the options of that one"
+    )]
+    Moved,
     #[error("{path} cannot be written: {what}; free space or mend the permissions there")]
     Write { path: String, what: String },
 }
@@ -63,6 +68,17 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Takes the mark of a directory whose store is lost out of the way of the one that is restored there; it stays
+    /// beside it under another name.
+    pub fn set_aside(dir: &Path, at_ms: u64) -> io::Result<()> {
+        let path = dir.join(FILE);
+        match fs::rename(&path, dir.join(format!("{FILE}.before-{at_ms}"))) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(()) => fs::File::open(dir)?.sync_all(),
+        }
+    }
+
     /// Reads the mark; none is no error. Blocks on the disk.
     pub fn open(dir: &Path) -> Result<Self, GuardError> {
         let path = dir.join(FILE);
@@ -87,6 +103,9 @@ impl Guard {
 
     /// Refuses a store that cannot be the one that was served.
     pub fn check(&self, cluster: &str, incarnation: &str, world: &World) -> Result<(), GuardError> {
+        if world.moved {
+            return Err(GuardError::Moved);
+        }
         let Some(mark) = &self.last else { return Ok(()) };
         let dir = || self.dir.display().to_string();
         let other = |what, found: &str, served: &str| GuardError::Other {
@@ -102,6 +121,9 @@ impl Guard {
             })
         } else if mark.cluster != cluster {
             Err(other("cluster", cluster, &mark.cluster))
+        } else if mark.incarnation != incarnation && world.former(&mark.incarnation).is_some() {
+            // It goes on from what was served, by an operator's word.
+            Ok(())
         } else if mark.incarnation != incarnation {
             Err(other("incarnation", incarnation, &mark.incarnation))
         } else if world.rv.revision() < mark.revision {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proto::{
     ids,
-    model::{Kind, Time},
+    model::{Kind, ReplicationController, Time},
 };
 
 use crate::{
@@ -15,7 +15,13 @@ use crate::{
     store::{self, Expect, Rv, keys},
     world::{
         Key,
-        record::{HoldsRecord, LossRecord, OwnerRecord, PodRecord, StopRecord, TemplateRecord, encode},
+        daemons::UnplacedRecord,
+        drains::DrainRecord,
+        record::{
+            FailureRecord, HoldsRecord, LossRecord, OwnerKind, OwnerRecord, PodRecord, StopRecord, TemplateRecord,
+            encode,
+        },
+        updates::{RevisionsRecord, UpdateRecord},
     },
 };
 
@@ -28,6 +34,10 @@ pub struct Before {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a large plan is made of new pods, which are the large ones"
+)]
 pub enum Change {
     /// Its key is the hash of its content, so writing it again changes nothing.
     PutTemplate {
@@ -46,10 +56,16 @@ pub enum Change {
         /// Host ports given to it.
         ports: Vec<u16>,
     },
-    /// Says why a pod is not placed, or why it is not replaced while its node is lost; empty: takes that back.
+    /// Says why a pod is not placed, why it is not replaced while its node is lost, or why it does not leave a node that
+    /// is being drained; empty: takes that back.
     Explain {
         pod: Before,
         waiting: String,
+    },
+    /// Notes that what was started in the pod's place came to nothing.
+    Fail {
+        pod: Before,
+        failure: FailureRecord,
     },
     Stop {
         pod: Before,
@@ -59,6 +75,8 @@ pub enum Change {
         reason: String,
         /// Its node is not heard, and its replacement is created in the same commit.
         lost: bool,
+        /// Id of the drain that stops it while it serves.
+        drain: Option<String>,
     },
     /// Removes the record and the status of a pod of which nothing runs.
     RemovePod {
@@ -74,6 +92,11 @@ pub enum Change {
         owner: OwnerRecord,
     },
     RemoveController {
+        kind: OwnerKind,
+        key: Key,
+        rv: Rv,
+    },
+    RemoveBudget {
         key: Key,
         rv: Rv,
     },
@@ -105,6 +128,49 @@ pub enum Change {
         at: Time,
         left: HoldsRecord,
     },
+    /// What became of a drain; `holds`: with what it leaves of the node's holds, and their version.
+    SetDrain {
+        node: String,
+        rv: Rv,
+        record: DrainRecord,
+        holds: Option<(Rv, HoldsRecord)>,
+    },
+    /// What became of a rolling update.
+    SetUpdate {
+        key: Key,
+        rv: Rv,
+        record: UpdateRecord,
+    },
+    RemoveUpdate {
+        key: Key,
+        rv: Rv,
+    },
+    /// The count of a controller under update.
+    SetReplicas {
+        key: Key,
+        rv: Rv,
+        /// As it was.
+        controller: Arc<ReplicationController>,
+        replicas: i32,
+    },
+    /// A controller takes another one's name, and with it its place.
+    Rename {
+        from: Key,
+        from_rv: Rv,
+        to: Key,
+        to_rv: Rv,
+        /// Under its new name.
+        controller: ReplicationController,
+    },
+    SetRevisions {
+        key: Key,
+        before: Option<Rv>,
+        record: RevisionsRecord,
+    },
+    RemoveRevisions {
+        key: Key,
+        rv: Rv,
+    },
     /// From now on pods of the lost node may be replaced.
     GiveUp {
         node: String,
@@ -120,6 +186,18 @@ pub enum Change {
     Unfreeze {
         rv: Rv,
     },
+    /// Says why nodes have no daemon of a set.
+    Unplaced {
+        key: Key,
+        /// Version of what was said before.
+        before: Option<Rv>,
+        record: UnplacedRecord,
+    },
+    /// Takes that back.
+    RemoveUnplaced {
+        key: Key,
+        rv: Rv,
+    },
     /// Goes with what it records; its key is the hash of its content, so writing it again changes nothing.
     Record(AuditRecord),
     /// A status that no pod has.
@@ -133,7 +211,11 @@ impl Change {
     /// How many of the store's changes it is.
     pub fn weight(&self) -> usize {
         match self {
-            Self::RemovePod { .. } | Self::RemoveTombstone { .. } => 2,
+            Self::RemovePod { .. }
+            | Self::RemoveTombstone { .. }
+            | Self::SetDrain { holds: Some(_), .. }
+            | Self::Rename { .. } => 2,
+            Self::RemoveController { kind, .. } => 1 + usize::from(*kind == OwnerKind::DaemonSet),
             _ => 1,
         }
     }
@@ -144,6 +226,7 @@ impl Change {
             Self::CreatePod { key, .. } => Some(key),
             Self::Bind { pod, .. }
             | Self::Explain { pod, .. }
+            | Self::Fail { pod, .. }
             | Self::Stop { pod, .. }
             | Self::RemovePod { pod }
             | Self::Release { pod }
@@ -166,18 +249,21 @@ impl Change {
                 r.waiting.clear();
             })),
             Self::Explain { pod, waiting } => out.push(edit(pod, |r| r.waiting.clone_from(waiting))),
+            Self::Fail { pod, failure } => out.push(edit(pod, |r| r.failure = Some(failure.clone()))),
             Self::Stop {
                 pod,
                 at,
                 grace,
                 reason,
                 lost,
+                drain,
             } => out.push(edit(pod, |r| {
                 r.stop = Some(StopRecord {
                     at: *at,
                     grace: *grace,
                     reason: reason.clone(),
                     lost: *lost,
+                    drain: drain.clone(),
                 });
             })),
             Self::RemovePod { pod } => {
@@ -189,8 +275,26 @@ impl Change {
             }
             Self::Release { pod } => out.push(edit(pod, |r| r.owner = None)),
             Self::Adopt { pod, owner } => out.push(edit(pod, |r| r.owner = Some(owner.clone()))),
-            Self::RemoveController { key, rv } => {
-                let key = keys::object(Kind::ReplicationController, &key.0, &key.1);
+            Self::RemoveController { kind, key, rv } => {
+                let at = keys::object(kind.kind(), &key.0, &key.1);
+                out.push(store::Change::delete(at, Expect::At(*rv)));
+                if *kind == OwnerKind::DaemonSet {
+                    out.push(store::Change::delete(keys::unplaced(&key.0, &key.1), Expect::Any));
+                }
+            }
+            Self::Unplaced { key, before, record } => {
+                let expect = before.map_or(Expect::Absent, Expect::At);
+                out.push(store::Change::put(
+                    keys::unplaced(&key.0, &key.1),
+                    expect,
+                    encode(record),
+                ));
+            }
+            Self::RemoveUnplaced { key, rv } => {
+                out.push(store::Change::delete(keys::unplaced(&key.0, &key.1), Expect::At(*rv)));
+            }
+            Self::RemoveBudget { key, rv } => {
+                let key = keys::object(Kind::PodDisruptionBudget, &key.0, &key.1);
                 out.push(store::Change::delete(key, Expect::At(*rv)));
             }
             Self::RemoveNamespace { name, rv } => {
@@ -210,6 +314,65 @@ impl Change {
             }
             Self::ReleaseHolds { node, rv, left, .. } => {
                 out.push(store::Change::put(keys::holds(node), Expect::At(*rv), encode(left)));
+            }
+            Self::SetDrain {
+                node,
+                rv,
+                record,
+                holds,
+            } => {
+                out.push(store::Change::put(keys::drain(node), Expect::At(*rv), encode(record)));
+                if let Some((rv, left)) = holds {
+                    out.push(store::Change::put(keys::holds(node), Expect::At(*rv), encode(left)));
+                }
+            }
+            Self::SetUpdate { key, rv, record } => {
+                let at = keys::update(&key.0, &key.1);
+                out.push(store::Change::put(at, Expect::At(*rv), encode(record)));
+            }
+            Self::RemoveUpdate { key, rv } => {
+                out.push(store::Change::delete(keys::update(&key.0, &key.1), Expect::At(*rv)));
+            }
+            Self::SetReplicas {
+                key,
+                rv,
+                controller,
+                replicas,
+            } => {
+                let mut controller = (**controller).clone();
+                controller.spec.replicas = *replicas;
+                controller.metadata.generation = Some(controller.metadata.generation.unwrap_or(1) + 1);
+                out.push(store::Change::put(
+                    controller_key(key),
+                    Expect::At(*rv),
+                    encode(&controller),
+                ));
+            }
+            Self::Rename {
+                from,
+                from_rv,
+                to,
+                to_rv,
+                controller,
+            } => {
+                // In this order: the other way round the first would take the second's uid away again.
+                out.push(store::Change::delete(controller_key(from), Expect::At(*from_rv)));
+                out.push(store::Change::put(
+                    controller_key(to),
+                    Expect::At(*to_rv),
+                    encode(controller),
+                ));
+            }
+            Self::SetRevisions { key, before, record } => {
+                let expect = before.map_or(Expect::Absent, Expect::At);
+                out.push(store::Change::put(
+                    keys::revisions(&key.0, &key.1),
+                    expect,
+                    encode(record),
+                ));
+            }
+            Self::RemoveRevisions { key, rv } => {
+                out.push(store::Change::delete(keys::revisions(&key.0, &key.1), Expect::At(*rv)));
             }
             Self::GiveUp { node, at, before } => {
                 let expect = before.map_or(Expect::Absent, Expect::At);
@@ -239,6 +402,10 @@ pub fn to_store(changes: &[Change]) -> Vec<store::Change> {
 
 fn pod_key(key: &Key) -> String {
     keys::object(Kind::Pod, &key.0, &key.1)
+}
+
+fn controller_key(key: &Key) -> String {
+    keys::object(Kind::ReplicationController, &key.0, &key.1)
 }
 
 fn edit(pod: &Before, f: impl FnOnce(&mut PodRecord)) -> store::Change {

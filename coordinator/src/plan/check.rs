@@ -20,7 +20,7 @@ use crate::{
     store::{MAX_CHANGES, Rv},
     world::{
         Amounts, Key, NodeState, PodState, Template, World,
-        record::{PodRecord, overlaid},
+        record::{OwnerKind, OwnerRecord, PodRecord, overlaid},
     },
 };
 
@@ -43,6 +43,8 @@ pub struct Checker {
     landed: Landed,
     /// Pods that a plan of the pass creates or changes.
     pods: HashSet<Key>,
+    /// Pods that a plan of the pass stops.
+    stopped: HashSet<Key>,
     /// Version of the world that the pass began with.
     since: Option<Rv>,
 }
@@ -64,6 +66,8 @@ impl Checker {
             taken: None,
             spreads: Spreads::default(),
             pods: HashSet::new(),
+            stopped: HashSet::new(),
+            daemons_on: HashSet::new(),
             same_world,
         };
         let result = staged.plan(plan);
@@ -71,6 +75,7 @@ impl Checker {
             added,
             ports,
             pods,
+            stopped,
             spreads,
             ..
         } = staged;
@@ -87,6 +92,7 @@ impl Checker {
         }
         self.landed.extend(landed);
         self.pods.extend(pods);
+        self.stopped.extend(stopped);
         Ok(())
     }
 }
@@ -101,6 +107,9 @@ struct Staged<'a> {
     taken: Option<Ports>,
     spreads: Spreads<'a>,
     pods: HashSet<Key>,
+    stopped: HashSet<Key>,
+    /// Nodes to which the plan brings a daemon.
+    daemons_on: HashSet<String>,
     /// The world is the one that the pass began with.
     same_world: bool,
 }
@@ -132,9 +141,14 @@ impl Staged<'_> {
                     self.pods.insert(pod.clone());
                 }
                 self.change(change, &commit.changes)?;
+                if let Change::Stop { pod, .. } | Change::RemovePod { pod } = change {
+                    self.stopped.insert(pod.key.clone());
+                }
             }
         }
         self.losses(plan)?;
+        self.update(plan)?;
+        self.daemons(plan)?;
         for (name, added) in &self.added {
             let node = self
                 .world
@@ -174,13 +188,21 @@ impl Staged<'_> {
             Change::Explain { pod, waiting } => {
                 let state = self.current(pod)?;
                 let placed = !state.record.node.is_empty();
-                let lost = self.node_of(state).is_some_and(|n| n.lost().is_some());
-                ensure(!placed || lost || waiting.is_empty(), || {
+                let stays = self
+                    .node_of(state)
+                    .is_some_and(|n| n.lost().is_some() || n.draining().is_some());
+                ensure(!placed || stays || waiting.is_empty(), || {
                     format!("{:?} has a node", pod.key)
                 })?;
                 ensure(state.record.waiting != *waiting, || "nothing new is explained".into())
             }
             Change::Stop { pod, lost: true, .. } => self.lost(pod, commit),
+            Change::Stop {
+                pod,
+                at,
+                drain: Some(drain),
+                ..
+            } => self.drained(pod, drain, *at),
             Change::Stop { pod, at, .. } => {
                 let state = self.current(pod)?;
                 let away = self.world.deserted(state) || self.driven_out(state, *at);
@@ -204,10 +226,16 @@ impl Staged<'_> {
             }
             Change::Release { pod } => {
                 let state = self.current(pod)?;
-                let Group::Controller(key) = self.group else {
+                if let Group::DaemonSet(key) = self.group {
+                    return self.may_release(key, state);
+                }
+                let (Group::Controller(_) | Group::Update(_)) = self.group else {
                     return Err("only a controller's pods are released".into());
                 };
-                let rc = self.world.controllers.get(key).map(|c| &c.rc);
+                let owner = state.record.owner.as_ref().map(|o| o.uid.as_str());
+                let rc = owner
+                    .and_then(|uid| self.world.controller_by_uid(uid))
+                    .map(|(_, c)| &c.rc);
                 ensure(
                     rc.is_none_or(|rc| {
                         let selector = match &rc.spec.selector {
@@ -223,21 +251,35 @@ impl Staged<'_> {
             Change::Adopt { pod, owner } => {
                 let state = self.state(pod)?;
                 ensure(state.record.owner.is_none(), || format!("{:?} has an owner", pod.key))?;
-                self.owns(&pod.key, &owner.uid)
+                self.owns(&pod.key, owner)
             }
-            Change::RemoveController { key, rv } => {
-                let controller = self.world.controllers.get(key).ok_or("the controller is gone")?;
-                at(controller.rv, *rv)?;
-                let marked = controller.rc.metadata.deletion_timestamp.is_some();
-                ensure(marked || self.world.terminating(&key.0), || {
+            Change::RemoveController { kind, key, rv } => {
+                let found = match kind {
+                    OwnerKind::ReplicationController => self.world.controllers.get(key).map(|c| (c.rv, &c.rc.metadata)),
+                    OwnerKind::DaemonSet => self.world.daemon_sets.get(key).map(|s| (s.rv, &s.set.metadata)),
+                };
+                let (actual, meta) = found.ok_or("the controller is gone")?;
+                at(actual, *rv)?;
+                let marked = meta.deletion_timestamp.is_some();
+                let replaced = self.is_replaced(key, commit);
+                ensure(marked || replaced || self.world.terminating(&key.0), || {
                     format!("{key:?} is not being deleted")
+                })
+            }
+            Change::RemoveBudget { key, rv } => {
+                let budget = self.world.budgets.get(key).ok_or("the budget is gone")?;
+                at(budget.rv, *rv)?;
+                ensure(self.world.terminating(&key.0), || {
+                    format!("{key:?} is in a namespace that stays")
                 })
             }
             Change::RemoveNamespace { name, rv } => {
                 let namespace = self.world.namespaces.get(name).ok_or("the namespace is gone")?;
                 at(namespace.rv, *rv)?;
                 let empty = super::gc::range(&self.world.pods, name).next().is_none()
-                    && super::gc::range(&self.world.controllers, name).next().is_none();
+                    && super::gc::range(&self.world.controllers, name).next().is_none()
+                    && super::gc::range(&self.world.daemon_sets, name).next().is_none()
+                    && super::gc::range(&self.world.budgets, name).next().is_none();
                 ensure(empty && self.world.terminating(name) && name != "default", || {
                     format!("namespace {name} is in use")
                 })
@@ -246,6 +288,37 @@ impl Staged<'_> {
                 ensure(!self.world.template_used(hash), || format!("template {hash} is in use"))
             }
             Change::RemoveEvent { .. } | Change::RemoveOp { .. } => Ok(()),
+            Change::Fail { pod, failure } => self.failed(pod, failure, commit),
+            Change::SetDrain {
+                node,
+                rv,
+                record,
+                holds,
+            } => self.set_drain(node, *rv, record, holds.as_ref()),
+            Change::SetUpdate { key, rv, record } => self.set_update(key, *rv, record, commit),
+            Change::SetReplicas { key, rv, replicas, .. } => self.set_replicas(key, *rv, *replicas),
+            Change::Rename {
+                from,
+                from_rv,
+                to,
+                to_rv,
+                controller,
+            } => self.rename((from, *from_rv), (to, *to_rv), controller, commit),
+            Change::SetRevisions { key, before, .. } => {
+                ensure(self.world.revisions.get(key).map(|r| r.rv) == *before, || {
+                    format!("the revisions of {key:?} are others by now")
+                })
+            }
+            Change::RemoveRevisions { key, rv } => {
+                let known = self.world.revisions.get(key).ok_or("the revisions are gone")?;
+                at(known.rv, *rv)
+            }
+            Change::RemoveUpdate { key, rv } => {
+                let known = self.world.updates.get(key).ok_or("the update is gone")?;
+                at(known.rv, *rv)?;
+                let goes_on = self.world.update_at(key).is_some() && !self.world.terminating(&key.0);
+                ensure(!goes_on, || format!("the update of {key:?} goes on"))
+            }
             Change::GiveUp { node, .. } => self.give_up(node),
             Change::RemoveLoss { node, rv } => self.remove_loss(node, *rv),
             Change::RemoveTombstone { node, rv } => {
@@ -273,6 +346,21 @@ impl Staged<'_> {
                 at(freeze.rv, *rv)?;
                 ensure(freeze.value.until.is_some(), || "nobody said when it ends".into())
             }
+            Change::Unplaced { key, before, record } => {
+                ensure(*self.group == Group::DaemonSet(key.clone()), || {
+                    format!("{key:?} is another group's")
+                })?;
+                let set = self.world.daemon_sets.get(key).ok_or("the set is gone")?;
+                let known = self.world.unplaced_version(key) == *before;
+                ensure(
+                    known && record.uid == set.set.metadata.uid && !record.words.is_empty(),
+                    || format!("what is said of {key:?} is not of it, or nothing"),
+                )
+            }
+            Change::RemoveUnplaced { key, rv } => {
+                let known = self.world.unplaced_version(key).ok_or("nothing is said")?;
+                at(known, *rv)
+            }
             Change::Record(record) => ensure(record.caller == COORDINATOR && commit.len() > 1, || {
                 format!("the audit record of {} goes with no change of ours", record.object)
             }),
@@ -289,7 +377,10 @@ impl Staged<'_> {
             || format!("{key:?} has no uid of its own"),
         )?;
         let owner = record.owner.as_ref().ok_or("a planner's pod has an owner")?;
-        self.owns(key, &owner.uid)?;
+        self.owns(key, owner)?;
+        if let Some(replaces) = &record.replaces {
+            self.replaces(owner, replaces, commit)?;
+        }
         let template = match self.world.templates.get(&record.template) {
             Some(template) => (**template).clone(),
             None => commit
@@ -309,7 +400,8 @@ impl Staged<'_> {
         } else {
             let labels = overlaid(&template.record.labels, &record.labels);
             self.land(&record.node, &template, (&key.0, &labels), &record.ports)
-        }
+        }?;
+        self.daemon(key, record)
     }
 
     /// A pod of the template comes to the node.
@@ -329,9 +421,9 @@ impl Staged<'_> {
             .ok_or_else(|| format!("there is no node {name}"))?;
         let spec = &template.record.spec;
         let labels = &node.node.metadata.labels;
-        ensure(node.is_ready() && node.held().is_none(), || {
-            format!("node {name} takes no pods")
-        })?;
+        // Daemons are of their nodes, held or not.
+        let held = node.held().is_some() && !matches!(self.group, Group::DaemonSet(_));
+        ensure(node.is_ready() && !held, || format!("node {name} takes no pods"))?;
         let replaced = self.world.pods_on(name).find(|(_, p)| p.lost());
         ensure(replaced.is_none(), || format!("{replaced:?} may still run on {name}"))?;
         ensure(spec.node_name.is_empty() || spec.node_name == name, || {
@@ -356,7 +448,7 @@ impl Staged<'_> {
                 asking.len()
             )
         })?;
-        if let Some(port) = given.iter().find(|p| !host_port::GIVEN.contains(p)) {
+        if let Some(port) = given.iter().find(|&p| !host_port::GIVEN.contains(p)) {
             return Err(format!("host port {port} is not one of those that are given"));
         }
         let given = given.iter().copied().zip(asking.iter().copied());
@@ -407,10 +499,19 @@ impl Staged<'_> {
         Ok(state)
     }
 
-    /// The group is the controller with this uid, and the pod is in its namespace.
-    fn owns(&self, pod: &Key, uid: &str) -> Checked {
-        let owner = self.world.controller_by_uid(uid).map(|(key, _)| key);
-        let ours = owner.is_some_and(|key| *self.group == Group::Controller(key.clone()) && key.0 == pod.0);
+    /// The group is the controller with this uid and of this kind, and the pod is in its namespace.
+    fn owns(&self, pod: &Key, owner: &OwnerRecord) -> Checked {
+        let group = match owner.kind {
+            OwnerKind::ReplicationController => {
+                let found = self.world.controller_by_uid(&owner.uid);
+                found.map(|(key, _)| (key, Group::of_controller(self.world, key)))
+            }
+            OwnerKind::DaemonSet => {
+                let found = self.world.daemon_set_by_uid(&owner.uid);
+                found.map(|(key, _)| (key, Group::DaemonSet(key.clone())))
+            }
+        };
+        let ours = group.is_some_and(|(key, group)| *self.group == group && key.0 == pod.0);
         ensure(ours, || format!("{pod:?} would be of another controller"))
     }
 }
@@ -425,8 +526,14 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(what()) }
 }
 
+#[path = "check_daemons.rs"]
+mod daemons;
+#[path = "check_drain.rs"]
+mod drain;
 #[path = "check_loss.rs"]
 mod loss;
+#[path = "check_update.rs"]
+mod update;
 
 #[cfg(test)]
 #[path = "check_tests.rs"]

@@ -48,7 +48,7 @@ impl Staged<'_> {
             })
     }
 
-    fn frozen(&self, at: Time) -> bool {
+    pub(super) fn frozen(&self, at: Time) -> bool {
         let freeze = self.world.freeze.as_ref();
         freeze.is_some_and(|f| f.value.until.is_none_or(|until| at < until))
     }
@@ -90,19 +90,20 @@ impl Staged<'_> {
         })?;
         let node = self.node_of(state).ok_or_else(|| format!("{key:?} has no node"))?;
         if !matches!(self.group, Group::Pod(_)) {
+            let followed = |pod: &Before| self.world.replacement_of(&pod.record.uid).is_some();
             let stops = commit
                 .iter()
-                .filter(|c| matches!(c, Change::Stop { lost: true, .. }))
+                .filter(|c| matches!(c, Change::Stop { pod, lost: true, .. } if !followed(pod)))
                 .count();
             let created = commit.iter().filter(|c| matches!(c, Change::CreatePod { .. })).count();
-            ensure(created >= stops, || {
+            ensure(followed(pod) || created >= stops, || {
                 format!("{key:?} is not replaced in the same commit")
             })?;
         }
         if node.off.is_some() {
             return Ok(());
         }
-        ensure(matches!(self.group, Group::Controller(_)), || {
+        ensure(matches!(self.group, Group::Controller(_) | Group::Update(_)), || {
             format!("{key:?} has no controller that replaces it")
         })?;
         let lost = node.lost().ok_or_else(|| format!("the node of {key:?} is heard"))?;

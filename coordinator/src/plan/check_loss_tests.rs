@@ -130,6 +130,7 @@ fn no_pod_lands_beside_one_that_was_replaced() {
             grace: 1,
             reason: String::new(),
             lost: true,
+            drain: None,
         });
     });
     let mut record = pod("web-2", "u", "n1");

@@ -11,7 +11,7 @@ use crate::{
         Commit, before,
         sim::{Ask, Rule, Sim, key, rc, set_field, template},
     },
-    world::record::{OwnerRecord, TemplateRecord},
+    world::record::{OwnerKind, OwnerRecord, TemplateRecord},
 };
 
 const ASK: Ask = Ask {
@@ -63,6 +63,7 @@ fn pod(name: &str, owner: &str, node: &str) -> PodRecord {
         owner: Some(OwnerRecord {
             name: app.to_owned(),
             uid: owner.to_owned(),
+            ..OwnerRecord::default()
         }),
         waiting: if node.is_empty() { "x".into() } else { String::new() },
         ..PodRecord::default()
@@ -109,6 +110,7 @@ fn stop(pod: Before) -> Change {
         grace: 30,
         reason: "r".into(),
         lost: false,
+        drain: None,
     }
 }
 
@@ -386,6 +388,7 @@ fn a_pod_of_a_user_is_stopped_by_a_taint_that_it_does_not_bear() {
         grace: 1,
         reason: "x".into(),
         lost: false,
+        drain: None,
     };
     let now = sim.now.0;
     sim.taint("n2", &["a=1:NoSchedule"]);
@@ -479,7 +482,11 @@ fn controllers_and_namespaces_in_use() {
     refused(
         &sim,
         &web(),
-        vec![Change::RemoveController { key: at, rv }],
+        vec![Change::RemoveController {
+            kind: OwnerKind::ReplicationController,
+            key: at,
+            rv,
+        }],
         "not being deleted",
     );
     sim.put_bare("apps", "p", &template("p", Ask::default()));
@@ -490,6 +497,17 @@ fn controllers_and_namespaces_in_use() {
     let apps = Group::Namespace("apps".into());
     refused(&sim, &apps, vec![namespace(&sim, "apps")], "in use");
     sim.delete("obj/pod/apps/p".into());
+    let budget = |sim: &Sim| Change::RemoveBudget {
+        key: key("apps", "b"),
+        rv: sim.world.budgets[&key("apps", "b")].rv,
+    };
+    sim.put_budget("apps", "b", serde_json::json!({"minAvailable": 1, "selector": {}}));
+    refused(&sim, &apps, vec![namespace(&sim, "apps")], "in use");
+    assert_eq!(admit(&sim, &apps, vec![budget(&sim)]), Ok(()));
+    sim.put_namespace("apps", false);
+    refused(&sim, &apps, vec![budget(&sim)], "in a namespace that stays");
+    sim.put_namespace("apps", true);
+    sim.delete("obj/poddisruptionbudget/apps/b".into());
     assert_eq!(admit(&sim, &apps, vec![namespace(&sim, "apps")]), Ok(()));
     sim.put_namespace("apps", false);
     refused(&sim, &apps, vec![namespace(&sim, "apps")], "in use");
@@ -507,6 +525,7 @@ fn a_deserted_pod_is_stopped_by_anyone_and_removed_by_nobody() {
         grace: 1,
         reason: "x".into(),
         lost: false,
+        drain: None,
     };
     refused(&sim, &group, vec![stop(&sim)], "nobody asked to stop it");
     sim.delete_node_with_tombstone("n1");

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use proto::model::TopologySpreadConstraint;
 
 use super::{Group, evict, gc, holds, replicas};
-use crate::world::{Key, Touched, World};
+use crate::world::{Key, PodState, Touched, World};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
@@ -22,6 +22,9 @@ impl Dirty {
         for key in world.controllers.keys() {
             groups.insert(Group::of_controller(world, key));
         }
+        for key in world.daemon_sets.keys() {
+            groups.insert(Group::of_daemon_set(world, key));
+        }
         for (key, pod) in world.bare_pods("") {
             groups.insert(Group::of_pod(world, key, pod));
         }
@@ -31,6 +34,7 @@ impl Dirty {
         for (name, _) in world.nodes.iter().filter(|(_, node)| holds::ends(node)) {
             groups.insert(Group::Holds(name.clone()));
         }
+        groups.extend(world.draining().cloned().map(Group::Drain));
         if world.lost_nodes().len() > 0 || world.losses().next().is_some() {
             groups.insert(Group::Losses);
         }
@@ -43,11 +47,18 @@ impl Dirty {
     /// Marks what an update calls for; `world` includes the update.
     pub fn touch(&mut self, world: &World, touched: &[Touched]) {
         let (mut room, mut reach, mut spread) = (false, false, BTreeSet::new());
+        let mut budgets = BTreeSet::new();
         for touched in touched {
             match touched {
                 Touched::Controller(key) => {
                     self.groups.insert(Group::of_controller(world, key));
                     if !world.controllers.contains_key(key) {
+                        self.orphans(world);
+                    }
+                }
+                Touched::DaemonSet(key) => {
+                    self.groups.insert(Group::of_daemon_set(world, key));
+                    if !world.daemon_sets.contains_key(key) {
                         self.orphans(world);
                     }
                 }
@@ -75,6 +86,11 @@ impl Dirty {
                     reach = true;
                     self.on(world, name);
                 }
+                Touched::Drain(name) => self.drain(world, name),
+                Touched::Update(key) => self.update(world, key),
+                Touched::Budget(key) => {
+                    budgets.insert(key);
+                }
                 Touched::Namespace(name) => self.namespace(world, name),
                 Touched::Event(key) if world.terminating(&key.0) => {
                     self.groups.insert(Group::Namespace(key.0.clone()));
@@ -87,7 +103,12 @@ impl Dirty {
                 // Times and floors may be others now.
                 Touched::Settings => self.groups.extend(Self::all(world).groups),
                 // Where pods can be reached decides nothing.
-                Touched::Endpoints(_) | Touched::Event(_) | Touched::Other => {}
+                Touched::Endpoints(_)
+                | Touched::Event(_)
+                | Touched::Coordinators
+                | Touched::Restored
+                | Touched::Orphans(_)
+                | Touched::Other => {}
             }
         }
         if room {
@@ -95,9 +116,42 @@ impl Dirty {
         }
         if reach {
             self.brake(world);
+            // What is available, and whether drains and updates pause, may be another now.
+            self.updates(world, "");
+            for name in world.draining() {
+                self.on(world, name);
+            }
+            for (key, _) in world.daemon_sets.iter().filter(|(_, set)| set.unplaced.is_some()) {
+                self.groups.insert(Group::of_daemon_set(world, key));
+            }
         }
         for namespace in spread {
             self.spread(world, namespace);
+        }
+        if !budgets.is_empty() {
+            self.budgets(world, &budgets);
+        }
+    }
+
+    /// Marks whoever waits for what a budget allows: groups with pods that it selects on nodes being drained, and daemon
+    /// sets whose update goes no further.
+    fn budgets(&mut self, world: &World, budgets: &BTreeSet<&Key>) {
+        for (namespace, _) in budgets {
+            self.short(world, namespace);
+            self.updates(world, namespace);
+        }
+        for (key, _) in budgets.iter().filter(|(namespace, _)| world.terminating(namespace)) {
+            self.groups.insert(Group::Namespace(key.clone()));
+        }
+        for (key, pod) in world.draining().flat_map(|node| world.pods_on(node)) {
+            // One that is gone or selects others now may have held back any pod of its namespace.
+            let waits = budgets.iter().any(|budget| {
+                let selector = world.budgets.get(*budget).and_then(|b| b.budget.spec.selector.as_ref());
+                budget.0 == key.0 && selector.is_none_or(|s| s.matches(|k| pod.label(k)))
+            });
+            if waits {
+                self.groups.insert(Group::of_pod(world, key, pod));
+            }
         }
     }
 
@@ -126,11 +180,76 @@ impl Dirty {
         for (key, pod) in world.unplaced_pods() {
             self.groups.insert(Group::of_pod(world, key, pod));
         }
-        // And lost pods for whose replacement there was none.
-        for (key, pod) in world.lost_nodes().flat_map(|name| world.pods_on(name)) {
+        // Sets with a node that lacks something for its daemon.
+        for (key, _) in world.daemon_sets.iter().filter(|(_, s)| s.unplaced.is_some()) {
+            self.groups.insert(Group::of_daemon_set(world, key));
+        }
+        // And pods of lost or draining nodes that stay for some reason.
+        let left = world.lost_nodes().chain(world.draining());
+        for (key, pod) in left.flat_map(|name| world.pods_on(name)) {
             if !pod.record.waiting.is_empty() {
                 self.groups.insert(Group::of_pod(world, key, pod));
             }
+        }
+    }
+
+    /// Marks the updates that go on in a namespace; empty: in all.
+    fn updates(&mut self, world: &World, namespace: &str) {
+        let there = world
+            .updates
+            .keys()
+            .filter(|key| namespace.is_empty() || key.0 == namespace);
+        for key in there.filter(|key| world.update_at(key).is_some()) {
+            self.groups.insert(Group::of_controller(world, key));
+        }
+    }
+
+    /// Marks what a drain of the node concerns: it as a whole, its pods, and what was started in their place.
+    fn drain(&mut self, world: &World, node: &str) {
+        self.groups.insert(Group::Drain(node.to_owned()));
+        self.on(world, node);
+        for (key, pod) in world.replacements_for(node) {
+            self.groups.insert(Group::of_pod(world, key, pod));
+        }
+    }
+
+    /// Marks both sides of an update, alone once it is over.
+    fn update(&mut self, world: &World, key: &Key) {
+        self.groups.insert(Group::of_controller(world, key));
+        if let Some(update) = world.updates.get(key) {
+            for uid in [&update.value.old, &update.value.new] {
+                if let Some((key, _)) = world.controller_by_uid(uid) {
+                    self.groups.insert(Group::of_controller(world, key));
+                }
+            }
+        }
+    }
+
+    /// Marks what a change of a pod means to drains: a place for the next one is free, a replacement is Ready, or a
+    /// pod that others waited for is available. `None`: the pod is gone.
+    fn drains(&mut self, world: &World, namespace: &str, pod: Option<&PodState>) {
+        for name in world.draining() {
+            let of_it = |pod: &PodState| {
+                let replaces = pod.record.replaces.as_ref();
+                pod.record.node == *name || replaces.is_some_and(|r| r.node == *name)
+            };
+            if pod.is_none_or(of_it) {
+                self.groups.insert(Group::Drain(name.clone()));
+                self.on(world, name);
+                continue;
+            }
+            for (key, pod) in world.pods_on(name).filter(|(key, _)| key.0 == namespace) {
+                if !pod.record.waiting.is_empty() {
+                    self.groups.insert(Group::of_pod(world, key, pod));
+                }
+            }
+        }
+    }
+
+    /// Marks sets of the namespace that lack a daemon, or the present one, on some node.
+    fn short(&mut self, world: &World, namespace: &str) {
+        for (key, _) in range(&world.daemon_sets, namespace).filter(|(_, set)| set.unplaced.is_some()) {
+            self.groups.insert(Group::of_daemon_set(world, key));
         }
     }
 
@@ -143,6 +262,7 @@ impl Dirty {
 
     /// Whether a node may have got room.
     fn pod(&mut self, world: &World, key: &Key) -> bool {
+        self.drains(world, &key.0, world.pods.get(key));
         let Some(pod) = world.pods.get(key) else {
             if world.terminating(&key.0) {
                 self.groups.insert(Group::Namespace(key.0.clone()));
@@ -154,8 +274,23 @@ impl Dirty {
             // What it asks for when it is lost may be another now.
             self.groups.insert(Group::Losses);
         }
-        if let Some(controller) = replicas::adopter(world, key, pod) {
-            self.groups.insert(Group::of_controller(world, controller));
+        self.groups
+            .extend(replicas::adopter(world, key, pod).map(|group| match group {
+                Group::Controller(key) => Group::of_controller(world, &key),
+                other => other,
+            }));
+        // It may be what a budget lacked.
+        if !world.budgets_of(&key.0, pod).is_empty() {
+            self.short(world, &key.0);
+        }
+        // A node that is back takes daemons once what was replaced has ended.
+        if pod.record.stop.as_ref().is_some_and(|s| s.lost)
+            && let Some(node) = world.nodes.get(&pod.record.node)
+        {
+            let sets = world.daemon_sets.iter();
+            let waiting = sets.filter(|(_, set)| world.wants_daemon(set, node));
+            self.groups
+                .extend(waiting.map(|(key, _)| Group::of_daemon_set(world, key)));
         }
         !pod.record.node.is_empty() && !pod.occupies()
     }
@@ -167,7 +302,10 @@ impl Dirty {
         }
         // Gone, or an operator took the mark back: what is in it has other groups now.
         for (key, _) in range(&world.controllers, name) {
-            self.groups.insert(Group::Controller(key.clone()));
+            self.groups.insert(Group::of_controller(world, key));
+        }
+        for (key, _) in range(&world.daemon_sets, name) {
+            self.groups.insert(Group::DaemonSet(key.clone()));
         }
         for (key, pod) in range(&world.pods, name) {
             self.groups.insert(Group::of_pod(world, key, pod));
@@ -175,7 +313,7 @@ impl Dirty {
     }
 
     fn orphans(&mut self, world: &World) {
-        for uid in world.owner_uids().filter(|uid| world.controller_by_uid(uid).is_none()) {
+        for uid in world.owner_uids().filter(|uid| !world.owner_exists(uid)) {
             for (key, pod) in world.pods_of(uid) {
                 self.groups.insert(Group::of_pod(world, key, pod));
             }

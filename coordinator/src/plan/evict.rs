@@ -3,7 +3,7 @@
 //!
 //! Invariant: a pod that tolerates the taint for ever stays; one that tolerates it for a time has that time, from
 //! when both the taint and the pod were there; while the cluster is frozen or the brake on replacements is on nobody
-//! leaves.
+//! leaves, but for daemons, which the brake is not about.
 
 use proto::model::{EventType, Stay, Taint, TaintEffect, Time, Toleration};
 
@@ -57,7 +57,8 @@ pub(super) fn evict(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
     if !health::thawed(world, out) {
         return false;
     }
-    if let Some(brake) = health::braking(world, out.now) {
+    // What is lost elsewhere says nothing of what is to run on this node.
+    if let Some(brake) = health::braking(world, out.now).filter(|_| !pod.is_daemon()) {
         // Else it ends when nodes come back or a setting changes, which `dirty` notices.
         if let Some(until) = brake.until {
             out.wake_at(until);

@@ -48,6 +48,21 @@ fn pass(sim: &mut Sim) -> Vec<Plan> {
     plans
 }
 
+/// One plan changes a record once: it stops the pod, and leaves in it what was said of it while its node was lost.
+#[test]
+fn a_user_s_pod_leaves_a_node_that_is_back_and_has_a_taint() {
+    let mut sim = fleet(Rule::Nothing);
+    sim.put_ready("n1", false);
+    sim.settle_for(3600);
+    let bare = key("default", "bare");
+    let said = "it is not replaced: it has no controller";
+    assert_eq!(sim.world.pods[&bare].record.waiting, said);
+    sim.put_ready("n1", true);
+    sim.taint("n1", &["b:NoExecute"]);
+    pass(&mut sim);
+    assert!(sim.world.pods[&bare].stopping());
+}
+
 #[test]
 fn who_does_not_bear_it_leaves_and_is_replaced_at_once() {
     let mut sim = fleet(Rule::Nothing);
@@ -147,6 +162,28 @@ fn a_pod_that_starts_later_has_its_time_from_its_start_on() {
 }
 
 #[test]
+fn the_time_of_one_that_was_lost_before_it_started_has_not_begun() {
+    let mut sim = Sim::new();
+    sim.add_node("n1", &[]);
+    let ask = Ask {
+        rule: Rule::BearsAWhile,
+        ..Ask::default()
+    };
+    sim.put_bare("default", "p", &template("p", ask));
+    pass(&mut sim);
+    sim.add_node("n2", &[]);
+    sim.put_ready("n1", false);
+    sim.taint("n1", &["b:NoExecute"]);
+    sim.settle_for(3600);
+    assert_eq!(nodes(&sim), [is("p", "n1", false)]);
+    sim.put_ready("n1", true);
+    sim.settle_for(2);
+    assert_eq!(nodes(&sim), [is("p", "n1", false)]);
+    sim.settle_for(2);
+    assert_eq!(nodes(&sim), []);
+}
+
+#[test]
 fn while_frozen_nobody_leaves() {
     let mut sim = fleet(Rule::Nothing);
     let until = sim.now.0 + 50;
@@ -168,6 +205,24 @@ fn while_frozen_nobody_leaves() {
         "{plans:?}"
     );
     sim.delete(keys::FREEZE.into());
+    sim.settle();
+    assert_eq!(nodes(&sim), [is("web", "n2", false)]);
+}
+
+#[test]
+fn while_the_brake_is_on_nobody_leaves() {
+    let mut sim = fleet(Rule::Nothing);
+    for name in ["n3", "n4"] {
+        sim.add_node(name, &[]);
+    }
+    for name in ["n2", "n3", "n4"] {
+        sim.put_ready(name, false);
+    }
+    sim.settle();
+    sim.taint("n1", &["a:NoExecute"]);
+    let plans = pass(&mut sim);
+    assert!(plans.iter().all(|p| p.commits.is_empty()), "{plans:?}");
+    sim.put_ready("n2", true);
     sim.settle();
     assert_eq!(nodes(&sim), [is("web", "n2", false)]);
 }

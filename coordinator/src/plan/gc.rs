@@ -13,6 +13,7 @@ use proto::model::{EventType, ObjectReference, PodSpec, Time};
 use super::{
     Draft, Group, Keep, before,
     change::Change,
+    drain::moves,
     evict, health, pod_note, replicas,
     scheduler::{self, Placed},
 };
@@ -20,7 +21,10 @@ use crate::{
     ca::audit::{AuditRecord, COORDINATOR},
     events::Note,
     store::keys,
-    world::{Key, PodState, World, record::FreezeRecord},
+    world::{
+        Key, PodState, World,
+        record::{FreezeRecord, OwnerKind},
+    },
 };
 
 /// Why a pod is stopped whose node was deleted.
@@ -85,6 +89,7 @@ pub(super) fn stop_of(key: &Key, pod: &PodState, reason: &str, lost: bool, now: 
         grace: u32::try_from(grace.max(0)).unwrap_or(u32::MAX),
         reason: reason.to_owned(),
         lost,
+        drain: None,
     }
 }
 
@@ -118,18 +123,21 @@ pub(super) fn bare(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
         remove(world, key, pod, out);
     } else if world.deserted(pod) && !pod.stopping() {
         stop(key, pod, NODE_DELETED, out);
-    } else if ours && pod.live() && health::judge(world, key, pod, out) == health::Now::Ended {
-        out.push(stop_of(key, pod, &off_words(&pod.record.node), true, out.now));
     } else if ours && pod.record.node.is_empty() {
         scheduler::place(world, &[(key, pod)], &mut HashMap::new(), seed, placed, out);
-    } else if ours {
-        evict::evict(world, key, pod, out);
+    } else if ours && !evict::evict(world, key, pod, out) && pod.live() {
+        // Of one that stays: what is said of a pod is written into the record that a stop changes, too.
+        if health::judge(world, key, pod, out) == health::Now::Ended {
+            out.push(stop_of(key, pod, &off_words(&pod.record.node), true, out.now));
+        } else {
+            moves::alone(world, key, pod, out);
+        }
     }
 }
 
 /// Pods whose controller was deleted.
 pub(super) fn orphans(world: &World, uid: &str, out: &mut Draft) {
-    if world.controller_by_uid(uid).is_some() {
+    if world.owner_exists(uid) {
         return;
     }
     for (key, pod) in world.pods_of(uid).filter(|(k, _)| !world.terminating(&k.0)) {
@@ -150,8 +158,38 @@ pub(super) fn namespace(world: &World, name: &str, keep: Keep, out: &mut Draft) 
     for (key, controller) in range(&world.controllers, name) {
         empty = false;
         out.push(Change::RemoveController {
+            kind: OwnerKind::ReplicationController,
             key: key.clone(),
             rv: controller.rv,
+        });
+    }
+    for (key, budget) in range(&world.budgets, name) {
+        empty = false;
+        out.push(Change::RemoveBudget {
+            key: key.clone(),
+            rv: budget.rv,
+        });
+    }
+    for (key, update) in range(&world.updates, name) {
+        empty = false;
+        out.push(Change::RemoveUpdate {
+            key: key.clone(),
+            rv: update.rv,
+        });
+    }
+    for (key, revisions) in range(&world.revisions, name) {
+        empty = false;
+        out.push(Change::RemoveRevisions {
+            key: key.clone(),
+            rv: revisions.rv,
+        });
+    }
+    for (key, set) in range(&world.daemon_sets, name) {
+        empty = false;
+        out.push(Change::RemoveController {
+            kind: OwnerKind::DaemonSet,
+            key: key.clone(),
+            rv: set.rv,
         });
     }
     for (key, pod) in range(&world.pods, name) {
@@ -231,8 +269,34 @@ pub(super) fn expiry(world: &World, keep: Keep, out: &mut Draft) {
             });
         }
     }
+    for (key, update) in &world.updates {
+        let over = update
+            .value
+            .ended
+            .is_some_and(|e| out.now.since(e.at) > keep.op_seconds);
+        let sides = [&update.value.old, &update.value.new];
+        if over || sides.iter().all(|uid| world.controller_by_uid(uid).is_none()) {
+            out.push(Change::RemoveUpdate {
+                key: key.clone(),
+                rv: update.rv,
+            });
+        }
+    }
+    for (key, revisions) in world
+        .revisions
+        .iter()
+        .filter(|(key, _)| !world.controllers.contains_key(*key))
+    {
+        out.push(Change::RemoveRevisions {
+            key: key.clone(),
+            rv: revisions.rv,
+        });
+    }
     for (key, rv) in world.stray_statuses() {
         out.push(Change::RemoveStatus { key: key.clone(), rv });
+    }
+    for (key, rv) in world.stray_unplaced() {
+        out.push(Change::RemoveUnplaced { key: key.clone(), rv });
     }
 }
 
@@ -249,6 +313,7 @@ fn templates(world: &World, out: &mut Draft) {
         .controllers
         .values()
         .map(|c| replicas::template_of(&c.rc).encode().0)
+        .chain(world.daemon_sets.values().map(|s| s.hash.clone()))
         .collect();
     unused.retain(|(hash, _)| !current.contains(*hash));
     unused.sort_unstable_by(|a, b| a.0.cmp(b.0));

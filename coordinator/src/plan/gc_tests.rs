@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     plan::{
         Plan,
-        sim::{Ask, Sim, key, rc, template},
+        sim::{Ask, Rule, Sim, key, rc, template},
     },
     world::record::{OpRecord, TemplateRecord},
 };
@@ -263,6 +263,41 @@ fn room_that_an_ended_pod_leaves_is_given_to_one_that_waits() {
     assert_eq!(node(&sim, "p3"), "n1");
 }
 
+/// It frees no room: only the spread is another.
+#[test]
+fn a_pod_that_comes_to_the_emptiest_domain_lets_in_who_waits_for_that() {
+    let mut sim = Sim::new();
+    for (name, zone, cpu) in [("n1", "north", 4000), ("n2", "south", 100)] {
+        sim.put_node(name, &[("zone", zone)], false);
+        sim.put_facts(name, cpu, 4 << 30, 20, "");
+        sim.put_ready(name, true);
+    }
+    let large = Ask {
+        cpu_milli: 500,
+        rule: Rule::Spread,
+        ..Ask::default()
+    };
+    for name in ["a", "b"] {
+        sim.put_bare("default", name, &template("web", large));
+        sim.settle();
+    }
+    let node = |sim: &Sim, name: &str| sim.world.pods[&key("default", name)].record.node.clone();
+    assert_eq!((node(&sim, "a"), node(&sim, "b")), ("n1".into(), String::new()));
+    let small = Ask {
+        node: "n2",
+        ..Ask::default()
+    };
+    // Of another app at first, and then, by its label, of theirs.
+    sim.put_bare("default", "small", &template("other", small));
+    sim.settle();
+    assert_eq!((node(&sim, "small"), node(&sim, "b")), ("n2".into(), String::new()));
+    sim.edit_pod(&key("default", "small"), |r| {
+        r.labels.insert("app".into(), Some("web".into()));
+    });
+    sim.settle();
+    assert_eq!(node(&sim, "b"), "n1");
+}
+
 #[test]
 fn pods_of_a_deleted_controller_are_stopped() {
     let mut sim = fleet();
@@ -294,6 +329,9 @@ fn a_terminating_namespace_is_emptied_in_order_and_goes() {
     let now = sim.now.0;
     put_event(&mut sim, "apps", "e", "u", now);
     put_event(&mut sim, "default", "e", "u2", now);
+    for namespace in ["apps", "default"] {
+        sim.put_budget(namespace, "b", serde_json::json!({"maxUnavailable": 0, "selector": {}}));
+    }
     sim.settle();
     sim.put_namespace("apps", true);
     sim.pass(&HashSet::new());
@@ -311,6 +349,7 @@ fn a_terminating_namespace_is_emptied_in_order_and_goes() {
     );
     assert_eq!(sim.world.pods_of("u2").count(), 2);
     assert!(sim.world.events.contains_key(&key("default", "e")));
+    assert!(sim.world.budgets.contains_key(&key("default", "b")));
 }
 
 #[test]

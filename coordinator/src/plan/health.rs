@@ -12,7 +12,7 @@ mod brake;
 
 use std::time::Duration;
 
-pub use brake::{brake, braking, frozen, paused, stopped};
+pub use brake::{Pause, brake, braking, frozen, pause, stopped};
 use proto::{
     capability,
     model::{EventType, Kind, Stay, Time, Toleration, taint},
@@ -47,6 +47,10 @@ fn later(from: Time, by: Duration) -> Time {
 
 /// What becomes of a pod of a node that is lost as `lost` says.
 pub fn fate(world: &World, pod: &PodState, lost: Lost) -> Fate {
+    // It is of its node: started elsewhere it would be of no use.
+    if pod.is_daemon() {
+        return Fate::Tolerates;
+    }
     let default = match lost.why {
         Silence::Unreachable => world.settings.time(&settings::REPLACE_UNREACHABLE_AFTER),
         Silence::AgentDown => world.settings.time(&settings::REPLACE_AGENT_DOWN_AFTER),
@@ -129,7 +133,8 @@ pub(super) fn judge(world: &World, key: &Key, pod: &PodState, out: &mut Draft) -
         };
     }
     let Some(lost) = node.lost() else {
-        if !pod.record.waiting.is_empty() {
+        // Of a node that is being drained `drain` says why it stays.
+        if !pod.record.waiting.is_empty() && node.draining().is_none() {
             explain(key, pod, String::new(), out);
         }
         return Now::Nothing;

@@ -144,6 +144,10 @@ fn stop_and_replacement_are_one_commit_however_many() {
         let stops = commit.changes.iter().filter(stop).count();
         let created = commit.changes.len() - stops;
         assert!(created >= stops, "{stops} stops, {created} others");
+        for (i, _) in commit.changes.iter().enumerate().filter(|(_, c)| stop(c)) {
+            let next = commit.changes.get(i + 1);
+            assert!(matches!(next, Some(Change::CreatePod { .. })), "after a stop: {next:?}");
+        }
         more += created - stops;
     }
     assert_eq!(more, 1);
@@ -292,6 +296,21 @@ fn a_singleton_waits_until_its_end_is_sure() {
     }
 }
 
+/// As after a return to an older release: the pod is there, and its agent knows nothing of the limit any more.
+#[test]
+fn the_limit_of_a_singleton_counts_only_where_its_agent_keeps_it() {
+    let limited = annotated(&[(loss::SINGLETON, "true"), (loss::STOP_AFTER_DISCONNECT, "90s")]);
+    let mut sim = with(3, limited);
+    sim.put_capabilities("n0", &[]);
+    sim.put_condition("n0", "Unreachable");
+    assert_eq!(replaced_after(&mut sim, "n0"), None);
+    assert!(
+        waiting(&sim, "n0").contains("may still run on n0"),
+        "{}",
+        waiting(&sim, "n0")
+    );
+}
+
 #[test]
 fn a_singleton_is_stopped_first() {
     let mut sim = with(1, annotated(&[(loss::SINGLETON, "true")]));
@@ -401,7 +420,7 @@ fn most_of_the_fleet_lost_is_not_the_hosts() {
             None => assert_eq!(gone, lost, "{lost} of {nodes}"),
             Some(start) => {
                 assert_eq!(gone, 0, "{lost} of {nodes}");
-                let words = paused(&sim.world, sim.now).expect("on");
+                let words = pause(&sim.world, sim.now).expect("on").words;
                 assert!(
                     words.starts_with(start) && words.contains("wharf node confirm-off NODE"),
                     "{words}"
@@ -457,8 +476,8 @@ fn a_freeze_holds_replacements_back_and_nothing_else() {
     sim.settle_for(900);
     assert_eq!(lost_on(&sim, "n0"), 0);
     assert_eq!(
-        paused(&sim.world, sim.now).as_deref(),
-        Some("frozen by user/admin: moving racks")
+        pause(&sim.world, sim.now).map(|p| p.words).as_deref(),
+        Some("frozen by user/admin: moving racks; to lift it: wharf unfreeze")
     );
     // What an operator asks for goes on; a pod that ended by itself is not replaced.
     sim.edit_rc(&web(), |rc| rc.spec.replicas = 5);

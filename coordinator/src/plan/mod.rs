@@ -4,8 +4,13 @@
 //! |---|---|
 //! | [`dirty`] | which groups must be looked at after an update |
 //! | [`replicas`] | which pods a controller gains and loses |
+//! | [`daemons`] | which nodes gain and lose a daemon of a daemon set |
 //! | [`scheduler`] | which node a pod runs on, or why none |
+//! | [`disruption`] | whether a pod that serves may be stopped on purpose now |
 //! | `holds` | which holds of a node are over |
+//! | [`rollout`] | how the pods of one controller give way to another one's |
+//! | [`drain`] | which pods leave a node that is being emptied, and when it is empty |
+//! | [`disruption`] | how many pods of a workload may be missed |
 //! | [`evict`] | which pods leave their node for a taint |
 //! | [`health`] | which lost nodes are given up, and which of their pods are replaced |
 //! | [`gc`] | what is removed: stopped pods, orphans, namespaces, what has expired |
@@ -17,7 +22,12 @@
 pub mod change;
 pub mod check;
 mod check_spread;
+#[cfg(test)]
+mod daemon_properties;
+pub mod daemons;
 pub mod dirty;
+pub mod disruption;
+pub mod drain;
 pub mod evict;
 pub mod gc;
 pub mod health;
@@ -25,6 +35,7 @@ mod holds;
 #[cfg(test)]
 mod loss_properties;
 pub mod replicas;
+pub mod rollout;
 pub mod scheduler;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -45,6 +56,7 @@ use crate::{
 };
 use change::{Before, Change};
 use check::{Checker, Violation};
+use drain::moves::Moves;
 use scheduler::Placed;
 
 /// Names that one event about a controller's pods shows.
@@ -53,8 +65,12 @@ pub(crate) const SHOWN_PODS: usize = 5;
 /// What is planned, and parked after a fault, as one. Every pod belongs to exactly one group at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
+    /// A daemon set with its pods. Before controllers: where room is free a node's daemons come first.
+    DaemonSet(Key),
     /// A controller with the pods it owns.
     Controller(Key),
+    /// The two controllers of a rolling update with the pods they own, by the name of the one that is replaced.
+    Update(Key),
     /// Pods whose owner, by uid, is gone.
     Orphans(String),
     /// A pod without an owner.
@@ -63,6 +79,8 @@ pub enum Group {
     Namespace(String),
     /// The holds of a node.
     Holds(String),
+    /// The drain of a node as a whole; its pods move in their own groups.
+    Drain(String),
     /// Which lost nodes are given up: one decision for the fleet.
     Losses,
     /// Whether the cluster is frozen.
@@ -79,20 +97,40 @@ impl Group {
         }
         match &pod.record.owner {
             None => Self::Pod(key.clone()),
-            Some(owner) => match world.controller_by_uid(&owner.uid) {
-                Some((controller, _)) => Self::Controller(controller.clone()),
-                None => Self::Orphans(owner.uid.clone()),
-            },
+            Some(owner) => {
+                let controller = world.controller_by_uid(&owner.uid).map(|(key, _)| key);
+                let set = world.daemon_set_by_uid(&owner.uid).map(|(key, _)| key);
+                match (controller, set) {
+                    (Some(controller), _) => Self::of_controller(world, controller),
+                    (None, Some(set)) => Self::DaemonSet(set.clone()),
+                    (None, None) => Self::Orphans(owner.uid.clone()),
+                }
+            }
+        }
+    }
+
+    /// The group of a daemon set's key.
+    pub fn of_daemon_set(world: &World, key: &Key) -> Self {
+        if world.terminating(&key.0) {
+            Self::Namespace(key.0.clone())
+        } else {
+            Self::DaemonSet(key.clone())
         }
     }
 
     /// The group of a controller's key.
     pub fn of_controller(world: &World, key: &Key) -> Self {
         if world.terminating(&key.0) {
-            Self::Namespace(key.0.clone())
-        } else {
-            Self::Controller(key.clone())
+            return Self::Namespace(key.0.clone());
         }
+        let update = world
+            .controllers
+            .get(key)
+            .and_then(|c| world.updating(&c.rc.metadata.uid));
+        update.map_or_else(
+            || Self::Controller(key.clone()),
+            |update| Self::Update(update.key.clone()),
+        )
     }
 
     /// The object that an event about the group names.
@@ -104,7 +142,11 @@ impl Group {
             uid: uid.to_owned(),
         };
         match self {
-            Self::Controller(key) => {
+            Self::DaemonSet(key) => {
+                let uid = world.daemon_sets.get(key).map(|s| s.uid());
+                of(Kind::DaemonSet, &key.0, &key.1, uid.unwrap_or_default())
+            }
+            Self::Controller(key) | Self::Update(key) => {
                 let uid = world.controllers.get(key).map(|c| c.rc.metadata.uid.as_str());
                 of(Kind::ReplicationController, &key.0, &key.1, uid.unwrap_or_default())
             }
@@ -120,7 +162,7 @@ impl Group {
                 let uid = world.namespaces.get(name).map(|n| n.value.metadata.uid.as_str());
                 of(Kind::Namespace, "", name, uid.unwrap_or_default())
             }
-            Self::Holds(node) => {
+            Self::Holds(node) | Self::Drain(node) => {
                 let uid = world.nodes.get(node).map(|n| n.node.metadata.uid.as_str());
                 of(Kind::Node, "", node, uid.unwrap_or_default())
             }
@@ -189,6 +231,7 @@ pub struct Pass {
     /// Nothing is decided before on what was not heard.
     no_loss_before: Time,
     placed: Placed,
+    moves: Moves,
     checker: Checker,
 }
 
@@ -200,6 +243,7 @@ impl Pass {
             keep,
             no_loss_before: Time::default(),
             placed: Placed::default(),
+            moves: Moves::default(),
             checker: Checker::new(now),
         }
     }
@@ -220,17 +264,22 @@ impl Pass {
     fn decide(&mut self, world: &World, group: &Group) -> Plan {
         let mut out = Draft::new(world, group.clone(), self.now);
         out.no_loss_before = self.no_loss_before;
+        out.moves = std::mem::take(&mut self.moves);
         let seed = mix(self.seed, &format!("{group:?}"));
         match group {
+            Group::DaemonSet(key) => daemons::plan(world, key, seed, &mut self.placed, &mut out),
             Group::Controller(key) => replicas::plan(world, key, seed, &mut self.placed, &mut out),
+            Group::Update(key) => rollout::plan(world, key, seed, &mut self.placed, &mut out),
             Group::Pod(key) => gc::bare(world, key, seed, &mut self.placed, &mut out),
             Group::Orphans(uid) => gc::orphans(world, uid, &mut out),
             Group::Namespace(name) => gc::namespace(world, name, self.keep, &mut out),
             Group::Holds(node) => holds::plan(world, node, &mut out),
+            Group::Drain(node) => drain::plan(world, node, &mut out),
             Group::Losses => health::plan(world, &mut out),
             Group::Freeze => gc::freeze(world, &mut out),
             Group::Expiry => gc::expiry(world, self.keep, &mut out),
         }
+        self.moves = std::mem::take(&mut out.moves);
         out.finish()
     }
 }
@@ -240,6 +289,8 @@ pub(crate) struct Draft {
     group: Group,
     pub now: Time,
     pub no_loss_before: Time,
+    /// Of the pass.
+    pub moves: Moves,
     plan: Plan,
     changes: Vec<Change>,
     notes: Vec<Note>,
@@ -251,11 +302,13 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub fn new(world: &World, group: Group, now: Time) -> Self {
-        let owner = matches!(group, Group::Controller(_)).then(|| group.reference(world));
+        let owns = matches!(group, Group::Controller(_) | Group::Update(_) | Group::DaemonSet(_));
+        let owner = owns.then(|| group.reference(world));
         Self {
             group,
             now,
             no_loss_before: Time::default(),
+            moves: Moves::default(),
             plan: Plan::default(),
             changes: Vec::new(),
             notes: Vec::new(),
@@ -270,7 +323,15 @@ impl Draft {
             self.cut();
         }
         self.weight += change.weight();
+        self.count_out(&change);
         self.changes.push(change);
+    }
+
+    /// Whatever stops a pod, the ledger must know.
+    fn count_out(&mut self, change: &Change) {
+        if let Change::Stop { pod, .. } | Change::RemovePod { pod } = change {
+            self.moves.ledger.leaves(&pod.record.uid);
+        }
     }
 
     /// As [`Draft::push`], for changes of which none is to happen without the others.
@@ -280,7 +341,19 @@ impl Draft {
             self.cut();
         }
         self.weight += weight;
+        changes.iter().for_each(|change| self.count_out(change));
         self.changes.extend(changes);
+    }
+
+    /// What follows is about the pods of this controller.
+    pub fn of_controller(&mut self, key: &Key, uid: &str) {
+        self.cut();
+        self.owner = Some(ObjectReference {
+            kind: Kind::ReplicationController.name().to_owned(),
+            namespace: key.0.clone(),
+            name: key.1.clone(),
+            uid: uid.to_owned(),
+        });
     }
 
     /// Goes with the change pushed last.
@@ -304,6 +377,10 @@ impl Draft {
     /// One note a commit about a controller's pods, so that a large step does not flood the events.
     fn count_pods(&mut self) {
         let Some(owner) = &self.owner else { return };
+        let component = match self.group {
+            Group::DaemonSet(_) => "daemonset-controller",
+            _ => "replication-controller",
+        };
         let (mut created, mut stopped, mut released, mut lost) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for change in &self.changes {
             match change {
@@ -338,7 +415,7 @@ impl Draft {
                 reason: reason.to_owned(),
                 message,
                 kind: EventType::Normal,
-                component: "replication-controller",
+                component,
                 host: String::new(),
                 at: self.now,
             });

@@ -4,37 +4,34 @@
 //! labels became others); what is
 //! retired goes in the fixed order of [`retire_order`]; a new pod is born with its node in one write.
 
+mod fill;
+
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
-use proto::{
-    ids::IdGen,
-    model::{EventType, Phase, ReplicationController, loss::LossPolicy},
-};
+use proto::model::{EventType, Phase, ReplicationController, lifecycle, loss::LossPolicy};
 
+use self::fill::Wanted;
 use super::{
-    Draft, before,
+    Draft, Group, before,
     change::Change,
+    drain::moves,
     evict::evict,
     gc, health, pod_note,
-    scheduler::{self, Batch, Counts, Place, Placed, Pods},
+    scheduler::{self, Counts, Placed},
 };
-use crate::{
-    store::{MAX_CHANGES, Rv},
-    world::{
-        Key, NodeState, PodState, Template, World,
-        record::{OwnerRecord, PodRecord, TemplateRecord},
-    },
+use crate::world::{
+    Key, NodeState, PodState, World,
+    record::{OwnerKind, OwnerRecord, TemplateRecord},
 };
 
 /// Finalizer that the api sets, with the deletion mark, on a controller whose pods shall live on.
 pub const ORPHAN: &str = "orphan";
 
 /// Most pods created in one plan: the world is locked while a plan is made.
-const MAX_CREATED: usize = 4096;
+pub(super) const MAX_CREATED: usize = 4096;
 
 /// What planners work on; a ReplicationController is one face of it.
 pub struct ReplicaGroup<'w> {
@@ -51,6 +48,7 @@ impl<'w> ReplicaGroup<'w> {
             owner: OwnerRecord {
                 name: key.1.clone(),
                 uid: rc.metadata.uid.clone(),
+                ..OwnerRecord::default()
             },
             selector: selector_of(rc),
             desired: usize::try_from(rc.spec.replicas).unwrap_or(0),
@@ -84,25 +82,36 @@ fn selects(rc: &ReplicationController, pod: &PodState) -> bool {
     !selector.is_empty() && selector.iter().all(|(k, v)| pod.label(k) == Some(v))
 }
 
-/// The controller that takes this pod over: the first by name of those that select it.
-pub fn adopter<'w>(world: &'w World, key: &Key, pod: &PodState) -> Option<&'w Key> {
+/// The group that takes this pod over: of the first controller by name of those that select it, else, for a pod that has
+/// a node, of the first daemon set.
+pub fn adopter(world: &World, key: &Key, pod: &PodState) -> Option<Group> {
     if pod.record.owner.is_some() || !pod.live() || world.deserted(pod) || world.terminating(&key.0) {
         return None;
     }
-    world
-        .controllers
-        .range((key.0.clone(), String::new())..)
-        .take_while(|(k, _)| k.0 == key.0)
-        .find(|(_, c)| c.rc.metadata.deletion_timestamp.is_none() && selects(&c.rc, pod))
-        .map(|(k, _)| k)
+    let mut controllers = gc::range(&world.controllers, &key.0);
+    let controller = controllers.find(|(_, c)| c.rc.metadata.deletion_timestamp.is_none() && selects(&c.rc, pod));
+    if let Some((controller, _)) = controller {
+        return Some(Group::Controller(controller.clone()));
+    }
+    let mut sets = gc::range(&world.daemon_sets, &key.0).filter(|_| !pod.record.node.is_empty());
+    let set = sets.find(|(_, s)| s.set.metadata.deletion_timestamp.is_none() && s.selects(pod));
+    set.map(|(set, _)| Group::DaemonSet(set.clone()))
+}
+
+/// What is otherwise for a controller whose pods give way to another one's, or come in its place.
+pub(super) struct Under<'a> {
+    /// Its count, which is being written.
+    pub desired: usize,
+    /// Pods that are being stopped by the same plan.
+    pub going: &'a HashSet<Key>,
 }
 
 pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out: &mut Draft) {
     let Some((key, controller)) = world.controllers.get_key_value(key) else {
         return;
     };
-    // Then all of it is the namespace's group.
-    if world.terminating(&key.0) {
+    // Otherwise all of it is another group's.
+    if Group::of_controller(world, key) != Group::Controller(key.clone()) {
         return;
     }
     let rc = &*controller.rc;
@@ -110,19 +119,44 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
         let orphan = rc.metadata.finalizers.iter().any(|f| f == ORPHAN);
         if !(orphan && release(world, &rc.metadata.uid, out)) {
             out.push(Change::RemoveController {
+                kind: OwnerKind::ReplicationController,
                 key: key.clone(),
                 rv: controller.rv,
             });
         }
         return;
     }
-    let group = ReplicaGroup::of(key, rc);
+    let under = Under {
+        desired: ReplicaGroup::of(key, rc).desired,
+        going: &HashSet::new(),
+    };
+    plan_under(world, key, &under, seed, placed, out);
+}
+
+/// The pods of a controller that is not being deleted.
+pub(super) fn plan_under(world: &World, key: &Key, under: &Under<'_>, seed: u64, placed: &mut Placed, out: &mut Draft) {
+    let Some((key, controller)) = world.controllers.get_key_value(key) else {
+        return;
+    };
+    let rc = &*controller.rc;
+    let group = ReplicaGroup {
+        desired: under.desired,
+        ..ReplicaGroup::of(key, rc)
+    };
     let mut live = Vec::new();
     // Pods on their way out whose place nobody may take yet.
     let mut awaited = 0;
-    let singleton = LossPolicy::of(|k| rc.spec.template.metadata.annotations.get(k).map(String::as_str)).singleton;
-    for (key, pod) in world.pods_of(&group.owner.uid) {
+    // Pods that a drain stopped before there was another one in their place.
+    let mut vacated = Vec::new();
+    let annotations = &rc.spec.template.metadata.annotations;
+    let singleton = LossPolicy::of(|k| annotations.get(k).map(String::as_str)).singleton;
+    let stop_first = lifecycle::stop_first(&rc.metadata.annotations) || lifecycle::stop_first(annotations);
+    for (key, pod) in world
+        .pods_of(&group.owner.uid)
+        .filter(|(key, _)| !under.going.contains(*key))
+    {
         if gc::removable(world, pod) {
+            vacated.extend(moves::vacated(world, key, pod));
             gc::remove(world, key, pod, out);
             continue;
         }
@@ -162,32 +196,29 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
                 gc::stop(key, pod, "it has ended and is replaced", out);
             }
         }
+        let drained = pod.record.stop.as_ref().is_some_and(|s| s.drain.is_some());
         // One that was replaced has its follower already.
-        if (singleton || pod.loss_policy().singleton) && !pod.lost() {
+        if (singleton || pod.loss_policy().singleton || (stop_first && drained)) && !pod.lost() {
             match health::may_run(world, pod, out.now) {
-                Ok(may) => awaited += usize::from(may),
+                Ok(true) => awaited += 1,
+                Ok(false) => vacated.extend(moves::vacated(world, key, pod)),
                 Err(until) => {
                     awaited += 1;
                     out.wake_at(until);
                 }
             }
+        } else {
+            vacated.extend(moves::vacated(world, key, pod));
         }
     }
     let adopted = adopt(world, key, rc, &group, out);
-    // An adopted pod counts at once; placing or retiring it is for the plan after its adoption.
-    let total = live.len() + adopted;
+    let spares = Spares::of(world, &live, out);
+    live.retain(|(key, _)| !spares.dropped.contains(*key));
+    // An adopted pod counts at once; placing or retiring it is for the plan after its adoption. A pod and what was
+    // started in its place count as one.
+    let total = live.len() - spares.by_old.len() + adopted.len();
     if total > group.desired {
-        let surplus = (total - group.desired).min(live.len());
-        retire_order(world, &mut live);
-        let reason = format!("its controller was scaled to {}", group.desired);
-        for (key, pod) in live.drain(..surplus) {
-            if pod.record.node.is_empty() {
-                gc::remove(world, key, pod, out);
-            } else {
-                gc::stop(key, pod, &reason, out);
-            }
-        }
-        live.sort_unstable_by_key(|(key, _)| *key);
+        retire(world, &mut live, &spares, total - group.desired, group.desired, out);
     }
     let mut counts = Counts::new();
     for (_, pod) in live.iter().filter(|(_, p)| !p.record.node.is_empty()) {
@@ -195,31 +226,115 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     }
     let waiting: Vec<_> = live.iter().copied().filter(|(_, p)| p.record.node.is_empty()).collect();
     scheduler::place(world, &waiting, &mut counts, seed, placed, out);
-    let gone: Vec<_> = live
-        .iter()
-        .copied()
-        .filter_map(|(key, pod)| match health::judge(world, key, pod, out) {
-            health::Now::Nothing => None,
-            what => Some((key, pod, what == health::Now::Ended)),
-        })
-        .collect();
     let missing = group.desired.saturating_sub(total + awaited);
-    if missing + gone.len() > 0 {
-        let wanted = Wanted { missing, gone: &gone };
-        create(world, rc, &group, &wanted, &counts, seed, placed, out);
+    let mut wanted: Vec<Wanted<'_>> = (0..missing).map(|n| Wanted::New(vacated.get(n).cloned())).collect();
+    for (key, pod) in live.iter().copied() {
+        let spare = spares.by_old.get(pod.record.uid.as_str()).copied();
+        let ended = match health::judge(world, key, pod, out) {
+            health::Now::Nothing => {
+                // A plan that lets a spare go starts no other one: it may fail in part.
+                if !spares.is_spare(key) && !spares.bereft.contains(pod.record.uid.as_str()) {
+                    wanted.extend(Wanted::moved(moves::next(world, key, pod, spare, out), key, pod));
+                }
+                continue;
+            }
+            what => what == health::Now::Ended,
+        };
+        match spare {
+            // What was started in its place takes it.
+            Some((follower, _)) => fill::give_up(world, key, pod, ended, follower, None, out),
+            None => wanted.push(Wanted::Lost { key, pod, ended }),
+        }
+    }
+    if !wanted.is_empty() {
+        fill::fill(world, rc, &group, &wanted, &counts, seed, placed, out);
     }
 }
 
-/// The new pods that a controller needs.
-struct Wanted<'a, 'w> {
-    missing: usize,
-    /// Pods to be replaced, their nodes being lost; true: whether there is room for the new one or not, for the
-    /// host is off.
-    gone: &'a [(&'w Key, &'w PodState, bool)],
+type Entry<'w> = (&'w Key, &'w PodState);
+
+/// Pods that drains started beside those that they are to replace.
+struct Spares<'w> {
+    /// By the uid of the old one, which is alive.
+    by_old: HashMap<&'w str, Entry<'w>>,
+    new: HashSet<&'w Key>,
+    /// Those that go again, for they would have to leave themselves.
+    dropped: HashSet<&'w Key>,
+    /// Uids of those whose spare goes.
+    bereft: HashSet<&'w str>,
+    /// A drain was taken back, and what it had started is one of all.
+    freed: bool,
+}
+
+impl<'w> Spares<'w> {
+    fn of(world: &'w World, live: &[Entry<'w>], out: &mut Draft) -> Self {
+        let mut spares = Self {
+            by_old: HashMap::new(),
+            new: HashSet::new(),
+            dropped: HashSet::new(),
+            bereft: HashSet::new(),
+            freed: false,
+        };
+        let uids: HashSet<&str> = live.iter().map(|(_, pod)| pod.record.uid.as_str()).collect();
+        for (key, pod) in live.iter().copied() {
+            let Some(replaces) = &pod.record.replaces else { continue };
+            if !uids.contains(replaces.uid.as_str()) {
+                continue;
+            }
+            match moves::spare(world, pod, replaces, out) {
+                moves::Spare::Free => spares.freed = true,
+                moves::Spare::Stays if !spares.by_old.contains_key(replaces.uid.as_str()) => {
+                    spares.by_old.insert(&replaces.uid, (key, pod));
+                    spares.new.insert(key);
+                }
+                moves::Spare::Stays => {
+                    gc::stop(key, pod, "another one was started for the same pod", out);
+                    spares.dropped.insert(key);
+                }
+                moves::Spare::Goes(reason) => {
+                    gc::stop(key, pod, &reason, out);
+                    spares.dropped.insert(key);
+                    spares.bereft.insert(&replaces.uid);
+                }
+            }
+        }
+        spares
+    }
+
+    fn is_spare(&self, key: &Key) -> bool {
+        self.new.contains(key)
+    }
+}
+
+/// Stops what is too many, and takes it out of `live`. What was started in another's place stays as long as that one.
+fn retire(
+    world: &World,
+    live: &mut Vec<Entry<'_>>,
+    spares: &Spares<'_>,
+    surplus: usize,
+    desired: usize,
+    out: &mut Draft,
+) {
+    let (kept, mut candidates): (Vec<_>, Vec<_>) = live.drain(..).partition(|(key, _)| spares.is_spare(key));
+    retire_order(world, &mut candidates);
+    let reason = if spares.freed {
+        format!("its controller wants {desired}, and a drain that started one more is over")
+    } else {
+        format!("its controller was scaled to {desired}")
+    };
+    for (key, pod) in candidates.drain(..surplus.min(candidates.len())) {
+        if pod.record.node.is_empty() {
+            gc::remove(world, key, pod, out);
+        } else {
+            gc::stop(key, pod, &reason, out);
+        }
+    }
+    live.extend(kept.into_iter().chain(candidates));
+    live.sort_unstable_by_key(|(key, _)| *key);
 }
 
 /// Takes the controller's pods from it; false when there are none left.
-fn release(world: &World, uid: &str, out: &mut Draft) -> bool {
+pub(super) fn release(world: &World, uid: &str, out: &mut Draft) -> bool {
     let mut any = false;
     for (key, pod) in world.pods_of(uid).filter(|(_, p)| !p.stopping()) {
         any = true;
@@ -234,11 +349,12 @@ fn adopt(
     rc: &ReplicationController,
     group: &ReplicaGroup<'_>,
     out: &mut Draft,
-) -> usize {
-    let mut adopted = 0;
+) -> Vec<Key> {
+    let mut adopted = Vec::new();
+    let ours = Group::Controller(controller.clone());
     for (key, pod) in world.bare_pods(group.namespace) {
-        if selects(rc, pod) && adopter(world, key, pod) == Some(controller) && !gc::removable(world, pod) {
-            adopted += 1;
+        if selects(rc, pod) && adopter(world, key, pod).as_ref() == Some(&ours) && !gc::removable(world, pod) {
+            adopted.push(key.clone());
             out.push(Change::Adopt {
                 pod: before(key, pod),
                 owner: group.owner.clone(),
@@ -277,100 +393,6 @@ pub fn retire_order(world: &World, pods: &mut [(&Key, &PodState)]) {
         let number = numbers.get(pod.record.uid.as_str()).copied().unwrap_or_default();
         (rank(pod), Reverse(number), (*key).clone())
     });
-}
-
-#[allow(clippy::too_many_arguments, reason = "one caller; what a batch needs")]
-fn create(
-    world: &World,
-    rc: &ReplicationController,
-    group: &ReplicaGroup<'_>,
-    wanted: &Wanted<'_, '_>,
-    counts: &Counts<'_>,
-    seed: u64,
-    placed: &mut Placed,
-    out: &mut Draft,
-) {
-    let (hash, _) = template_of(rc).encode();
-    let known = world.templates.get(&hash);
-    let fresh;
-    let (template, mut room) = if let Some(template) = known {
-        (&**template, MAX_CREATED)
-    } else {
-        // One commit brings the template; the others follow once the world has it, so that no pod is ever
-        // without.
-        fresh = Template::new(Rv::default(), template_of(rc));
-        out.cut();
-        out.push(Change::PutTemplate {
-            hash: hash.clone(),
-            record: Arc::new(fresh.record.clone()),
-        });
-        (&fresh, MAX_CHANGES - 1)
-    };
-    let mut ids = IdGen::new(seed);
-    let pods = Pods::new(group.namespace, template);
-    let mut batch = Batch::new(world, pods, counts, placed, seed);
-    let mut why = None;
-    let missing = std::iter::repeat_n(None, wanted.missing);
-    for replaced in missing.chain(wanted.gone.iter().map(Some)) {
-        let weight = 1 + usize::from(replaced.is_some());
-        if room < weight {
-            break;
-        }
-        let place = if why.is_none() { batch.place(placed) } else { None };
-        if place.is_none() {
-            why.get_or_insert_with(|| batch.explain());
-        }
-        if let (Some((old, pod, false)), Some(why)) = (replaced, &why) {
-            // What runs there perhaps is better than what waits here for sure.
-            health::explain(old, pod, format!("it is not replaced: {why}"), out);
-            continue;
-        }
-        room -= weight;
-        let key = out.fresh_name(world, group.namespace, &group.owner.name, &mut ids);
-        let (node, ports) = place.map_or((None, Vec::new()), |Place { node, ports }| (Some(node), ports));
-        let record = PodRecord {
-            uid: ids.uid(),
-            template: hash.clone(),
-            created: out.now,
-            owner: Some(group.owner.clone()),
-            node: node.unwrap_or_default().to_owned(),
-            ports,
-            waiting: why.clone().unwrap_or_default(),
-            ..PodRecord::default()
-        };
-        let uid = record.uid.clone();
-        let create = Change::CreatePod {
-            key: key.clone(),
-            record,
-        };
-        match replaced {
-            None => out.push(create),
-            Some((old, pod, off)) => replace(world, old, pod, *off, create, out),
-        }
-        match (node, &why) {
-            (Some(node), _) => scheduler::scheduled(&key, &uid, node, out),
-            (None, why) => scheduler::failed(&key, &uid, why.as_deref().unwrap_or_default(), out),
-        }
-    }
-}
-
-/// The end of a pod whose node is lost, with the one that takes its place.
-fn replace(world: &World, key: &Key, pod: &PodState, off: bool, create: Change, out: &mut Draft) {
-    let node = &pod.record.node;
-    let reason = match world.nodes.get(node).and_then(NodeState::lost) {
-        Some(lost) if !off => format!(
-            "node {node} is {} since {}: it was replaced",
-            lost.why.as_str(),
-            lost.since
-        ),
-        _ => gc::off_words(node),
-    };
-    let follower = create.pod().map_or_else(String::new, |k| format!(" by {}", k.1));
-    let message = format!("{reason}{follower}");
-    let stop = gc::stop_of(key, pod, &reason, true, out.now);
-    out.push_together(vec![stop, create]);
-    let note = pod_note(key, &pod.record.uid, "Replaced", message, EventType::Warning, out.now);
-    out.note(note);
 }
 
 #[cfg(test)]

@@ -6,9 +6,13 @@ use proptest::prelude::*;
 use proto::model::Time;
 
 use super::*;
-use crate::plan::{
-    Plan, SHOWN_PODS,
-    sim::{Ask, Sim, key, rc, template},
+use crate::{
+    plan::{
+        Plan, SHOWN_PODS,
+        sim::{Ask, Sim, key, rc, template},
+    },
+    store::MAX_CHANGES,
+    world::record::PodRecord,
 };
 
 fn web() -> Key {

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use proto::model::{
-    ConditionStatus, Container, ContainerPort, HoldKind, Kind, Namespace, NamespacePhase, Node, NodeCondition,
-    NodeHold, NodeInfo, NodeStatus, ObjectMeta, Phase, PodCondition, PodSpec, PodStatus, PodTemplate, Protocol,
-    Quantity, RcSpec, ReplicationController, Time, host_port,
+    ConditionStatus, Container, ContainerPort, Kind, Namespace, NamespacePhase, Node, NodeCondition, NodeInfo,
+    NodeStatus, ObjectMeta, Phase, PodCondition, PodSpec, PodStatus, PodTemplate, Protocol, Quantity, RcSpec,
+    ReplicationController, Time, host_port,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -20,11 +20,18 @@ use crate::{
     world::{
         Key, PodState, World,
         record::{
-            FactsRecord, FreezeRecord, HoldsRecord, OffRecord, PodRecord, StatusRecord, StopRecord, TemplateRecord,
-            TombstoneRecord, encode,
+            FactsRecord, HoldsRecord, OwnerKind, PodRecord, StatusRecord, StopRecord, TemplateRecord, TombstoneRecord,
+            encode,
         },
     },
 };
+
+#[path = "sim_daemons_tests.rs"]
+mod daemons;
+#[path = "sim_operator_tests.rs"]
+mod operator;
+
+pub use daemons::ds;
 
 pub struct Sim {
     pub world: World,
@@ -311,48 +318,6 @@ impl Sim {
         self.put(keys::node_ready(name), &condition);
     }
 
-    /// A person's cordon of a node, as the api would write it.
-    pub fn cordon(&mut self, name: &str, by: &str, reason: &str, expires: Option<Time>) {
-        let hold = NodeHold {
-            kind: HoldKind::Cordon,
-            owner: format!("user/{by}"),
-            reason: reason.to_owned(),
-            since: self.now,
-            expires,
-        };
-        self.edit_holds(name, |holds| drop(holds.insert(hold.id(), hold)));
-    }
-
-    pub fn edit_holds(&mut self, name: &str, f: impl FnOnce(&mut HoldsRecord)) {
-        let present = self.world.nodes[name].holds.as_ref();
-        let mut holds = present.map(|h| HoldsRecord::clone(&h.value)).unwrap_or_default();
-        f(&mut holds);
-        self.put(keys::holds(name), &holds);
-    }
-
-    /// An operator says that the host of a node is off.
-    pub fn confirm_off(&mut self, name: &str) {
-        let off = OffRecord {
-            by: "user/admin".into(),
-            at: self.now,
-        };
-        self.put(keys::off(name), &off);
-    }
-
-    pub fn set(&mut self, settings: &[(&str, &str)]) {
-        self.put(keys::SETTINGS.to_owned(), &map(settings));
-    }
-
-    pub fn freeze(&mut self, until: Option<Time>) {
-        let freeze = FreezeRecord {
-            by: "user/admin".into(),
-            reason: "moving racks".into(),
-            since: self.now,
-            until,
-        };
-        self.put(keys::FREEZE.to_owned(), &freeze);
-    }
-
     /// A ready node of 4 CPUs, 4 GiB and 20 pods.
     pub fn add_node(&mut self, name: &str, labels: &[(&str, &str)]) {
         self.put_node(name, labels, false);
@@ -366,6 +331,7 @@ impl Sim {
             keys::node_facts(name),
             keys::node_ready(name),
             keys::holds(name),
+            keys::drain(name),
         ];
         let changes: Vec<_> = keys.into_iter().map(|k| Change::delete(k, Expect::Any)).collect();
         assert!(self.commit(&changes));
@@ -383,6 +349,7 @@ impl Sim {
             keys::node_facts(name),
             keys::node_ready(name),
             keys::holds(name),
+            keys::drain(name),
         ]
         .into_iter()
         .map(|k| Change::delete(k, Expect::Any))
@@ -445,6 +412,7 @@ impl Sim {
                 grace: 30,
                 reason: "deleted".into(),
                 lost: false,
+                drain: None,
             });
         });
     }
@@ -452,7 +420,11 @@ impl Sim {
     /// What the agent says of a pod.
     pub fn report(&mut self, at: &Key, phase: Phase, ready: bool, stopped: bool) {
         let pod = &self.world.pods[at];
-        let known = pod.status.as_ref().and_then(|s| s.value.status.start_time);
+        let before = pod.status.as_ref().map(|s| &s.value.status);
+        let known = before.and_then(|s| s.start_time);
+        let condition = before.and_then(|s| s.condition("Ready"));
+        let same = condition.filter(|c| (c.status == ConditionStatus::True) == ready);
+        let since = same.and_then(|c| c.last_transition_time).unwrap_or(self.now);
         let status = StatusRecord {
             uid: pod.record.uid.clone(),
             epoch: 1,
@@ -469,7 +441,7 @@ impl Sim {
                     },
                     reason: String::new(),
                     message: String::new(),
-                    last_transition_time: None,
+                    last_transition_time: Some(since),
                 }],
                 ..PodStatus::default()
             },
@@ -492,7 +464,15 @@ impl Sim {
 
     /// Every agent that is heard does what it is told.
     pub fn agents(&mut self) {
-        let heard = |pod: &PodState| self.world.nodes.get(&pod.record.node).is_some_and(|n| n.is_ready());
+        self.agents_of(|_| true);
+    }
+
+    /// Likewise those of some nodes.
+    pub fn agents_of(&mut self, which: impl Fn(&str) -> bool) {
+        let heard = |pod: &PodState| {
+            let node = &pod.record.node;
+            which(node) && self.world.nodes.get(node).is_some_and(|n| n.is_ready())
+        };
         let mut news = Vec::new();
         for (key, pod) in self.world.pods.iter().filter(|(_, p)| heard(p)) {
             let stopped = pod.status.as_ref().is_some_and(|s| s.value.stopped);
@@ -539,7 +519,7 @@ impl Sim {
         plans
     }
 
-    /// No pod comes to a node with a hold, no hold goes before its time; from the entries, not the world.
+    /// No pod but a daemon comes to a node with a hold, no hold goes before its time; from the entries, not the world.
     fn assert_lawful(&self, change: &super::change::Change) {
         use super::change::Change::{Bind, CreatePod, ReleaseHolds};
         let holds = |node: &str| -> HoldsRecord {
@@ -548,6 +528,9 @@ impl Sim {
         };
         match change {
             Bind { node, .. } => assert_eq!(holds(node), HoldsRecord::new(), "{change:?}"),
+            CreatePod { record, .. } if record.owner.as_ref().is_some_and(|o| o.kind == OwnerKind::DaemonSet) => {
+                self.assert_daemon_lawful(record);
+            }
             CreatePod { record, .. } => assert_eq!(holds(&record.node), HoldsRecord::new(), "{change:?}"),
             ReleaseHolds { node, left, .. } => {
                 let mut kept = holds(node);

@@ -10,7 +10,7 @@ use super::{
     change::Change,
     dirty::Dirty,
     replicas,
-    sim::{Ask, Rule, Sim, key, rc, template},
+    sim::{Ask, Rule, Sim, ds, key, rc, template},
 };
 use crate::world::{Key, PodState, World};
 
@@ -34,6 +34,11 @@ enum Op {
         replicas: i32,
         ask: usize,
     },
+    PutDs {
+        name: usize,
+        ask: usize,
+    },
+    DeleteDs(usize),
     Scale(usize, i32),
     DeleteRc(usize),
     OrphanRc(usize),
@@ -68,6 +73,8 @@ const RULES: [Rule; 5] = [
 ];
 /// How many kinds of [`ask`] there are.
 const ASKS: usize = 9 + RULES.len();
+/// What a daemon may ask for: all but to be spread.
+const DAEMON_ASKS: [usize; 8] = [0, 1, 3, 4, 6, 7, 12, 13];
 const MACHINES: [&str; 3] = ["", "m1", "m2"];
 const PEOPLE: [&str; 2] = ["ann", "bob"];
 const NAMESPACES: [&str; 2] = ["default", "other"];
@@ -118,6 +125,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => i.clone().prop_map(Op::DeleteNode),
         4 => (0..5_usize, 0..9_i32, 0..ASKS)
             .prop_map(|(name, replicas, ask)| Op::PutRc { name, replicas, ask }),
+        2 => (0..3_usize, prop::sample::select(DAEMON_ASKS.to_vec())).prop_map(|(name, ask)| Op::PutDs { name, ask }),
+        1 => i.clone().prop_map(Op::DeleteDs),
         3 => (i.clone(), -1..12_i32).prop_map(|(i, n)| Op::Scale(i, n)),
         1 => i.clone().prop_map(Op::DeleteRc),
         1 => i.clone().prop_map(Op::OrphanRc),
@@ -228,6 +237,23 @@ impl Run {
                     self.sim.put_rc(&rc(namespace, &at.1, &uid, replicas, wanted));
                 }
             }
+            Op::PutDs { name, ask: a } => {
+                let namespace = NAMESPACES[name % 2];
+                let at = key(namespace, &format!("ds{name}"));
+                let wanted = template(&format!("daemon{name}"), ask(a));
+                if self.sim.world.daemon_sets.contains_key(&at) {
+                    self.sim.edit_ds(&at, |set| set.spec.template = wanted);
+                } else if self.sim.world.namespaces.contains_key(namespace) {
+                    self.uids += 1;
+                    self.sim
+                        .put_ds(&ds(namespace, &at.1, &format!("uid-{}", self.uids), wanted));
+                }
+            }
+            Op::DeleteDs(i) => {
+                if let Some(at) = pick(self.sim.world.daemon_sets.keys(), i).cloned() {
+                    self.sim.delete_ds(&at);
+                }
+            }
             Op::Scale(i, n) => {
                 if let Some(at) = self.controller(i) {
                     self.sim.edit_rc(&at, |rc| rc.spec.replicas = n);
@@ -297,10 +323,7 @@ impl Run {
         // Nothing that is not marked had to be planned; only a reason may have aged.
         let all = Dirty::all(&self.sim.world).groups;
         for plan in self.sim.plan(&self.sim.world, &all) {
-            let rest: Vec<_> = plan
-                .changes()
-                .filter(|c| !matches!(c, Change::Explain { .. }))
-                .collect();
+            let rest: Vec<_> = plan.changes().filter(|c| !reason(c)).collect();
             assert!(rest.is_empty(), "a full pass still finds {rest:?}");
         }
     }
@@ -322,10 +345,7 @@ impl Run {
             if let Some(owner) = &pod.record.owner
                 && pod.live()
             {
-                assert!(
-                    world.controller_by_uid(&owner.uid).is_some(),
-                    "{at:?} has no controller"
-                );
+                assert!(world.owner_exists(&owner.uid), "{at:?} has no controller");
             }
             let lost = world.nodes.get(&pod.record.node).is_some_and(|n| !n.is_ready());
             assert!(!pod.stopping() || lost, "{at:?} is still being stopped");
@@ -355,10 +375,22 @@ impl Run {
     }
 }
 
-/// Whether a taint of its node takes the live pod from it at once, or did by now.
+/// What only says why something waits.
+fn reason(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Explain { .. } | Change::Unplaced { .. } | Change::RemoveUnplaced { .. }
+    )
+}
+
+/// Whether a taint of its node takes the live pod from it at once, or did by now: who bears it for a time has that from
+/// its start on, and one on a lost node may never have started.
 fn driven_out(world: &World, at: &Key) -> bool {
     let pod = &world.pods[at];
-    let node = world.nodes.get(&pod.record.node).filter(|_| pod.live());
+    let started = pod.status.as_ref().is_some_and(|s| s.value.status.start_time.is_some());
+    let for_a_time = !pod.template_record().spec.tolerations.is_empty();
+    let node = world.nodes.get(&pod.record.node);
+    let node = node.filter(|_| pod.live() && (started || !for_a_time));
     let mut taints = node.iter().flat_map(|n| &n.node.spec.taints);
     taints.any(|t| t.effect == TaintEffect::NoExecute && !bears(pod))
 }
@@ -466,7 +498,7 @@ proptest! {
         let found: Vec<_> = rest
             .flat_map(|g| run.sim.plan(&run.sim.world, &[g.clone()].into()))
             .flat_map(|p| p.changes().cloned().collect::<Vec<_>>())
-            .filter(|c| !matches!(c, Change::Explain { .. }))
+            .filter(|c| !reason(c))
             .collect();
         prop_assert!(found.is_empty(), "not marked: {found:?}");
     }
@@ -485,6 +517,9 @@ proptest! {
             let kind = proto::model::Kind::ReplicationController;
             run.sim.delete(crate::store::keys::object(kind, &at.0, &at.1));
         }
+        while let Some(at) = run.sim.world.daemon_sets.keys().next().cloned() {
+            run.sim.delete(crate::store::keys::object(Kind::DaemonSet, &at.0, &at.1));
+        }
         for at in run.sim.world.pods.keys().cloned().collect::<Vec<_>>() {
             if !run.sim.world.pods[&at].stopping() {
                 run.sim.stop(&at);
@@ -499,7 +534,7 @@ proptest! {
             .sim
             .entries
             .keys()
-            .filter(|k| k.starts_with("template/") || k.starts_with("status/") || k.contains("/pod/"))
+            .filter(|k| k.starts_with("template/") || k.starts_with("unplaced/") || k.starts_with("status/") || k.contains("/pod/"))
             .collect();
         prop_assert!(left.is_empty(), "{left:?}");
     }

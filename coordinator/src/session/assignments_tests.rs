@@ -85,6 +85,7 @@ impl Moving {
                     grace: shorter,
                     reason: "test".into(),
                     lost: false,
+                    drain: None,
                 });
                 (name, Some(record))
             }
@@ -293,6 +294,7 @@ fn drain(ports: &str, annotation: Option<&str>, own_grace: &str, grace: u32, los
         grace,
         reason: "test".into(),
         lost,
+        drain: None,
     });
     if let Some(annotation) = annotation {
         pod.annotations

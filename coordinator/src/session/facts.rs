@@ -3,7 +3,7 @@
 //! Invariant: pure; whatever an agent sends, the record is bounded and holds neither identity nor labels.
 
 use proto::{
-    model::{NodeAddress, NodeInfo, NodeStatus, Quantity, ResourceList, labels},
+    model::{NodeAddress, NodeInfo, NodeStatus, Quantity, ResourceList, Unmanaged, UnmanagedContainer, labels},
     wire::{NodeFacts, ResourceAmounts},
 };
 
@@ -80,6 +80,7 @@ pub fn record(facts: &NodeFacts, capabilities: &[String]) -> Result<FactsRecord,
             }),
             // Stored by itself, and put beside these when they are shown.
             hardware: None,
+            unmanaged: None,
         },
         hostname: facts.hostname.clone(),
         docker_ready: facts.docker_ready,
@@ -89,7 +90,24 @@ pub fn record(facts: &NodeFacts, capabilities: &[String]) -> Result<FactsRecord,
             line(&facts.docker_reason, REASON)
         },
         capabilities: capabilities.to_vec(),
+        unmanaged: unmanaged(facts),
     })
+}
+
+/// What is more or longer than it may be is cut: these are the words of others' containers.
+fn unmanaged(facts: &NodeFacts) -> Option<Unmanaged> {
+    let told = facts.unmanaged.iter().take(Unmanaged::MOST);
+    let containers: Vec<_> = told
+        .map(|c| UnmanagedContainer {
+            name: line(&c.name, TEXT),
+            image: line(&c.image, TEXT),
+            state: line(&c.state, TEXT),
+        })
+        .collect();
+    let count = facts
+        .unmanaged_count
+        .max(u32::try_from(containers.len()).unwrap_or(u32::MAX));
+    (count > 0).then_some(Unmanaged { count, containers })
 }
 
 fn amounts(what: &str, given: Option<&ResourceAmounts>) -> Result<ResourceAmounts, String> {

@@ -41,6 +41,41 @@ fn out_of_bounds_is_refused_by_name() {
 }
 
 #[test]
+fn others_containers_are_kept_within_bounds() {
+    let other = |name: &str| UnmanagedContainer {
+        name: name.into(),
+        image: "i".into(),
+        state: "running".into(),
+    };
+    let told = |n: usize, count| {
+        let mut facts = facts();
+        facts.unmanaged = vec![other("x\n\u{1b}y"); n].iter().map(wire_of).collect();
+        facts.unmanaged_count = count;
+        record(&facts, &[]).unwrap().unmanaged
+    };
+    assert_eq!(told(0, 0), None);
+    let one = told(1, 0).unwrap();
+    assert_eq!((one.count, one.containers), (1, vec![other("x  y")]));
+    let many = told(500, 7000).unwrap();
+    assert_eq!((many.count, many.containers.len()), (7000, 100));
+    // An earlier release's record has none.
+    let mut stored = serde_json::to_value(record(&facts(), &[]).unwrap()).unwrap();
+    assert!(stored.get("unmanaged").is_none());
+    stored["unmanaged"] =
+        serde_json::json!({"count": 1, "containers": [{"name": "db", "image": "i", "state": "exited"}]});
+    let read: FactsRecord = serde_json::from_value(stored).unwrap();
+    assert_eq!(read.unmanaged.unwrap().containers[0].name, "db");
+}
+
+fn wire_of(c: &UnmanagedContainer) -> proto::wire::UnmanagedContainer {
+    proto::wire::UnmanagedContainer {
+        name: c.name.clone(),
+        image: c.image.clone(),
+        state: c.state.clone(),
+    }
+}
+
+#[test]
 fn dockers_words_are_one_bounded_line() {
     let mut facts = facts();
     facts.docker_ready = false;

@@ -1,10 +1,11 @@
-//! The beginning of a session: what must hold before anything is assigned, and Welcome. Called by `stream`.
+//! The beginning of a session: what must hold before anything is assigned, and Welcome. Called by `turns`, for the first
+//! Hello of a stream and for each that a take-over asks for.
 //!
 //! Invariant: a session is its node's only one of its mode, and the one before it has written its last, when this
 //! ends; the agent's start is durably the newest one, or the session is one in quarantine.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,10 +25,11 @@ use super::{
     holder,
     ingest::Start,
     liveness::Signal,
-    notes,
+    notes, orphans,
     registry::{Handle, Mode},
     router::{misplaced, retimed},
     service::Peer,
+    told::Whereabouts,
 };
 use crate::{
     events::Note,
@@ -47,6 +49,8 @@ pub enum End {
     Closed,
     Goodbye(Reason, String),
     Refused(Status),
+    /// Not the stream ends, but this coordinator's turn to lead.
+    Turn,
 }
 
 impl End {
@@ -66,6 +70,7 @@ pub struct Greeted {
     pub hardware: Option<Hardware>,
     /// As Welcome told them.
     pub settings: AgentSettings,
+    pub whereabouts: Whereabouts,
 }
 
 /// Puts a session's end on record, however its task ends.
@@ -74,47 +79,62 @@ pub struct Guard {
     pub handle: Arc<Handle>,
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.shared.registry.close(&self.handle);
-        self.shared.signal(Signal::Closed(self.handle.clone()));
-        self.handle.end();
+impl Guard {
+    pub fn new(shared: &Arc<Sessions>, handle: Arc<Handle>) -> Self {
+        shared.heard_changed();
+        Self {
+            shared: shared.clone(),
+            handle,
+        }
     }
 }
 
-/// From the first message to the first assignments.
-pub async fn greet<S>(
-    shared: &Arc<Sessions>,
-    peer: &Peer,
-    inbound: &mut S,
-    messages: &mpsc::Sender<Down>,
-) -> Result<Greeted, End>
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.registry.close(&self.handle);
+        if !matches!(self.handle.mode, Mode::Standby(_)) {
+            self.shared.signal(Signal::Closed(self.handle.clone()));
+        }
+        self.handle.end();
+        self.shared.heard_changed();
+    }
+}
+
+/// The first message of a stream.
+pub async fn first<S>(shared: &Sessions, inbound: &mut S) -> Result<Hello, End>
 where
     S: Stream<Item = Result<Up, Status>> + Send + Unpin,
 {
-    let (settings, node) = (&shared.settings, peer.node.as_str());
+    let within = shared.settings.hello_timeout;
     let first = tokio::select! {
-        first = tokio::time::timeout(settings.hello_timeout, inbound.next()) => first,
+        first = tokio::time::timeout(within, inbound.next()) => first,
         () = shared.stopping.cancelled() => {
             return Err(End::Goodbye(Reason::Shutdown, "the coordinator stops; come back".into()));
         }
     };
-    let hello = match first {
+    match first {
         Err(_) => {
-            let within = humantime::format_duration(settings.hello_timeout);
-            return Err(End::Refused(Status::deadline_exceeded(format!(
+            let within = humantime::format_duration(within);
+            Err(End::Refused(Status::deadline_exceeded(format!(
                 "no Hello within {within}"
-            ))));
+            ))))
         }
-        Ok(None | Some(Err(_))) => return Err(End::Closed),
+        Ok(None | Some(Err(_))) => Err(End::Closed),
         Ok(Some(Ok(Up {
             message: Some(up::Message::Hello(hello)),
-        }))) => hello,
-        Ok(Some(Ok(_))) => return Err(End::protocol("the first message is not a Hello")),
-    };
-    let refuse = |what| End::Refused(Status::failed_precondition(what));
+        }))) => Ok(hello),
+        Ok(Some(Ok(_))) => Err(End::protocol("the first message is not a Hello")),
+    }
+}
+
+fn refuse(what: impl Into<String>) -> End {
+    End::Refused(Status::failed_precondition(what))
+}
+
+/// What a Hello must fulfil, whether this coordinator leads or not; the facts in it.
+pub fn examine(shared: &Sessions, hello: &Hello) -> Result<(FactsRecord, Option<Hardware>), End> {
     hello::check_version(proto::VERSION, &hello.version).map_err(refuse)?;
-    hello::check_clock(now_ms(), hello.clock_ms, settings.max_skew).map_err(refuse)?;
+    hello::check_clock(now_ms(), hello.clock_ms, shared.settings.max_skew).map_err(refuse)?;
     if hello.observed.len() > MAX_OBSERVED {
         return Err(End::protocol(format!("a Hello with more than {MAX_OBSERVED} pods")));
     }
@@ -125,42 +145,69 @@ where
     let facts = facts::record(given, &hello.capabilities).map_err(End::protocol)?;
     let hardware = hardware::record(given.inventory.as_ref()).map_err(End::protocol)?;
     holder::check_instance(&hello.instance).map_err(End::protocol)?;
-    let fence = shared
-        .hub
-        .fence()
-        .ok_or_else(|| End::Refused(Status::unavailable("this coordinator does not lead; retry later")))?;
+    Ok((facts, hardware))
+}
 
-    let uid_of = |w: &World| {
+/// Uid of the caller's node, which the world may not have heard of yet.
+pub async fn uid_of(shared: &Sessions, peer: &Peer) -> Result<String, End> {
+    let node = peer.node.as_str();
+    let look = |w: &World| {
         if peer.deleted {
             w.tombstones.get(node).map(|t| t.value.uid.clone())
         } else {
             w.nodes.get(node).map(|n| n.node.metadata.uid.clone())
         }
     };
-    if shared.hub.read(|w| uid_of(w).is_none()) {
+    if shared.hub.read(|w| look(w).is_none()) {
         // A host that has just joined may be faster than the news of it.
         let caught_up = shared.hub.wait_for(shared.hub.store().newest());
-        let _ = tokio::time::timeout(settings.stall, caught_up).await;
+        let _ = tokio::time::timeout(shared.settings.stall, caught_up).await;
     }
-    let (uid, lineage, known, ended, told, heartbeat) = shared.hub.read(|w| {
+    shared.hub.read(look).ok_or_else(|| {
+        let gone = format!("node {node} was deleted; let it join again with a new token");
+        End::Refused(Status::permission_denied(gone))
+    })
+}
+
+/// What a Hello claims to be.
+pub fn claim(peer: &Peer, hello: &Hello, facts: &FactsRecord) -> Claim {
+    Claim {
+        generation: peer.generation,
+        epoch: hello.epoch,
+        instance: hello.instance.clone(),
+        host: facts.hostname.clone(),
+        address: peer.address.clone(),
+    }
+}
+
+/// From a Hello to Welcome, under the fence of the moment.
+pub async fn greet(
+    shared: &Arc<Sessions>,
+    peer: &Peer,
+    hello: Hello,
+    fence: Arc<Fence>,
+    messages: &mpsc::Sender<Down>,
+) -> Result<Greeted, End> {
+    let (settings, node) = (&shared.settings, peer.node.as_str());
+    let (facts, hardware) = examine(shared, &hello)?;
+    let uid = uid_of(shared, peer).await?;
+    let (lineage, known, ended, told, heartbeat, (leader, coordinators)) = shared.hub.read(|w| {
         let (known, ended) = hello::term_of(w, hello.fence.as_ref());
         (
-            uid_of(w),
             hello::lineage(w, &hello),
             known,
             ended,
             agent_settings(w),
             settings.heartbeat(&w.settings),
+            settings.told(w, true),
         )
     });
-    let Some(uid) = uid else {
-        let gone = format!("node {node} was deleted; let it join again with a new token");
-        return Err(End::Refused(Status::permission_denied(gone)));
-    };
+    let (pending, replaces) = shared.hub.read(|w| (w.restore_pending(), w.replaces()));
+    let lineage = if pending { Lineage::Fresh } else { lineage };
     let mut welcome = Welcome {
         role: wire::welcome::Role::Active.into(),
-        leader: settings.coordinators.first().cloned().unwrap_or_default(),
-        coordinators: settings.coordinators.clone(),
+        leader: leader.clone(),
+        coordinators: coordinators.clone(),
         fence: Some(wire_fence(&fence)),
         heartbeat_ms: millis(heartbeat),
         your_term_ended_at: ended.0,
@@ -168,6 +215,7 @@ where
         node: node.to_owned(),
         max_silence_ms: millis(settings.max_silence),
         settings: Some(told),
+        replaces,
         ..Welcome::default()
     };
     if let Lineage::Broken(why) = lineage {
@@ -188,15 +236,19 @@ where
         return Err(refuse(message));
     }
 
-    let mode = mode(shared, peer, &hello, &facts, &mut welcome).await?;
+    let mode = if pending {
+        found(shared, peer, &hello, &mut welcome)?
+    } else {
+        mode(shared, peer, &hello, &facts, &mut welcome).await?
+    };
+    if mode == Mode::Full {
+        orphans::settle(shared, node, &hello, &lineage).await?;
+    }
     let (handle, old) = shared
         .registry
         .open(node, &uid, mode)
         .map_err(|full| End::Refused(Status::resource_exhausted(full.to_string())))?;
-    let guard = Guard {
-        shared: shared.clone(),
-        handle: handle.clone(),
-    };
+    let guard = Guard::new(shared, handle.clone());
     let off = shared.hub.read(|w| w.nodes.get(node).is_some_and(|n| n.off.is_some()));
     handle.returning.store(off && mode == Mode::Full, Ordering::Relaxed);
     handle.set_silence(heartbeat * settings.missed);
@@ -238,7 +290,23 @@ where
         facts,
         hardware,
         settings: told,
+        whereabouts: (leader, coordinators),
     })
+}
+
+/// While a restore awaits an operator's word: what the agent runs is noted, for the operator to see.
+fn found(shared: &Sessions, peer: &Peer, hello: &Hello, welcome: &mut Welcome) -> Result<Mode, End> {
+    if peer.deleted {
+        return Err(End::Refused(Status::unavailable(
+            "a restore awaits `wharf cluster accept-restore`; retry later",
+        )));
+    }
+    welcome.quarantine = Quarantine::Restored.into();
+    welcome.quarantine_message =
+        "the coordinator's state was restored from a backup; nothing is started or stopped until: wharf cluster accept-restore".into();
+    let mut found = shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+    found.insert(peer.node.clone(), hello.observed.clone());
+    Ok(Mode::Restored)
 }
 
 /// What the session is for; says so in `welcome`.
@@ -256,24 +324,13 @@ async fn mode(
         );
         (Mode::Deleted, Quarantine::Deleted, words)
     } else {
-        let claim = Claim {
-            generation: peer.generation,
-            epoch: hello.epoch,
-            instance: hello.instance.clone(),
-            host: facts.hostname.clone(),
-            address: peer.address.clone(),
-        };
+        let claim = claim(peer, hello, facts);
         if holder::admit(shared, node, &claim).await? {
             return Ok(Mode::Full);
         }
         let known = shared.hub.read(|w| w.nodes.get(node).and_then(|n| n.holder.clone()));
         let record = known.map(|k| (*k.value).clone()).unwrap_or_default();
-        let rival = record.rival.as_ref();
-        let number = match rival {
-            _ if record.holder.same_start(&claim) => 1,
-            Some(rival) if rival.claim.same_start(&claim) => 2,
-            _ => 3,
-        };
+        let (rival, number) = (record.rival.as_ref(), holder::number(&record, &claim));
         let words = rival.map(|r| clone_words(node, &record.holder, r)).unwrap_or_default();
         (Mode::Cloned(number), Quarantine::Cloned, words)
     };
@@ -282,7 +339,7 @@ async fn mode(
     Ok(mode)
 }
 
-fn millis(duration: Duration) -> u32 {
+pub fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 

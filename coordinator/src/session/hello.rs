@@ -11,7 +11,7 @@ use proto::wire::{Fence, Hello, Stop};
 use crate::{leader, store::Rv, world::World};
 
 /// Seconds to end for a pod that the world no longer knows, as for one whose spec says nothing.
-const UNKNOWN_GRACE: u32 = 30;
+pub const UNKNOWN_GRACE: u32 = 30;
 /// How many releases behind ours an agent may be.
 const RELEASES_BEHIND: u64 = 2;
 
@@ -20,8 +20,10 @@ const RELEASES_BEHIND: u64 = 2;
 pub enum Lineage {
     /// The agent has accepted nothing yet, or has lost its ledger.
     Fresh,
-    /// What it last accepted was decided here.
+    /// What it last accepted was decided here, or in a history that this one goes on from before it was taken up.
     Proven,
+    /// What it last accepted was decided in a history that this one goes on from, after the backup was taken.
+    Beyond,
     /// What it last accepted was not; the text says what does not fit.
     Broken(String),
 }
@@ -48,6 +50,14 @@ pub fn lineage(world: &World, hello: &Hello) -> Lineage {
     };
     let (known, ended) = term_of(world, Some(fence));
     let revision = Rv(hello.revision);
+    if let Some(former) = world.former(&fence.incarnation) {
+        let before = revision <= former.newest && (ended == Rv(0) || revision < ended);
+        return if known && before {
+            Lineage::Proven
+        } else {
+            Lineage::Beyond
+        };
+    }
     if !known {
         Lineage::Broken(format!("term {} is not on record here", fence.term))
     } else if ended != Rv(0) && revision >= ended {
@@ -79,7 +89,8 @@ pub fn check_version(ours: &str, theirs: &str) -> Result<(), String> {
     if fits { Ok(()) } else { Err(refused()) }
 }
 
-fn release(version: &str) -> Option<(u64, u64)> {
+/// Major and minor number.
+pub fn release(version: &str) -> Option<(u64, u64)> {
     let mut parts = version.split('.');
     let (major, minor, _patch) = (parts.next()?, parts.next()?, parts.next()?);
     Some((major.parse().ok()?, minor.parse().ok()?))
@@ -128,6 +139,8 @@ pub fn strays(world: &World, node: &str, hello: &Hello, lineage: &Lineage) -> St
                     .push(stop_unknown(&pod.uid, &pod.namespace, &pod.name, reason));
             }
             None if *lineage != Lineage::Proven => {}
+            // An operator has the word.
+            None if world.nodes.contains_key(node) && world.is_orphan(&pod.uid, node) => {}
             None if pod.running => strays.stop.push(unknown(&pod.uid, &pod.namespace, &pod.name)),
             None => strays.forget.push(pod.uid.clone()),
         }

@@ -71,6 +71,15 @@ pub fn judge(known: Option<&HolderRecord>, claim: &Claim, now: Time) -> Judged {
     }
 }
 
+/// Tells those apart that hold one identity: 1 the holder on record, 2 its rival, 3 any other.
+pub fn number(known: &HolderRecord, claim: &Claim) -> u8 {
+    match &known.rival {
+        _ if known.holder.same_start(claim) => 1,
+        Some(rival) if rival.claim.same_start(claim) => 2,
+        _ => 3,
+    }
+}
+
 /// The error says what of it the protocol does not allow.
 pub fn check_instance(instance: &str) -> Result<(), String> {
     let plain = instance.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
@@ -95,11 +104,7 @@ pub async fn admit(shared: &Sessions, node: &str, claim: &Claim) -> Result<bool,
         let record = match judged {
             Judged::Holder => return Ok(true),
             Judged::Quarantined => return Ok(false),
-            Judged::Outdated => {
-                return Err(End::Refused(Status::unauthenticated(format!(
-                    "node {node}: another host joined under this name; this identity is revoked"
-                ))));
-            }
+            Judged::Outdated => return Err(outdated(node)),
             Judged::Next(record) | Judged::Rival(record) => record,
         };
         let change = Change::put(keys::holder(node), expect, encode(&record));
@@ -115,16 +120,22 @@ pub async fn admit(shared: &Sessions, node: &str, claim: &Claim) -> Result<bool,
                 let wait = shared.hub.wait_for(newer);
                 let _ = tokio::time::timeout(shared.settings.stall, wait).await;
             }
-            Err(CommitError::Full(what)) => {
+            Err(e) if e.passes() => {
                 return Err(End::Refused(Status::unavailable(format!(
-                    "the coordinator's store has no room ({what}); retry later"
+                    "the coordinator cannot write just now ({e}); retry later"
                 ))));
             }
-            Err(e) => return Err(super::stream::store_failed(shared, e)),
+            Err(e) => return Err(super::turns::store_failed(shared, e)),
         }
     }
     Err(End::Refused(Status::unavailable(
         "several agents of this node come at once; retry later",
+    )))
+}
+
+pub fn outdated(node: &str) -> End {
+    End::Refused(Status::unauthenticated(format!(
+        "node {node}: another host joined under this name; this identity is revoked"
     )))
 }
 

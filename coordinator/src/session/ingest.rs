@@ -351,12 +351,13 @@ async fn sweep(hub: &Hub, writes: &[Write], rvs: &[Rv]) -> Result<(), FlushError
     }
 }
 
-/// Commits, waiting while the disk is full.
+/// Commits, waiting while the store has no room or does not answer. Where it is unknown whether an attempt was applied, the
+/// next one finds a conflict if it was.
 async fn commit(hub: &Hub, changes: Vec<Change>) -> Result<Vec<Rv>, CommitError> {
     loop {
         match hub.commit(changes.clone()).await {
-            Err(CommitError::Full(what)) => {
-                tracing::warn!(%what, "the store has no room; reports wait");
+            Err(e) if e.passes() => {
+                tracing::warn!("reports wait: {e}");
                 tokio::time::sleep(FULL_PAUSE).await;
             }
             Err(e) => return Err(e),

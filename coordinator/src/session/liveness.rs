@@ -1,25 +1,29 @@
 //! Whether a node is there: heartbeats stay in memory, and the node's Ready condition is written when it
-//! changes. Fed by `stream` and `router`; run by `leader`'s side of the process alone.
+//! changes, by the coordinator that leads. Fed by `stream` and `router`, and with what other coordinators hear.
 //!
 //! Invariant: a heartbeat costs no write and no lock; a condition is written only on a transition; after a
-//! change of leadership no node is called lost before it had one period of silence to come back.
+//! change of leadership no node is called lost before it had one period of silence to come back; a node that any
+//! coordinator hears is not called lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proto::model::{ConditionStatus, EventType, Kind, NodeCondition, Time};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     Settings,
     ingest::Docker,
     notes::reference,
-    pulse::{Pulse, Timing, Verdict},
+    pulse::{Elsewhere, Pulse, Timing, Verdict},
     registry::Handle,
 };
 use crate::{
     events::{Note, Recorder},
-    store::{Change, CommitError, Expect, MAX_CHANGES, keys},
-    world::{AGENT_DOWN, UNREACHABLE, World, hub::Hub, record},
+    store::{Change, CommitError, Expect, Fence, MAX_CHANGES, keys},
+    world::{AGENT_DOWN, HEARD_ELSEWHERE, UNREACHABLE, World, hub::Hub, record},
 };
 
 /// Pause before a write is tried again while the store's disk is full.
@@ -37,45 +41,119 @@ pub enum Signal {
     Closed(Arc<Handle>),
     /// The node was deleted.
     Deleted(String),
+    /// Another coordinator, and all the nodes that it hears; `None`: it is gone.
+    Elsewhere(String, Option<BTreeSet<String>>),
 }
 
-/// Decides and writes until `signals` closes or the store refuses. Begin it once leadership is held: the
-/// grace for nodes on record counts from here.
+/// Decides and writes while this coordinator leads, until `signals` closes or the store fails. `here` says when a node
+/// was last heard on any session of this process. The grace for nodes on record counts from when this coordinator
+/// begins to lead.
 pub async fn run(
     hub: Arc<Hub>,
     recorder: Recorder,
     settings: Settings,
+    here: impl Fn(&str) -> Option<Instant>,
     mut signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<(), CommitError> {
-    let timing = || hub.read(|w| settings.timing(&w.settings));
-    let mut pulse = Pulse::new(timing());
-    pulse.await_nodes(hub.read(heard_before), Instant::now());
-    let mut retry: Option<Instant> = None;
+    let mut fences = hub.fences();
+    let mut elsewhere = Elsewhere::default();
     loop {
-        let wake = [pulse.next(), retry].into_iter().flatten().min();
-        tokio::select! {
-            signal = signals.recv() => {
-                let Some(signal) = signal else { return Ok(()) };
-                pulse.retime(timing());
-                pulse.on(signal, Instant::now());
-                // What is queued is written together.
-                while let Ok(signal) = signals.try_recv() {
-                    pulse.on(signal, Instant::now());
+        let fence = fences.borrow_and_update().clone();
+        if fence.is_none() {
+            // Who leads is told by other means; nothing is decided here.
+            tokio::select! {
+                biased;
+                changed = fences.changed() => if changed.is_err() { return Ok(()) },
+                signal = signals.recv() => match signal {
+                    None => return Ok(()),
+                    Some(Signal::Elsewhere(peer, names)) => elsewhere.set(&peer, names),
+                    Some(_) => {}
+                },
+            }
+            continue;
+        }
+        let watch = Watch {
+            hub: &hub,
+            recorder: &recorder,
+            settings: &settings,
+            here: &here,
+        };
+        match watch.lead(&mut fences, &mut elsewhere, &mut signals).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(CommitError::Fenced { .. }) if settings.contested => {
+                // Until this process knows, too.
+                let same = |now: &Option<Arc<Fence>>| *now == fence;
+                if fences.wait_for(|now| !same(now)).await.is_err() {
+                    return Ok(());
                 }
             }
-            () = sleep_until(wake), if wake.is_some() => {
-                pulse.retime(timing());
-                pulse.fire(Instant::now());
-            }
-        }
-        retry = match write(&hub, &recorder, timing(), &mut pulse).await {
-            Ok(()) => None,
-            Err(CommitError::Full(what)) => {
-                tracing::warn!(%what, "the store has no room; conditions of nodes wait");
-                Some(Instant::now() + FULL_PAUSE)
-            }
             Err(e) => return Err(e),
-        };
+        }
+    }
+}
+
+struct Watch<'a, H> {
+    hub: &'a Hub,
+    recorder: &'a Recorder,
+    settings: &'a Settings,
+    here: &'a H,
+}
+
+impl<H: Fn(&str) -> Option<Instant>> Watch<'_, H> {
+    /// One leadership. True: it is over; false: nobody signals any more.
+    async fn lead(
+        &self,
+        fences: &mut watch::Receiver<Option<Arc<Fence>>>,
+        elsewhere: &mut Elsewhere,
+        signals: &mut mpsc::UnboundedReceiver<Signal>,
+    ) -> Result<bool, CommitError> {
+        tokio::select! {
+            biased;
+            changed = fences.changed() => return Ok(changed.is_ok()),
+            // Until then every agent is in quarantine, and none is lost.
+            () = self.hub.accepted() => {}
+        }
+        let timing = || self.hub.read(|w| self.settings.timing(&w.settings));
+        let mut pulse = Pulse::new(timing(), std::mem::take(elsewhere));
+        let (heard, lost) = self.hub.read(before);
+        pulse.await_nodes(heard, Instant::now());
+        pulse.lost_before(lost);
+        let mut retry: Option<Instant> = None;
+        loop {
+            let wake = [pulse.next(), retry].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                changed = fences.changed() => {
+                    *elsewhere = pulse.into_elsewhere();
+                    return Ok(changed.is_ok());
+                }
+                signal = signals.recv() => {
+                    let Some(signal) = signal else { return Ok(false) };
+                    pulse.retime(timing());
+                    pulse.on(signal, Instant::now());
+                    // What is queued is written together.
+                    while let Ok(signal) = signals.try_recv() {
+                        pulse.on(signal, Instant::now());
+                    }
+                }
+                () = sleep_until(wake), if wake.is_some() => {
+                    pulse.retime(timing());
+                    pulse.fire(Instant::now(), self.here);
+                }
+            }
+            retry = match write(self.hub, self.recorder, timing(), &mut pulse).await {
+                Ok(()) => None,
+                Err(e) if e.passes() => {
+                    tracing::warn!("conditions of nodes wait: {e}");
+                    Some(Instant::now() + FULL_PAUSE)
+                }
+                Err(e) => {
+                    *elsewhere = pulse.into_elsewhere();
+                    return Err(e);
+                }
+            };
+        }
     }
 }
 
@@ -86,15 +164,16 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Nodes that were last said to be there: they must show it again.
-fn heard_before(world: &World) -> Vec<String> {
+/// Nodes that were last said to be there, which must show it again, and those that were lost.
+fn before(world: &World) -> (Vec<String>, Vec<String>) {
     let there = |ready: &NodeCondition| ready.status != ConditionStatus::Unknown;
-    world
+    let known = world
         .nodes
         .iter()
-        .filter(|(_, n)| n.ready.as_ref().is_some_and(|r| there(&r.value)))
-        .map(|(name, _)| name.clone())
-        .collect()
+        .filter_map(|(name, n)| Some((name.clone(), n.ready.as_ref()?)));
+    let (heard, lost): (Vec<_>, Vec<_>) = known.partition(|(_, ready)| there(&ready.value));
+    let names = |nodes: Vec<(String, _)>| nodes.into_iter().map(|(name, _)| name).collect();
+    (names(heard), names(lost))
 }
 
 /// Writes what has been decided and not yet stored.
@@ -138,6 +217,14 @@ fn condition(verdict: &Verdict, timing: Timing, old: Option<&NodeCondition>, now
             ConditionStatus::True,
             "AgentReady",
             "the agent is connected and Docker answers".to_owned(),
+        ),
+        Verdict::Elsewhere(peers) => (
+            ConditionStatus::False,
+            HEARD_ELSEWHERE,
+            format!(
+                "the active coordinator does not hear the agent, and {peers} does: nothing new is assigned to it, and \
+                 nothing of it is replaced"
+            ),
         ),
         Verdict::Docker(words) => (ConditionStatus::False, "DockerUnavailable", words.clone()),
         Verdict::Unreachable => (

@@ -5,6 +5,7 @@ use crate::session::{
     registry::{Mode, Registry},
     testing::{Base, reason_of},
 };
+use crate::store::Store as _;
 use tokio::task::JoinSet;
 
 /// Three heartbeats of 2 s, and 2 s to come back.
@@ -34,7 +35,7 @@ impl Rig {
         let (signals, rx) = mpsc::unbounded_channel();
         let (recorder, notes) = Recorder::new();
         let mut tasks = JoinSet::new();
-        let task = run(base.hub.clone(), recorder, settings(), rx);
+        let task = run(base.hub.clone(), recorder, settings(), |_: &str| None, rx);
         tasks.spawn(async move { task.await.unwrap() });
         Self {
             base,
@@ -252,8 +253,13 @@ async fn a_deposed_leader_stops_writing() {
     let (signals, rx) = mpsc::unbounded_channel();
     let (handle, _) = Registry::new(1).open("n1", "u", Mode::Full).unwrap();
     signals.send(Signal::Opened(handle, Ok(()))).unwrap();
-    base.hub.set_fence(None);
-    let ended = run(base.hub.clone(), Recorder::new().0, settings(), rx).await;
+    // Another one has begun a term, and this one has not heard of it yet.
+    base.store
+        .inner
+        .take_term(crate::session::testing::INCARNATION, "another")
+        .await
+        .unwrap();
+    let ended = run(base.hub.clone(), Recorder::new().0, settings(), |_: &str| None, rx).await;
     assert!(matches!(ended, Err(CommitError::Fenced { .. })));
 }
 
@@ -316,4 +322,114 @@ async fn an_agent_that_says_that_it_restarts_has_longer() {
         .hub
         .read(|w| w.nodes["n1"].ready.clone().unwrap().value.message.clone());
     assert!(message.ends_with("within 4s"), "{message}");
+}
+
+fn elsewhere(peer: &str, nodes: &[&str]) -> Signal {
+    let names = nodes.iter().map(|&n| n.to_owned()).collect();
+    Signal::Elsewhere(peer.to_owned(), Some(names))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_another_coordinator_hears_is_not_lost_but_takes_nothing_new() {
+    let rig = Rig::new().await;
+    let _silent = rig.open("n1").await;
+    let closed = rig.open("n2").await;
+    rig.tell(elsewhere("c2", &["n1", "n2"]));
+    rig.tell(elsewhere("c3", &["n1"]));
+    rig.tell(Signal::Closed(closed));
+    at(rig.becomes("n2", "HeardElsewhere").await, 2_000);
+    at(rig.becomes("n1", "HeardElsewhere").await, 6_000);
+    rig.base.hub.read(|w| {
+        assert!(!w.nodes["n1"].is_ready() && w.nodes["n1"].lost().is_none());
+        let condition = w.nodes["n1"].ready.clone().unwrap().value;
+        assert_eq!(condition.status, ConditionStatus::False);
+        assert!(condition.message.contains("c2 and c3 does"), "{}", condition.message);
+    });
+    pass(60_000).await;
+    assert_eq!(rig.reason("n1"), "HeardElsewhere");
+    // One of two that hear it goes: the other is enough.
+    rig.tell(Signal::Elsewhere("c2".into(), None));
+    pass(20_000).await;
+    assert_eq!(rig.reason("n1"), "HeardElsewhere");
+    // For n2 it was the only one: the usual time, and then what was known of it before.
+    assert_eq!(rig.reason("n2"), "AgentDown");
+    let gone = rig.begin.elapsed().as_millis();
+    rig.tell(elsewhere("c3", &[]));
+    at(rig.becomes("n1", "Unreachable").await, gone + 6_000);
+    // Lost nodes that are heard again, here or there, are not lost.
+    rig.tell(elsewhere("c3", &["n1"]));
+    rig.becomes("n1", "HeardElsewhere").await;
+    rig.open("n1").await;
+    rig.tell(elsewhere("c3", &[]));
+    pass(5_000).await;
+    assert_eq!(rig.reason("n1"), "AgentReady", "it is heard here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_given_up_while_others_hear_its_node_is_remembered_as_such() {
+    let rig = Rig::new().await;
+    let silent = rig.open("n1").await;
+    rig.tell(elsewhere("c2", &["n1"]));
+    rig.becomes("n1", "HeardElsewhere").await;
+    rig.tell(Signal::Closed(silent));
+    pass(60_000).await;
+    assert_eq!(rig.reason("n1"), "HeardElsewhere");
+    let gone = rig.begin.elapsed().as_millis();
+    rig.tell(Signal::Elsewhere("c2".into(), None));
+    at(rig.becomes("n1", "Unreachable").await, gone + 6_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_spares_what_others_hear_and_what_it_hears_itself() {
+    let rig = Rig::new().await;
+    for node in ["n1", "n2"] {
+        rig.open(node).await;
+    }
+    rig.base.node("n3").await;
+    rig.open("n3").await;
+    // Nobody leads for a while; what is said of others meanwhile is kept.
+    rig.base.hub.set_fence(None);
+    pass(60_000).await;
+    rig.tell(elsewhere("c2", &["n2"]));
+    pass(10).await;
+    assert_eq!(rig.reason("n1"), "AgentReady", "who does not lead writes nothing");
+    let taken = rig.begin.elapsed().as_millis();
+    rig.base.lead("test").await;
+    at(rig.becomes("n2", "HeardElsewhere").await, taken + 6_000);
+    at(rig.becomes("n3", "Unreachable").await, taken + 6_000);
+    // The next one finds n3 lost on record, and hears of it.
+    rig.base.hub.set_fence(None);
+    pass(10).await;
+    rig.tell(elsewhere("c2", &["n2", "n3"]));
+    pass(10).await;
+    rig.base.lead("test").await;
+    rig.becomes("n3", "HeardElsewhere").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stands_by_here_after_a_take_over_is_given_its_time() {
+    let base = Base::new().await;
+    base.node("n1").await;
+    let rig = Rig::on(base);
+    rig.open("n1").await;
+    rig.base.hub.set_fence(None);
+    pass(10).await;
+    // As `Sessions` hands it in: n1 was heard just now, and n2 never.
+    let heard = Instant::now() + Duration::from_secs(3);
+    let (_signals, rx) = mpsc::unbounded_channel();
+    let (hub, recorder) = (rig.base.hub.clone(), Recorder::new().0);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(run(
+        hub,
+        recorder,
+        settings(),
+        move |node: &str| (node == "n1").then_some(heard),
+        rx,
+    ));
+    // The rig's own watch is not to write beside it.
+    drop(rig._tasks);
+    rig.base.lead("test").await;
+    rig.base.until_ready("n1", "Unreachable").await;
+    let late = Instant::now().duration_since(heard).as_millis();
+    at(late, 6_000);
 }

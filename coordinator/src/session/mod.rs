@@ -4,10 +4,15 @@
 //! | file | what it is |
 //! |---|---|
 //! | `service` | the gRPC service; who calls comes from [`service::Callers`], never from a message |
-//! | `greet`, `stream` | one session: its beginning, and the rest |
+//! | `turns` | one stream of an agent: standing by, leading, standing by again |
+//! | `greet`, `stream` | one session at work: its beginning, and the rest |
+//! | `standby` | one session while another coordinator leads |
+//! | `told` | PURE: what agents are told of the coordinators |
+//! | `lease` | what an agent may be told was heard |
 //! | `hello` | PURE: what a Hello must fulfil, lineage, pods that nobody knows |
 //! | `holder` | which of two copies of one identity is the node's agent; quarantine |
 //! | `deleted` | what is left of a deleted node on its host |
+//! | `orphans` | pods that the restored state does not know |
 //! | `settle` | which pods are over when a host joined again without its data |
 //! | `back` | a node that was confirmed off and is heard again |
 //! | `assignments` | PURE: what a node should run, and the change between two states |
@@ -30,9 +35,13 @@ mod greet;
 mod hardware;
 mod hello;
 mod holder;
+#[cfg(test)]
+mod host_tests;
 mod ingest;
+mod lease;
 pub mod liveness;
 mod notes;
+mod orphans;
 #[cfg(test)]
 mod period_tests;
 pub mod pipes;
@@ -45,30 +54,46 @@ pub mod service;
 #[cfg(test)]
 mod settings_tests;
 mod settle;
+mod standby;
+#[cfg(test)]
+mod standby_tests;
 mod stream;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+mod told;
+mod turns;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use proto::wire::goodbye::Reason;
-use tokio::sync::{Semaphore, mpsc};
+use proto::wire::{Observed, goodbye::Reason};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     events::Recorder,
     http::metrics::Metrics,
-    store::CommitError,
+    store::{CommitError, Fence},
     world::{hub::Hub, settings},
 };
-pub use hello::check_version;
+pub use hello::{check_version, release};
+use lease::Lease;
 use liveness::Signal;
 use pipes::Pipes;
 use pulse::Timing;
-use registry::Registry;
+use registry::{Handle, Registry};
 
 /// What of the configuration concerns sessions. Where the cluster's settings say otherwise, they hold.
 #[derive(Clone, Debug)]
@@ -97,8 +122,15 @@ pub struct Settings {
     pub max_node_pipes: usize,
     /// An agent opens a pipe within this.
     pub pipe_open: Duration,
-    /// Session addresses (HOST:PORT) that agents are told, this coordinator's first.
+    /// Session addresses (HOST:PORT) that agents are told, this coordinator's first; where coordinators are on record,
+    /// those are told instead.
     pub coordinators: Vec<String>,
+    /// Other coordinators may take over: a term that was lost ends no session, and what agents are told was heard rests
+    /// on [`Sessions::led_at`].
+    pub contested: bool,
+    /// Agents that are told of a take-over at once, and for how long each may keep another one waiting.
+    pub takeovers: usize,
+    pub takeover_hold: Duration,
 }
 
 impl Default for Settings {
@@ -118,6 +150,9 @@ impl Default for Settings {
             max_node_pipes: 32,
             pipe_open: Duration::from_secs(10),
             coordinators: Vec::new(),
+            contested: false,
+            takeovers: 128,
+            takeover_hold: Duration::from_millis(100),
         }
     }
 }
@@ -154,9 +189,18 @@ pub struct Sessions {
     recorder: Recorder,
     metrics: Arc<Metrics>,
     settings: Settings,
+    /// What agents said that they run, while a restore awaits an operator's word; by node.
+    found: Mutex<BTreeMap<String, Vec<Observed>>>,
     liveness: mpsc::UnboundedSender<Signal>,
     /// Where a session says that the store has failed.
     failed: mpsc::Sender<CommitError>,
+    lease: Lease,
+    /// Highest term that this process held and that the store said is over.
+    lost: AtomicU64,
+    /// Places among the agents that are told of a take-over at once.
+    takeovers: Arc<Semaphore>,
+    /// Changes with the nodes that are heard here.
+    heard: watch::Sender<u64>,
     /// Streams, with and without Hello; more than sessions, since a node's new one overlaps its old one.
     streams: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -181,8 +225,13 @@ impl Sessions {
             pipes: Pipes::new(settings.max_pipes, settings.max_node_pipes, settings.pipe_open),
             recorder,
             metrics,
+            lease: Lease::new(settings.contested),
+            lost: AtomicU64::new(0),
+            takeovers: Arc::new(Semaphore::new(settings.takeovers.max(1))),
+            heard: watch::Sender::new(0),
             streams: Arc::new(Semaphore::new(settings.max_sessions.saturating_mul(2).min(1 << 20))),
             settings,
+            found: Mutex::default(),
             liveness,
             failed: failed_tx,
             tasks: TaskTracker::new(),
@@ -199,6 +248,11 @@ impl Sessions {
     /// The live sessions.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What agents said that they run, while a restore awaits an operator's word; by node.
+    pub fn found(&self) -> BTreeMap<String, Vec<Observed>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Streams of bytes beside the sessions.
@@ -226,6 +280,50 @@ impl Sessions {
         }
     }
 
+    /// The fence under which this coordinator leads; `None`: it stands by, whether it knows why or not.
+    fn leading(&self) -> Option<Arc<Fence>> {
+        let fence = self.hub.fence()?;
+        if !self.settings.contested {
+            return Some(fence);
+        }
+        let newer = self.hub.read(|w| w.leader().is_some_and(|(term, _)| term > fence.term));
+        (!newer && fence.term > self.lost.load(Ordering::Relaxed)).then_some(fence)
+    }
+
+    /// The store said that this term of ours is over.
+    fn lost_term(&self, term: u64) {
+        self.lost.fetch_max(term, Ordering::Relaxed);
+    }
+
+    /// This coordinator led at `at`: said by whoever keeps the leadership of a contested store, after each write under the
+    /// fence that the store took, with the moment at which it began.
+    pub fn led_at(&self, at: Instant) {
+        self.lease.led_at(at);
+    }
+
+    /// Names of the nodes that are heard here, whether this coordinator leads or not.
+    pub fn heard(&self) -> BTreeSet<String> {
+        let now = Instant::now();
+        let silence = self.hub.read(|w| self.settings.silence(&w.settings));
+        let recent = |h: &Handle| now.saturating_duration_since(h.last_heard()) <= silence.max(h.silence());
+        self.registry.nodes(recent)
+    }
+
+    /// Changes when [`Sessions::heard`] may have changed but by silence.
+    pub fn heard_changes(&self) -> watch::Receiver<u64> {
+        self.heard.subscribe()
+    }
+
+    fn heard_changed(&self) {
+        self.heard.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Which nodes the coordinator `peer` hears, all of them; `None`: it is gone. A node that any coordinator hears is not
+    /// lost.
+    pub fn heard_elsewhere(&self, peer: &str, names: Option<BTreeSet<String>>) {
+        self.signal(Signal::Elsewhere(peer.to_owned(), names));
+    }
+
     /// Tells liveness; while the coordinator stops there is nobody to tell.
     fn signal(&self, signal: Signal) {
         let _ = self.liveness.send(signal);
@@ -238,8 +336,8 @@ impl Sessions {
 }
 
 impl Driver {
-    /// Routes changes to sessions and keeps the nodes' conditions. Run it once leadership is held. It ends
-    /// only with an error, and the process should then end.
+    /// Routes changes to sessions, and keeps the nodes' conditions while this coordinator leads. It ends only with an error,
+    /// and the process should then end.
     pub async fn run(self) -> Result<(), CommitError> {
         let Self {
             sessions,
@@ -250,6 +348,7 @@ impl Driver {
             sessions.hub.clone(),
             sessions.recorder.clone(),
             sessions.settings.clone(),
+            |node: &str| sessions.registry.last_heard(node),
             signals,
         );
         tokio::select! {

@@ -36,6 +36,8 @@ pub enum PipeError {
     Late { node: String, within: Duration },
     #[error("the agent of node {0} was lost; try again")]
     Lost(String),
+    #[error("another coordinator leads by now; ask it for the logs of node {0}: try again")]
+    Demoted(String),
     #[error("the agent of node {node} broke the protocol of pipes: {what}")]
     Protocol { node: String, what: &'static str },
     /// In the agent's words.
@@ -106,7 +108,7 @@ impl Pipes {
         });
         let opened = tokio::select! {
             biased;
-            () = session.ended() => return Err(PipeError::Lost(node.clone())),
+            () = session.ended() => return Err(lost(session)),
             opened = timeout(self.open_within, opened) => opened,
         };
         match opened {
@@ -245,7 +247,7 @@ impl Pipe {
         };
         // Without an end of its own it broke.
         let Some(Ok(chunk)) = chunk else {
-            return Err(PipeError::Lost(node.clone()));
+            return Err(lost(&self.session));
         };
         match chunk.message {
             Some(chunk::Message::Data(data)) if data.data.len() > flow::CHUNK => Err(protocol("a message too long")),
@@ -254,6 +256,15 @@ impl Pipe {
             Some(chunk::Message::Open(_)) => Err(protocol("a second opening")),
             None => Err(protocol("a message of a kind that this release does not know")),
         }
+    }
+}
+
+/// What a pipe ends with when its session does, or breaks.
+fn lost(session: &Handle) -> PipeError {
+    if session.demoted() {
+        PipeError::Demoted(session.node.clone())
+    } else {
+        PipeError::Lost(session.node.clone())
     }
 }
 

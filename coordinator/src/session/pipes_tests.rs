@@ -114,6 +114,7 @@ async fn one_that_is_not_opened_in_time_is_forgotten() {
     let id = one.next_ask().expect("asked").id;
     assert_eq!(claim(&pipes, &id, "n1").err().expect("refused").code(), Code::NotFound);
     assert!(pipes.is_empty());
+    assert_eq!(pipes.lock().awaited.len(), 0, "what nobody waits for is kept");
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,4 +181,21 @@ async fn a_session_s_end_ends_its_pipes() {
     one.end();
     assert_eq!(text(pipe.next().await), Err(PipeError::Lost("n1".into())));
     assert_eq!(pipes.open(&one, log()).await.err(), Some(PipeError::Lost("n1".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_coordinator_leads_no_more_says_so_to_its_readers() {
+    let pipes = Pipes::new(9, 9, WITHIN);
+    let one = session("n1");
+    let (mut pipe, mut call) = opened(&pipes, &one).await;
+    one.set_demoted();
+    one.end();
+    assert_eq!(text(pipe.next().await), Err(PipeError::Demoted("n1".into())));
+    drop(pipe);
+    assert!(call.ended(), "the agent is told to end it");
+    let late = pipes.open(&one, log()).await.err().expect("ended");
+    assert_eq!(
+        late.to_string(),
+        "another coordinator leads by now; ask it for the logs of node n1: try again"
+    );
 }

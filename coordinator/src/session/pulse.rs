@@ -31,6 +31,28 @@ pub enum Verdict {
     Unreachable,
     /// It had so long to come back.
     AgentDown(Duration),
+    /// Not heard here, but by these coordinators.
+    Elsewhere(String),
+}
+
+/// What other coordinators hear, by their names.
+#[derive(Debug, Default)]
+pub struct Elsewhere(BTreeMap<String, BTreeSet<String>>);
+
+impl Elsewhere {
+    pub fn set(&mut self, peer: &str, names: Option<BTreeSet<String>>) {
+        match names {
+            Some(names) => self.0.insert(peer.to_owned(), names),
+            None => self.0.remove(peer),
+        };
+    }
+
+    /// Who hears `node`, for people; `None`: nobody.
+    fn hear(&self, node: &str) -> Option<String> {
+        let peers = self.0.iter().filter(|(_, names)| names.contains(node));
+        let names: Vec<&str> = peers.map(|(peer, _)| peer.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(" and "))
+    }
 }
 
 #[derive(Debug)]
@@ -51,6 +73,8 @@ enum Life {
 struct Node {
     life: Life,
     deadline: Option<Instant>,
+    /// It would be lost, but for those that hear it elsewhere.
+    elsewhere: bool,
 }
 
 #[derive(Debug)]
@@ -59,16 +83,23 @@ pub struct Pulse {
     nodes: HashMap<String, Node>,
     deadlines: BTreeSet<(Instant, String)>,
     news: BTreeMap<String, Verdict>,
+    elsewhere: Elsewhere,
 }
 
 impl Pulse {
-    pub fn new(timing: Timing) -> Self {
+    pub fn new(timing: Timing, elsewhere: Elsewhere) -> Self {
         Self {
             timing,
+            elsewhere,
             nodes: HashMap::new(),
             deadlines: BTreeSet::new(),
             news: BTreeMap::new(),
         }
+    }
+
+    /// What others hear outlives a leadership.
+    pub fn into_elsewhere(self) -> Elsewhere {
+        self.elsewhere
     }
 
     /// Other times from now on. What is under way keeps its deadline; an expired one looks at the new times, and at the
@@ -81,6 +112,14 @@ impl Pulse {
     pub fn await_nodes(&mut self, nodes: Vec<String>, now: Instant) {
         for node in nodes {
             self.set(node, Life::Expected, Some(now + self.timing.silence));
+        }
+    }
+
+    /// Nodes that are on record as lost; unless others hear them.
+    pub fn lost_before(&mut self, nodes: Vec<String>) {
+        for node in nodes {
+            self.set(node.clone(), Life::Lost, None);
+            self.spare(&node);
         }
     }
 
@@ -110,6 +149,7 @@ impl Pulse {
                     && std::mem::take(lost)
                 {
                     let verdict = verdict(docker);
+                    self.here_again(&handle.node);
                     self.decide(&handle.node, verdict);
                     let silence = self.silence(&handle);
                     self.arm(&handle.node, Some(handle.last_heard().max(now) + silence));
@@ -121,7 +161,50 @@ impl Pulse {
                 self.nodes.remove(&node);
                 self.news.remove(&node);
             }
+            Signal::Elsewhere(peer, names) => self.heard_elsewhere(&peer, names, now),
         }
+    }
+
+    fn heard_elsewhere(&mut self, peer: &str, names: Option<BTreeSet<String>>, now: Instant) {
+        let before = self.elsewhere.0.get(peer).cloned().unwrap_or_default();
+        let after = names.clone().unwrap_or_default();
+        self.elsewhere.set(peer, names);
+        for name in after.difference(&before) {
+            // It counts as lost, and is not.
+            let lost = self.nodes.get(name).is_some_and(|node| match node.life {
+                Life::Lost => true,
+                Life::Open { lost, .. } => lost,
+                Life::Expected | Life::Closed(_) => node.elsewhere,
+            });
+            if lost {
+                self.spare(name);
+            }
+        }
+        for name in before.difference(&after) {
+            if self.nodes.get(name).is_none_or(|node| !node.elsewhere) {
+                continue;
+            }
+            if self.elsewhere.hear(name).is_some() {
+                self.spare(name);
+            } else {
+                // As whoever is heard no more: it gets the usual time.
+                let silence = self.timing.silence;
+                self.arm(name, Some(now + silence));
+            }
+        }
+    }
+
+    /// Says by whom a node is heard that is not heard here. False: by nobody.
+    fn spare(&mut self, name: &str) -> bool {
+        let Some(peers) = self.elsewhere.hear(name) else {
+            return false;
+        };
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.elsewhere = true;
+        }
+        self.arm(name, None);
+        self.decide(name, Verdict::Elsewhere(peers));
+        true
     }
 
     /// An agent beats as it was told, until it is told otherwise.
@@ -136,7 +219,9 @@ impl Pulse {
         };
         if *lost {
             // Its connection was given up at last; that says nothing about the agent.
-            self.set(handle.node.clone(), Life::Lost, None);
+            if let Some(node) = self.nodes.get_mut(&handle.node) {
+                node.life = Life::Lost;
+            }
         } else if handle.leaving() {
             self.down(handle, self.timing.restart, now);
         } else if now.saturating_duration_since(handle.last_heard()) > silence / 2 {
@@ -158,8 +243,9 @@ impl Pulse {
         self.set(handle.node.clone(), life, Some(now + within));
     }
 
-    /// Looks at what is due.
-    pub fn fire(&mut self, now: Instant) {
+    /// Looks at what is due. `here` says when a node was last heard on any session of this process: after a take-over
+    /// those that stood by are still on their way to being at work.
+    pub fn fire(&mut self, now: Instant, here: &impl Fn(&str) -> Option<Instant>) {
         while let Some((at, name)) = self.deadlines.first().cloned() {
             if at > now {
                 return;
@@ -169,26 +255,42 @@ impl Pulse {
                 self.deadlines.remove(&(at, name));
                 continue;
             };
-            let (life, verdict) = match &mut node.life {
-                Life::Expected | Life::Lost => (Some(Life::Lost), Verdict::Unreachable),
-                Life::Closed(verdict) => (Some(Life::Lost), verdict.clone()),
+            let due = match &mut node.life {
+                Life::Expected => here(&name).map(|heard| heard + silence),
+                Life::Closed(_) | Life::Lost => None,
                 Life::Open { handle, lost, .. } => {
                     let due = handle.last_heard() + silence.max(handle.silence());
-                    if due > now {
-                        self.arm(&name, Some(due));
-                        continue;
+                    if due <= now {
+                        *lost = true;
+                        handle.set_lost();
                     }
-                    *lost = true;
-                    handle.set_lost();
-                    (None, Verdict::Unreachable)
+                    Some(due)
                 }
             };
-            if let Some(life) = life {
-                node.life = life;
+            if let Some(due) = due.filter(|due| *due > now) {
+                self.arm(&name, Some(due));
+                continue;
             }
-            self.arm(&name, None);
-            self.decide(&name, verdict);
+            if self.spare(&name) {
+                continue;
+            }
+            self.lose(&name);
         }
+    }
+
+    /// Nobody hears it.
+    fn lose(&mut self, name: &str) {
+        self.arm(name, None);
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.elsewhere = false;
+        let verdict = match &node.life {
+            Life::Closed(verdict) => verdict.clone(),
+            Life::Expected | Life::Lost | Life::Open { .. } => Verdict::Unreachable,
+        };
+        if !matches!(node.life, Life::Open { .. }) {
+            node.life = Life::Lost;
+        }
+        self.decide(name, verdict);
     }
 
     /// The next moment at which something is due.
@@ -226,6 +328,12 @@ impl Pulse {
         }
     }
 
+    fn here_again(&mut self, name: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.elsewhere = false;
+        }
+    }
+
     fn decide(&mut self, node: &str, verdict: Verdict) {
         self.news.insert(node.to_owned(), verdict);
     }
@@ -237,7 +345,12 @@ impl Pulse {
         if let Some(at) = deadline {
             self.deadlines.insert((at, name.clone()));
         }
-        self.nodes.insert(name, Node { life, deadline });
+        let node = Node {
+            life,
+            deadline,
+            elsewhere: false,
+        };
+        self.nodes.insert(name, node);
     }
 
     fn arm(&mut self, name: &str, deadline: Option<Instant>) {

@@ -2,10 +2,11 @@
 //! `stream` and `router`; read by `liveness`, the metrics and whoever must end a node's session.
 //!
 //! Invariant: memory only, and one session a node: a new one takes the old one's place at once, and begins
-//! its work after the old one's last write. Sessions in quarantine have places of their own beside it.
+//! its work after the old one's last write. Sessions in quarantine, and those that are heard while another coordinator
+//! leads, have places of their own beside it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,18 +36,35 @@ pub enum Mode {
     /// One of those that hold the node's identity: it is heard, and nothing is told to it. The number tells them
     /// apart.
     Cloned(u8),
+    /// A restore awaits an operator's word: it tells what it runs, and nothing is told to it.
+    Restored,
     /// The agent of a deleted node: it tells what still runs, and hears what to stop.
     Deleted,
+    /// This coordinator does not lead: the agent is heard, and told who does. The number tells those apart that hold the
+    /// same identity; 0: as far as is known it is the node's only one.
+    Standby(u8),
 }
 
 impl Mode {
+    /// Nothing is told to its agent, and nothing it says is written.
+    pub fn is_mute(self) -> bool {
+        matches!(self, Self::Cloned(_) | Self::Restored)
+    }
+
     /// The place of such a session; a node's name has no slash.
     fn place(self, node: &str) -> String {
         match self {
             Self::Full => node.to_owned(),
             Self::Cloned(number) => format!("{node}/{number}"),
+            Self::Restored => format!("{node}/restored"),
             Self::Deleted => format!("{node}/deleted"),
+            Self::Standby(number) => format!("{node}/standby{number}"),
         }
+    }
+
+    /// Whether such a session shows that the node is there.
+    pub fn shows_its_node(self) -> bool {
+        matches!(self, Self::Full | Self::Standby(0))
     }
 }
 
@@ -78,6 +96,10 @@ pub struct Handle {
     asks: Mutex<VecDeque<OpenPipe>>,
     /// There are some.
     pub asked: Notify,
+    /// Who leads, or where coordinators are, may have changed.
+    pub retell: Notify,
+    /// It ends because another coordinator leads.
+    demoted: AtomicBool,
     kick: watch::Sender<Option<Kick>>,
     ended: CancellationToken,
 }
@@ -111,6 +133,14 @@ impl Handle {
 
     pub fn leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    pub fn set_demoted(&self) {
+        self.demoted.store(true, Ordering::Relaxed);
+    }
+
+    pub fn demoted(&self) -> bool {
+        self.demoted.load(Ordering::Relaxed)
     }
 
     pub fn set_lost(&self) {
@@ -169,7 +199,7 @@ pub struct Full(pub usize);
 
 #[derive(Debug)]
 pub struct Registry {
-    sessions: Mutex<BTreeMap<String, Arc<Handle>>>,
+    sessions: Mutex<Places>,
     ids: AtomicU64,
     most: usize,
 }
@@ -189,7 +219,8 @@ impl Registry {
     pub fn open(&self, node: &str, uid: &str, mode: Mode) -> Result<(Arc<Handle>, Option<Arc<Handle>>), Full> {
         let place = mode.place(node);
         let mut sessions = self.lock();
-        if sessions.len() >= self.most && !sessions.contains_key(&place) {
+        // A node that has a session may turn it into one of another mode.
+        if sessions.len() >= self.most && places_of(&sessions, node).next().is_none() {
             return Err(Full(self.most));
         }
         let handle = Arc::new(Handle {
@@ -207,6 +238,8 @@ impl Registry {
             dirty: Notify::new(),
             asks: Mutex::default(),
             asked: Notify::new(),
+            retell: Notify::new(),
+            demoted: AtomicBool::new(false),
             kick: watch::Sender::new(None),
             ended: CancellationToken::new(),
         });
@@ -234,17 +267,21 @@ impl Registry {
 
     /// Every session of a node, those in quarantine too.
     pub fn all_of(&self, node: &str) -> Vec<Arc<Handle>> {
+        places_of(&self.lock(), node).cloned().collect()
+    }
+
+    /// When the node's agent was last heard here, on whatever session shows that it is there.
+    pub fn last_heard(&self, node: &str) -> Option<Instant> {
         let sessions = self.lock();
-        let beside = format!("{node}/");
-        let quarantined = sessions
-            .range(beside.clone()..)
-            .take_while(|(place, _)| place.starts_with(&beside));
-        sessions
-            .get(node)
-            .into_iter()
-            .chain(quarantined.map(|(_, handle)| handle))
-            .cloned()
-            .collect()
+        let shows = places_of(&sessions, node).filter(|h| h.mode.shows_its_node());
+        shows.map(|h| h.last_heard()).max()
+    }
+
+    /// Names of the nodes that `heard` says of.
+    pub fn nodes(&self, heard: impl Fn(&Handle) -> bool) -> BTreeSet<String> {
+        let sessions = self.lock();
+        let there = sessions.values().filter(|h| h.mode.shows_its_node() && heard(h));
+        there.map(|h| h.node.clone()).collect()
     }
 
     pub fn all(&self) -> Vec<Arc<Handle>> {
@@ -259,9 +296,19 @@ impl Registry {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Handle>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Places> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+type Places = BTreeMap<String, Arc<Handle>>;
+
+fn places_of<'a>(sessions: &'a Places, node: &str) -> impl Iterator<Item = &'a Arc<Handle>> {
+    let beside = format!("{node}/");
+    let others = sessions
+        .range(beside.clone()..)
+        .take_while(move |(place, _)| place.starts_with(&beside));
+    sessions.get(node).into_iter().chain(others.map(|(_, handle)| handle))
 }
 
 #[cfg(test)]
@@ -305,6 +352,24 @@ mod tests {
         registry.close(&full);
         assert!(registry.get("n1").is_none());
         assert_eq!(registry.all_of("n1").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_standby_session_may_turn_into_one_at_work_where_all_places_are_taken() {
+        let registry = Registry::new(1);
+        let (standing, _) = registry.open("n1", "u", Mode::Standby(0)).unwrap();
+        assert!(registry.get("n1").is_none(), "nothing may be asked of it");
+        assert_eq!(registry.nodes(|_| true).into_iter().collect::<Vec<_>>(), ["n1"]);
+        assert!(registry.last_heard("n1").is_some());
+        assert_eq!(registry.open("n2", "u", Mode::Full).unwrap_err(), Full(1));
+        let (full, old) = registry.open("n1", "u", Mode::Full).unwrap();
+        assert!(old.is_none(), "it is the same stream");
+        registry.close(&standing);
+        assert_eq!(registry.get("n1").map(|h| h.id), Some(full.id));
+        registry.close(&full);
+        // Of two that hold one identity neither shows that the node is there.
+        registry.open("n1", "u", Mode::Standby(1)).unwrap();
+        assert!(registry.nodes(|_| true).is_empty() && registry.last_heard("n1").is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ pub async fn run(sessions: &Sessions) {
                 for handle in sessions.registry.all() {
                     review(sessions, &handle.node);
                     handle.dirty.notify_one();
+                    handle.retell.notify_one();
                 }
                 retime(sessions);
             }
@@ -44,7 +45,7 @@ fn homes_of(world: &World) -> HashMap<Key, String> {
 fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batch>) {
     let mut wake: Vec<String> = Vec::new();
     let mut nodes: Vec<String> = Vec::new();
-    let (mut templates, mut settings) = (false, false);
+    let (mut templates, mut settings, mut restored, mut coordinators) = (false, false, false, false);
     sessions.hub.read(|world| {
         for touched in &batch.touched {
             match touched {
@@ -63,7 +64,10 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
                 }
                 Touched::Template(_) => templates = true,
                 Touched::Settings => settings = true,
+                Touched::Coordinators => coordinators = true,
                 Touched::Node(name) => nodes.push(name.clone()),
+                Touched::Orphans(name) => wake.push(name.clone()),
+                Touched::Restored => restored = true,
                 _ => {}
             }
         }
@@ -81,11 +85,21 @@ fn route(sessions: &Sessions, homes: &mut HashMap<Key, String>, batch: &Arc<Batc
             handle.dirty.notify_one();
         }
     }
+    if coordinators {
+        for handle in sessions.registry.all() {
+            handle.retell.notify_one();
+        }
+    }
     for node in nodes {
         review(sessions, &node);
     }
     if settings {
         retime(sessions);
+    }
+    if restored {
+        for handle in sessions.registry.all() {
+            review(sessions, &handle.node);
+        }
     }
 }
 
@@ -119,7 +133,7 @@ fn review(sessions: &Sessions, node: &str) {
         let uid = world.nodes.get(node).map(|n| n.node.metadata.uid.as_str());
         let replaced = handles
             .iter()
-            .any(|h| h.mode != Mode::Deleted && Some(h.uid.as_str()) != uid);
+            .any(|h| matches!(h.mode, Mode::Full | Mode::Cloned(_)) && Some(h.uid.as_str()) != uid);
         let ends: Vec<_> = handles
             .iter()
             .filter_map(|handle| Some((handle, misplaced(world, handle)?)))
@@ -136,9 +150,12 @@ fn review(sessions: &Sessions, node: &str) {
 
 /// Why a session of this mode may not go on, if so.
 pub fn misplaced(world: &World, handle: &Handle) -> Option<(Reason, &'static str)> {
+    let tombstone = world.tombstones.get(&handle.node);
+    let mine = tombstone.is_some_and(|t| t.value.uid == handle.uid);
+    if mine && matches!(handle.mode, Mode::Standby(_)) {
+        return None;
+    }
     if handle.mode == Mode::Deleted {
-        let tombstone = world.tombstones.get(&handle.node);
-        let mine = tombstone.is_some_and(|t| t.value.uid == handle.uid);
         return (!mine).then_some((Reason::Revoked, "the deleted node is remembered no longer"));
     }
     let Some(node) = world
@@ -155,7 +172,15 @@ pub fn misplaced(world: &World, handle: &Handle) -> Option<(Reason, &'static str
             "the node was confirmed off and is heard; start again: what was replaced is to be stopped first",
         ));
     }
+    if let Mode::Standby(_) = handle.mode {
+        // Which agents may be at work is for the active coordinator to say.
+        return None;
+    }
     match (handle.mode, node.rival()) {
+        (Mode::Restored, _) if !world.restore_pending() => {
+            Some((Reason::Resync, "the restore was accepted; start again"))
+        }
+        (Mode::Restored, _) => None,
         (Mode::Full, _) if vacant => Some((
             Reason::Revoked,
             "another host joined under this node's name; this identity is revoked",

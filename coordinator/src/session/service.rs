@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use super::{Sessions, stream as session};
+use super::{Sessions, turns};
 
 /// Messages on their way to one agent.
 const OUTGOING: usize = 16;
@@ -111,7 +111,7 @@ impl agent_server::Agent for AgentService {
         let (callers, shared) = (self.helpers.callers.clone(), sessions.clone());
         let inbound = inbound.map(move |message| message.and_then(|m| callers.still_valid(&extensions).map(|()| m)));
         sessions.tasks.spawn(async move {
-            session::serve(shared, peer, inbound, out).await;
+            turns::serve(shared, peer, inbound, out).await;
             drop(permit);
         });
         Ok(Response::new(Box::pin(down)))

@@ -649,7 +649,7 @@ async fn silence_is_broken_and_a_full_disk_waited_for() {
 
 #[tokio::test]
 async fn an_agent_that_does_not_read_is_sent_away() {
-    use super::{service::Outgoing, stream};
+    use super::{service::Outgoing, turns};
     let rig = Rig::with(Settings {
         stall: Duration::from_millis(30),
         ..Settings::default()
@@ -671,7 +671,7 @@ async fn an_agent_that_does_not_read_is_sent_away() {
         node: "n1".into(),
         ..Default::default()
     };
-    tasks.spawn(stream::serve(rig.sessions.clone(), peer, inbound, out));
+    tasks.spawn(turns::serve(rig.sessions.clone(), peer, inbound, out));
     rig.base.until_ready("n1", "AgentReady").await;
     rig.base.pod("a", "n1").await;
     let end = end.await.unwrap().unwrap();

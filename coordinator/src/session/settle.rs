@@ -12,7 +12,7 @@ use proto::{
     wire::{Hello, goodbye::Reason},
 };
 
-use super::{Sessions, greet::End, ingest::Start, notes, stream::store_failed};
+use super::{Sessions, greet::End, ingest::Start, notes, turns::store_failed};
 use crate::{
     events::Note,
     store::{Change, CommitError, Expect, MAX_CHANGES, keys},
@@ -49,8 +49,8 @@ pub async fn settle(shared: &Sessions, node: &str, start: Start, hello: &Hello) 
                 let words = "the node's identity changed at this moment; start again";
                 return Err(End::Goodbye(Reason::Resync, words.into()));
             }
-            Err(CommitError::Full(what)) => {
-                let words = format!("the coordinator's store has no room ({what}); start again");
+            Err(e) if e.passes() => {
+                let words = format!("the coordinator cannot write just now ({e}); start again");
                 return Err(End::Goodbye(Reason::Resync, words));
             }
             Err(e) => return Err(store_failed(shared, e)),

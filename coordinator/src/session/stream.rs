@@ -1,4 +1,4 @@
-//! One session from Hello to its end. A task each, spawned by `service`.
+//! One session at work, from its Hello to its end or to that of this coordinator's turn to lead. Run by `turns`.
 //!
 //! Invariant: what is sent is computed when there is room to send it, so a slow agent costs no memory and gets
 //! the newest state; the chain of assignments has no gap; the end is always said and always on record.
@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, future::BoxFuture};
-use proto::wire::{self, Ack, AgentSettings, Assignments, Down, Goodbye, Hello, Stop, Up, down, goodbye::Reason, up};
+use proto::wire::{self, Ack, AgentSettings, Assignments, Down, Hello, Stop, Up, down, goodbye::Reason, up};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Code, Status};
 
@@ -18,81 +18,25 @@ use super::{
     assignments::{self, Delta, Desired, Wanted},
     back::{self, Back},
     deleted, facts,
-    greet::{End, Greeted, MAX_OBSERVED, greet, now_ms, say, wire_fence},
+    greet::{End, Greeted, MAX_OBSERVED, millis, now_ms, say, wire_fence},
     hardware,
     hello::{self, Lineage},
     ingest::{self, Docker, FlushError, Flushed, Pending, Start},
+    lease::Beats,
     liveness::Signal,
     notes::{self, Budget},
+    orphans,
     registry::{Handle, Kick, Mode},
-    service::{Outgoing, Peer},
     settle,
+    told::Whereabouts,
+    turns::{demoted, store_failed},
 };
 use crate::{
-    store::{Change, CommitError, Expect, Fence, Rv, keys},
+    store::{Change, CommitError, Expect, Fence, ReadError, Rv, keys},
     world::World,
 };
 
-fn demoted() -> End {
-    End::Goodbye(Reason::Demoted, "another coordinator leads".into())
-}
-
-/// Ends the session, and tells the process.
-pub fn store_failed(shared: &Sessions, error: CommitError) -> End {
-    let end = match error {
-        CommitError::Fenced { .. } => demoted(),
-        _ => End::Refused(Status::unavailable("the coordinator's store failed")),
-    };
-    shared.fail(error);
-    end
-}
-
-/// Serves one stream of an agent.
-pub async fn serve<S>(shared: Arc<Sessions>, peer: Peer, mut inbound: S, out: Outgoing)
-where
-    S: Stream<Item = Result<Up, Status>> + Send + Unpin,
-{
-    let Outgoing { messages, last } = out;
-    let end = match greet(&shared, &peer, &mut inbound, &messages).await {
-        Ok(greeted) => {
-            let mut session = Session::new(shared.clone(), &greeted, messages.clone());
-            let end = match session.first(&greeted.hello, &greeted.lineage).await {
-                Ok(()) => session.run(&mut inbound).await,
-                Err(end) => end,
-            };
-            session.finish().await;
-            end
-        }
-        Err(end) => end,
-    };
-    drop(messages);
-    let node = peer.node;
-    let (reason, said) = match end {
-        End::Closed => {
-            tracing::info!(node, "the agent closed its session");
-            ("closed", None)
-        }
-        End::Goodbye(reason, message) => {
-            tracing::info!(node, reason = reason.as_str_name(), message, "session ended");
-            let goodbye = down::Message::Goodbye(Goodbye {
-                reason: reason.into(),
-                message,
-            });
-            (reason.as_str_name(), Some(Ok(say(goodbye))))
-        }
-        End::Refused(status) => {
-            tracing::warn!(node, reason = status.message(), "session refused");
-            ("refused", Some(Err(status)))
-        }
-    };
-    shared.metrics.session_ended(reason);
-    if let Some(said) = said {
-        // Nobody reads when the agent is gone.
-        let _ = last.send(said);
-    }
-}
-
-struct Session {
+pub struct Session {
     shared: Arc<Sessions>,
     handle: Arc<Handle>,
     out: mpsc::Sender<Down>,
@@ -108,8 +52,15 @@ struct Session {
     revision: Rv,
     /// The settings that the agent has been told.
     told: AgentSettings,
+    /// Likewise who leads, and where all coordinators are.
+    whereabouts: Whereabouts,
+    /// They may have changed.
+    retell: bool,
     /// Pods to stop that are not this node's, until the agent has seen their end.
     strays: BTreeMap<String, Stop>,
+    /// Orphans whose end was seen, and what the agent told of the others; to be put on record.
+    ended: Vec<String>,
+    described: Vec<wire::Run>,
     /// Of a deleted node.
     left: Option<deleted::Left>,
     /// Of a node that was confirmed off.
@@ -119,7 +70,8 @@ struct Session {
     /// As liveness knows it; `None`: the first facts are not durable yet.
     docker: Option<Docker>,
     acked: u64,
-    /// Highest sequence of a heartbeat.
+    beats: Beats,
+    /// Highest sequence of a heartbeat that the agent was told was heard.
     heard: u64,
     /// Events that the agent may still send.
     budget: Budget,
@@ -132,7 +84,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(shared: Arc<Sessions>, greeted: &Greeted, out: mpsc::Sender<Down>) -> Self {
+    pub fn new(shared: Arc<Sessions>, greeted: &Greeted, out: mpsc::Sender<Down>) -> Self {
         let mut pending = Pending::default();
         let mode = greeted.guard.handle.mode;
         if mode == Mode::Full {
@@ -158,11 +110,16 @@ impl Session {
             sent: Desired::new(),
             revision: Rv(0),
             told: greeted.settings,
+            whereabouts: greeted.whereabouts.clone(),
+            retell: false,
             strays: BTreeMap::new(),
+            ended: Vec::new(),
+            described: Vec::new(),
             pending,
             inflight: None,
             docker: None,
             acked: 0,
+            beats: Beats::default(),
             heard: 0,
             dirty: false,
             ack_due: false,
@@ -174,6 +131,9 @@ impl Session {
 
     fn desired(&self, world: &World) -> (Desired, bool) {
         let (mut wanted, missing) = assignments::desired(world, &self.handle.node, &self.sent);
+        for stop in orphans::stops(world, &self.handle.node) {
+            wanted.entry(stop.uid.clone()).or_insert(Wanted::Stop(stop));
+        }
         if self.left.is_some() || self.back.is_some() {
             wanted.retain(|_, entry| matches!(entry, Wanted::Stop(_)));
         }
@@ -181,10 +141,11 @@ impl Session {
     }
 
     /// Answers the digest in Hello, then what the agent observes beyond its assignments.
-    async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
+    pub async fn first(&mut self, hello: &Hello, lineage: &Lineage) -> Result<(), End> {
         // They may have changed before the router could find this session.
+        self.retell = true;
         self.dirty |= self.shared.hub.read(assignments::agent_settings) != self.told;
-        if matches!(self.handle.mode, Mode::Cloned(_)) {
+        if self.handle.mode.is_mute() {
             return Ok(());
         }
         let node = self.handle.node.clone();
@@ -203,7 +164,7 @@ impl Session {
             )
         });
         if newer {
-            return Err(demoted());
+            return Err(self.demoted());
         }
         if self.back.is_some() {
             // Its ledger would start what was replaced: all of it is to stop with the first word, whether it runs or not.
@@ -256,7 +217,16 @@ impl Session {
         world.terms.last_key_value().is_some_and(|(t, _)| *t > self.fence.term)
     }
 
-    async fn run<S>(&mut self, inbound: &mut S) -> End
+    /// How the session ends when another coordinator leads: where others stand by, this one does so from now on.
+    fn demoted(&self) -> End {
+        if self.shared.settings.contested {
+            End::Turn
+        } else {
+            demoted()
+        }
+    }
+
+    pub async fn run<S>(&mut self, inbound: &mut S) -> End
     where
         S: Stream<Item = Result<Up, Status>> + Send + Unpin,
     {
@@ -265,20 +235,29 @@ impl Session {
         let (stall, quiet) = (self.shared.settings.stall, self.shared.settings.max_silence / 3);
         let kicked = handle.kicked();
         tokio::pin!(kicked);
+        let mut fences = self.shared.hub.fences();
         loop {
+            if self.shared.settings.contested && self.shared.leading().is_none_or(|f| *f != *self.fence) {
+                return End::Turn;
+            }
             if let Some(end) = self.bury().await {
                 return end;
             }
             if let Some(end) = self.take_back().await {
                 return end;
             }
+            if let Err(end) = self.note_orphans().await {
+                return end;
+            }
             self.start_flush();
-            let wants = self.dirty || self.ack_due || self.asks;
+            let wants = self.dirty || self.ack_due || self.asks || self.retell;
             self.wants_since = wants.then(|| self.wants_since.unwrap_or_else(Instant::now));
             let stalled = self.wants_since.unwrap_or_else(Instant::now) + stall;
             let result = tokio::select! {
                 biased;
                 Kick { reason, message } = &mut kicked => Err(End::Goodbye(reason, message)),
+                // The sender lives in the hub.
+                _ = fences.changed(), if self.shared.settings.contested => Ok(()),
                 flushed = done(&mut self.inflight), if self.inflight.is_some() => {
                     self.inflight = None;
                     self.flushed(flushed)
@@ -303,6 +282,10 @@ impl Session {
                     self.asks = true;
                     Ok(())
                 }
+                () = handle.retell.notified() => {
+                    self.retell = true;
+                    Ok(())
+                }
                 () = tokio::time::sleep_until(self.last_ack + quiet), if !self.ack_due => {
                     self.ack_due = true;
                     Ok(())
@@ -325,7 +308,7 @@ impl Session {
     }
 
     /// Lets the write under way come to its end: the node's next session waits for it.
-    async fn finish(mut self) {
+    pub async fn finish(mut self) {
         if let Some(write) = self.inflight.take()
             && let Ok(Err(e)) = tokio::time::timeout(self.shared.settings.stall, write).await
         {
@@ -363,7 +346,7 @@ impl Session {
             }
             // Its name was used again, or it was forgotten: the router ends this session.
             Err(CommitError::Conflict { .. }) => Some(End::Goodbye(Reason::Resync, "start again".into())),
-            Err(CommitError::Full(_)) => None,
+            Err(e) if e.passes() => None,
             Err(e) => Some(store_failed(&self.shared, e)),
         }
     }
@@ -391,9 +374,21 @@ impl Session {
                 None
             }
             Err(CommitError::Conflict { .. }) => Some(End::Goodbye(Reason::Resync, "start again".into())),
-            Err(CommitError::Full(_)) => None,
+            Err(e) if e.passes() => None,
             Err(e) => Some(store_failed(&self.shared, e)),
         }
+    }
+
+    /// Puts on record what the agent said of orphans.
+    async fn note_orphans(&mut self) -> Result<(), End> {
+        let (ended, described) = (std::mem::take(&mut self.ended), std::mem::take(&mut self.described));
+        if !ended.is_empty() {
+            orphans::ended(&self.shared, &self.handle.node, &ended).await?;
+        }
+        if !described.is_empty() {
+            orphans::describe(&self.shared, &self.handle.node, described).await?;
+        }
+        Ok(())
     }
 
     /// The most urgent message, computed now.
@@ -408,6 +403,11 @@ impl Session {
         {
             return Ok(Some(change));
         }
+        if std::mem::take(&mut self.retell)
+            && let Some(welcome) = self.welcome()
+        {
+            return Ok(Some(welcome));
+        }
         if self.asks {
             match self.handle.next_ask() {
                 Some(open) => return Ok(Some(say(down::Message::OpenPipe(open)))),
@@ -416,13 +416,54 @@ impl Session {
         }
         Ok(std::mem::take(&mut self.ack_due).then(|| {
             self.last_ack = Instant::now();
+            self.heard = self.known();
             let (seq, heard) = (self.acked, self.heard);
             say(down::Message::Ack(Ack { seq, heard }))
         }))
     }
 
+    /// What the agent may be told was heard: no heartbeat that another coordinator, leading by then, does not know of,
+    /// and none while the node is on record as lost, for by that record its pods are replaced.
+    fn known(&mut self) -> u64 {
+        let node = &self.handle.node;
+        let lost = self
+            .shared
+            .hub
+            .read(|w| w.nodes.get(node).is_some_and(|n| n.lost().is_some()));
+        if lost {
+            self.heard
+        } else {
+            self.beats.known(&self.shared.lease)
+        }
+    }
+
+    /// What the agent has to be told of the coordinators, if anything: the fence stays what it was.
+    fn welcome(&mut self) -> Option<Down> {
+        let settings = &self.shared.settings;
+        let now = self.shared.hub.read(|w| settings.told(w, true));
+        let before = std::mem::replace(&mut self.whereabouts, now.clone());
+        (before != now).then(|| {
+            let (leader, coordinators) = now;
+            say(down::Message::Welcome(wire::Welcome {
+                role: wire::welcome::Role::Active.into(),
+                leader,
+                coordinators,
+                fence: Some(wire_fence(&self.fence)),
+                your_term_known: true,
+                heartbeat_ms: millis(self.shared.hub.read(|w| settings.heartbeat(&w.settings))),
+                node: self.handle.node.clone(),
+                max_silence_ms: millis(settings.max_silence),
+                settings: Some(self.told),
+                ..wire::Welcome::default()
+            }))
+        })
+    }
+
     /// What the agent has to be told of the cluster's settings, if anything.
     fn settings(&mut self) -> Option<Down> {
+        if self.handle.mode == Mode::Restored {
+            return None;
+        }
         let now = self.shared.hub.read(assignments::agent_settings);
         let before = std::mem::replace(&mut self.told, now);
         (before != now).then(|| say(down::Message::Settings(now)))
@@ -432,9 +473,9 @@ impl Session {
         let (revision, newer, (mut wanted, missing)) =
             self.shared.hub.read(|w| (w.rv, self.deposed(w), self.desired(w)));
         if newer {
-            return Err(demoted());
+            return Err(self.demoted());
         }
-        if self.unsettled || matches!(self.handle.mode, Mode::Cloned(_)) {
+        if self.unsettled || self.handle.mode.is_mute() {
             return Ok(None);
         }
         self.handle.incomplete.store(missing, Ordering::Relaxed);
@@ -469,18 +510,27 @@ impl Session {
         let full = self.handle.mode == Mode::Full;
         match message.message {
             Some(up::Message::Heartbeat(beat)) => {
-                self.heard = self.heard.max(beat.seq);
+                self.beats.hear(beat.seq, Instant::now());
+                // An agent that comes back wants to know early that it is not lost.
+                self.ack_due |= full && self.heard == 0 && self.known() > 0;
                 Ok(())
             }
             // Whose pods these are is not known while two claim them. Not acknowledged, they come again.
-            Some(up::Message::Statuses(_)) if matches!(self.handle.mode, Mode::Cloned(_)) => Ok(()),
+            Some(up::Message::Statuses(_)) if self.handle.mode.is_mute() => Ok(()),
             Some(up::Message::Facts(given)) if !full => {
                 if let Some(left) = &mut self.left {
                     left.hear(&given);
                 }
                 Ok(())
             }
-            Some(up::Message::Events(_)) if !full => Ok(()),
+            Some(up::Message::Events(_) | up::Message::Unexpected(_)) if !full => Ok(()),
+            Some(up::Message::Unexpected(unexpected)) => {
+                if unexpected.pods.len() > MAX_OBSERVED {
+                    return Err(End::protocol(format!("more than {MAX_OBSERVED} unexpected pods")));
+                }
+                self.described = unexpected.pods;
+                Ok(())
+            }
             Some(up::Message::Statuses(statuses)) => self.statuses(statuses),
             Some(up::Message::Facts(given)) if self.unsettled && given.docker_ready => Err(End::Goodbye(
                 Reason::Resync,
@@ -530,6 +580,13 @@ impl Session {
         self.shared.metrics.statuses_ignored.inc_by(foreign.len() as u64);
         for pod in foreign {
             let record = &pod.report.record;
+            let full = self.handle.mode == Mode::Full;
+            if full && self.shared.hub.read(|w| w.is_orphan(&record.uid, &self.handle.node)) {
+                if record.stopped {
+                    self.ended.push(record.uid.clone());
+                }
+                continue;
+            }
             if let Some(left) = &mut self.left {
                 left.see(&record.uid, record.stopped);
             }
@@ -577,6 +634,9 @@ impl Session {
             }
             Err(FlushError::Contended(what)) => Err(End::Goodbye(Reason::Resync, what)),
             Err(FlushError::Commit(e)) => Err(store_failed(&self.shared, e)),
+            Err(FlushError::Read(ReadError::Unavailable(why))) => {
+                Err(store_failed(&self.shared, CommitError::Unavailable(why)))
+            }
             Err(FlushError::Read(e)) => Err(store_failed(&self.shared, CommitError::Io(e.to_string()))),
         }
     }

@@ -1,6 +1,7 @@
 //! What tests of sessions stand on: a store that can be held up, a world with nodes and pods, a server on a
 //! free port, and an agent that follows a script.
 
+pub use super::host_tests::{facts, inventory};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -16,8 +17,8 @@ use proto::{
     digest,
     model::{self, Container, Kind, ObjectMeta, Phase, Time},
     wire::{
-        self, Assignments, Down, Goodbye, Heartbeat, Hello, Inventory, Issued, NodeFacts, Observed, ResourceAmounts,
-        Statuses, Up, Welcome, agent_client::AgentClient, assignments, down, inventory, up,
+        self, Assignments, Down, Goodbye, Heartbeat, Hello, Issued, Observed, Statuses, Up, Welcome,
+        agent_client::AgentClient, assignments, down, up,
     },
 };
 use tokio::{
@@ -124,6 +125,8 @@ impl Store for Gated {
 pub struct Base {
     pub store: Arc<Gated>,
     pub hub: Arc<Hub>,
+    /// What feeds the hub.
+    pub feed: tokio::task::AbortHandle,
     pub tasks: JoinSet<()>,
 }
 
@@ -133,15 +136,32 @@ impl Base {
     }
 
     pub async fn on(store: Arc<Gated>) -> Self {
+        let base = Self::beside(store).await;
+        base.lead("test").await;
+        base
+    }
+
+    /// Takes the term, and leads under it.
+    pub async fn lead(&self, holder: &str) -> Fence {
+        let fence = leader::take(&self.hub, INCARNATION, holder).await.unwrap();
+        self.hub.set_fence(Some(fence.clone()));
+        fence
+    }
+
+    /// A hub that does not lead.
+    pub async fn beside(store: Arc<Gated>) -> Self {
         let hub = Hub::load(store.clone()).await.unwrap();
         let mut tasks = JoinSet::new();
         let run = hub.clone().run();
-        tasks.spawn(async move {
+        let feed = tasks.spawn(async move {
             let _ = run.await;
         });
-        let fence = leader::take(&hub, INCARNATION, "test").await.unwrap();
-        hub.set_fence(Some(fence));
-        Self { store, hub, tasks }
+        Self {
+            store,
+            hub,
+            feed,
+            tasks,
+        }
     }
 
     pub async fn put(&self, key: String, value: Vec<u8>) -> Rv {
@@ -189,6 +209,7 @@ impl Base {
             grace,
             reason: "scaled down".into(),
             lost: false,
+            drain: None,
         });
         self.put_pod(name, pod).await;
     }
@@ -600,82 +621,6 @@ impl Ledger {
 
 pub fn now_ms() -> u64 {
     u64::try_from(Time::now().0).unwrap() * 1000
-}
-
-pub fn facts() -> NodeFacts {
-    let amounts = ResourceAmounts {
-        cpu_milli: 2000,
-        memory: 1 << 30,
-        ephemeral_storage: 1 << 33,
-        pods: 110,
-    };
-    NodeFacts {
-        capacity: Some(amounts),
-        allocatable: Some(amounts),
-        addresses: vec!["192.0.2.7".into()],
-        hostname: "host7".into(),
-        docker_version: "20.10.24".into(),
-        agent_version: proto::VERSION.into(),
-        docker_ready: true,
-        ..NodeFacts::default()
-    }
-}
-
-/// A small server's: two modules, a disk, a card, a GPU.
-pub fn inventory() -> Inventory {
-    let module = |slot: &str, serial: &str| inventory::Module {
-        slot: slot.into(),
-        size: 16 << 30,
-        r#type: "DDR4".into(),
-        speed_mts: 3200,
-        serial: serial.into(),
-        part_number: "M393".into(),
-        ..inventory::Module::default()
-    };
-    Inventory {
-        system: Some(inventory::Unit {
-            manufacturer: "Dell Inc.".into(),
-            product: "PowerEdge R740".into(),
-            serial: "SY1".into(),
-            ..inventory::Unit::default()
-        }),
-        chassis: Some(inventory::Unit {
-            serial: "CH1".into(),
-            ..inventory::Unit::default()
-        }),
-        cpu: Some(inventory::Cpu {
-            model: "Xeon".into(),
-            sockets: 2,
-            cores: 32,
-            threads: 64,
-        }),
-        memory: Some(inventory::Memory {
-            total: 31 << 30,
-            slots: 4,
-            modules: vec![module("A1", "D1"), module("A2", "D2")],
-        }),
-        disks: vec![inventory::Disk {
-            name: "sda".into(),
-            model: "ST4000".into(),
-            serial: "K1".into(),
-            wwid: "naa.1".into(),
-            size: 4_000_000_000_000,
-            rotational: true,
-        }],
-        nics: vec![inventory::Nic {
-            name: "eno1".into(),
-            mac: "b0:26:28:00:00:01".into(),
-            speed_mbps: 25_000,
-            carrier: true,
-            ..inventory::Nic::default()
-        }],
-        gpus: vec![inventory::Gpu {
-            slot: "0000:86:00.0".into(),
-            id: "10de:20b5".into(),
-            model: "A100".into(),
-            ..inventory::Gpu::default()
-        }],
-    }
 }
 
 /// Of a fresh agent.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Change, CommitError, Committed, Expect, Fence, MAX_BYTES, MAX_CHANGES, Rv, Update,
+    contest::Claim,
     keys::{self, TermRecord},
 };
 
@@ -120,12 +121,43 @@ impl Batch {
         incarnation: &str,
         holder: &str,
     ) -> Result<Fence, T::Error> {
+        self.begin_term(
+            tables,
+            &Claim {
+                incarnation: incarnation.to_owned(),
+                holder: holder.to_owned(),
+                coordinator: String::new(),
+                address: String::new(),
+            },
+        )
+    }
+
+    /// As [`Batch::take_term`], if the present term is `over`.
+    pub(super) fn take_over<T: Tables>(
+        &mut self,
+        tables: &mut T,
+        over: Option<u64>,
+        claim: &Claim,
+    ) -> Result<Result<Fence, CommitError>, T::Error> {
+        let current = tables.version(keys::TERM)?.map(Rv::revision);
+        if current != over {
+            return Ok(Err(CommitError::Fenced {
+                ours: over.unwrap_or(0),
+                current: current.unwrap_or(0),
+            }));
+        }
+        self.begin_term(tables, claim).map(Ok)
+    }
+
+    fn begin_term<T: Tables>(&mut self, tables: &mut T, claim: &Claim) -> Result<Fence, T::Error> {
         let record = TermRecord {
-            incarnation: incarnation.to_owned(),
+            incarnation: claim.incarnation.clone(),
             nonce: uuid::Uuid::new_v4().simple().to_string(),
-            holder: holder.to_owned(),
+            holder: claim.holder.clone(),
+            coordinator: claim.coordinator.clone(),
+            address: claim.address.clone(),
         };
-        // Three strings always serialize.
+        // Some strings always serialize.
         let value = Bytes::from(serde_json::to_vec(&record).unwrap_or_default());
         self.write(tables, keys::TERM.to_owned(), Some(value.clone()))?;
         self.write(tables, keys::term_history(self.revision), Some(value))?;
@@ -136,7 +168,8 @@ impl Batch {
         })
     }
 
-    fn fenced<T: Tables>(&mut self, tables: &mut T, fence: &Fence) -> Result<Option<CommitError>, T::Error> {
+    /// The refusal of what comes under this fence, if it is not the present one.
+    pub(super) fn fenced<T: Tables>(&mut self, tables: &mut T, fence: &Fence) -> Result<Option<CommitError>, T::Error> {
         if self.term.is_none() {
             let found = tables.get(keys::TERM)?;
             // An unreadable record matches no fence; the next take_term replaces it.

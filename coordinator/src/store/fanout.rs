@@ -30,6 +30,8 @@ struct Inner {
 
 struct Watcher {
     id: u64,
+    /// What it knew from elsewhere when it began.
+    start: Rv,
     /// Delivered (or left to the history) up to here.
     after: Rv,
     tx: mpsc::Sender<Vec<Update>>,
@@ -58,6 +60,25 @@ impl Fanout {
         inner.watchers.retain_mut(|w| w.offer(updates, self.queue));
     }
 
+    /// As [`Self::publish`], of updates that may be older than what was published: a backend found that it had missed
+    /// them. The last one is newer than all before.
+    pub(super) fn heal(&self, updates: &[Update]) {
+        let Some(last) = updates.last() else { return };
+        let mut inner = self.lock();
+        inner.published = last.rv;
+        inner.watchers.retain_mut(|w| {
+            let missed = updates.iter().filter(|u| u.rv > w.start).cloned();
+            w.give(missed.collect(), self.queue)
+        });
+    }
+
+    /// Counts all up to `published` as delivered: the store was filled, and nobody watches one that is.
+    pub(super) fn begin_at(&self, published: Rv) {
+        let mut inner = self.lock();
+        inner.published = published;
+        inner.watchers.clear();
+    }
+
     /// Begins a watch of what comes after `after`. The caller then reads the history after `after` up to
     /// [`Joining::up_to`] and calls [`Joining::start`]. `None`: closed.
     pub(super) fn join(self: &Arc<Self>, after: Rv) -> Option<Joining> {
@@ -72,6 +93,7 @@ impl Fanout {
         let up_to = inner.published;
         inner.watchers.push(Watcher {
             id,
+            start: after,
             after,
             tx,
             backlog: Some(Vec::new()),
@@ -108,14 +130,21 @@ impl Watcher {
         let Some(fresh) = updates.get(new..).filter(|f| !f.is_empty()) else {
             return !self.tx.is_closed();
         };
-        self.after = fresh.last().map_or(self.after, |u| u.rv);
+        self.give(fresh.to_vec(), queue)
+    }
+
+    fn give(&mut self, updates: Vec<Update>, queue: usize) -> bool {
+        let Some(last) = updates.last() else {
+            return !self.tx.is_closed();
+        };
+        self.after = self.after.max(last.rv);
         let fits = match &mut self.backlog {
             Some(backlog) if backlog.len() < queue => {
-                backlog.push(fresh.to_vec());
+                backlog.push(updates);
                 true
             }
             Some(_) => false,
-            None => match self.tx.try_send(fresh.to_vec()) {
+            None => match self.tx.try_send(updates) {
                 Ok(()) => true,
                 Err(TrySendError::Closed(_)) => return false,
                 Err(TrySendError::Full(_)) => false,

@@ -2,10 +2,16 @@
 //!
 //! | key | writer | value |
 //! |---|---|---|
-//! | `term` | `Store::take_term` | JSON [`TermRecord`]: who leads |
-//! | `terms/<term, 16 hex digits>` | `Store::take_term` | the same, kept: the history of leaderships |
-//! | `meta/<name>` | init | cluster facts, sealed root key |
-//! | `obj/<kind>/<namespace>/<name>` | api; control for pods | the object without what others write |
+//! | `term` | `Store::take_term`, `Contest::take_over` | JSON [`TermRecord`]: who leads |
+//! | `terms/<term, 16 hex digits>` | as `term` | the same, kept: the history of leaderships |
+//! | `coordinator/<name>` | ca when it joins; leader when its addresses change; api when it is removed | a replica of the coordinator |
+//! | `issuer/<name>` | ca when it joins; as `coordinator/<name>` otherwise | the intermediate of that replica |
+//! | `meta/cluster` | init, restore | cluster facts, sealed root key |
+//! | `meta/backup` | backup | the last backup that was made |
+//! | `meta/restored` | restore; api once it is accepted | which histories this one goes on from |
+//! | `meta/successor` | migrate | to where this store was moved: it is not served any more |
+//! | `orphan/<uid>` | session when it finds it, and when its end was seen; api | a pod that an agent runs and that is not on record |
+//! | `obj/<kind>/<namespace>/<name>` | api; control for pods, and for the counts and the end of controllers under update | the object without what others write |
 //! | `status/pod/<namespace>/<name>` | ingest | what the agent observed |
 //! | `facts/node/<name>` | ingest | what the agent knows of its host |
 //! | `inventory/node/<name>` | ingest | what the host is made of |
@@ -13,6 +19,10 @@
 //! | `holds/<node>` | api and control, each its own entries; empty once all are released, so that its version shows it | why the node takes no new pods |
 //! | `off/<node>` | api; session once the node is back and nothing of it is left, api at its deletion | an operator said that its host is off |
 //! | `loss/<node>` | control | since when the pods of a lost node may be replaced |
+//! | `drain/<node>` | api at its begin and when it is taken back, control in between | the node's present or last drain |
+//! | `update/<namespace>/<name>` | api at its begin and where it is steered, control in between | the controller's present or last rolling update |
+//! | `revisions/<namespace>/<name>` | control when an update is over, and when its controller is gone | what the controller was |
+//! | `unplaced/<namespace>/<name>` | control; api where it deletes the set | why nodes have no daemon of a daemon set |
 //! | `settings` | api | what the cluster's settings are set to |
 //! | `freeze` | api; control when it has expired | that nothing is to be replaced or moved |
 //! | `holder/<node>` | session; api when it is readmitted or deleted, ca when the name gets a new identity | which agent process holds the node's identity |
@@ -34,14 +44,34 @@ pub const SETTINGS: &str = "settings";
 
 pub const FREEZE: &str = "freeze";
 
+/// The last backup that was made.
+pub const BACKUP: &str = "meta/backup";
+
+/// Which histories this one goes on from.
+pub const RESTORED: &str = "meta/restored";
+
+/// To where this store was moved.
+pub const SUCCESSOR: &str = "meta/successor";
+
+/// A pod that an agent runs and that is not on record.
+pub fn orphan(uid: &str) -> String {
+    format!("orphan/{uid}")
+}
+
 /// Value of [`TERM`] and of `terms/…`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TermRecord {
     pub incarnation: String,
     pub nonce: String,
     /// Who leads, for people: `host:pid`.
     pub holder: String,
+    /// Name of the coordinator; empty where there is one only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub coordinator: String,
+    /// Its session address, HOST:PORT; empty where there is one only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
 }
 
 pub fn term_history(term: u64) -> String {
@@ -55,6 +85,10 @@ pub fn object(kind: Kind, namespace: &str, name: &str) -> String {
 
 pub fn pod_status(namespace: &str, name: &str) -> String {
     format!("status/pod/{namespace}/{name}")
+}
+
+pub fn unplaced(namespace: &str, name: &str) -> String {
+    format!("unplaced/{namespace}/{name}")
 }
 
 pub fn node_facts(name: &str) -> String {
@@ -79,6 +113,18 @@ pub fn off(node: &str) -> String {
 
 pub fn loss(node: &str) -> String {
     format!("loss/{node}")
+}
+
+pub fn drain(node: &str) -> String {
+    format!("drain/{node}")
+}
+
+pub fn update(namespace: &str, name: &str) -> String {
+    format!("update/{namespace}/{name}")
+}
+
+pub fn revisions(namespace: &str, name: &str) -> String {
+    format!("revisions/{namespace}/{name}")
 }
 
 pub fn holder(node: &str) -> String {
@@ -114,6 +160,22 @@ pub fn op(request_id: &str) -> String {
     format!("op/{request_id}")
 }
 
+/// A replica of the coordinator.
+pub fn coordinator(name: &str) -> String {
+    format!("coordinator/{name}")
+}
+
+/// What the keys of replicas begin with, and a key that they all come before.
+pub const COORDINATORS: (&str, &str) = ("coordinator/", "coordinator0");
+
+/// The intermediate of a replica.
+pub fn issuer(coordinator: &str) -> String {
+    format!("issuer/{coordinator}")
+}
+
+/// As [`COORDINATORS`].
+pub const ISSUERS: (&str, &str) = ("issuer/", "issuer0");
+
 /// What the keys of audit records begin with; what follows sorts by time.
 pub const AUDIT: &str = "audit/";
 
@@ -145,6 +207,21 @@ pub enum Parsed<'a> {
     Holds(&'a str),
     Off(&'a str),
     Loss(&'a str),
+    Drain(&'a str),
+    /// Why nodes have no daemon of a daemon set.
+    Unplaced {
+        namespace: &'a str,
+        name: &'a str,
+    },
+    /// A rolling update, by the controller that is replaced.
+    Update {
+        namespace: &'a str,
+        name: &'a str,
+    },
+    Revisions {
+        namespace: &'a str,
+        name: &'a str,
+    },
     Settings,
     Freeze,
     Holder(&'a str),
@@ -159,7 +236,13 @@ pub enum Parsed<'a> {
     Binding(&'a str),
     Op(&'a str),
     Audit(&'a str),
-    /// `meta/…` and what a newer release may have written.
+    Coordinator(&'a str),
+    Issuer(&'a str),
+    Restored,
+    /// By uid.
+    Orphan(&'a str),
+    Successor,
+    /// The rest of `meta/…` and what a newer release may have written.
     Other,
 }
 
@@ -171,6 +254,8 @@ pub fn parse(key: &str) -> Parsed<'_> {
         TERM => return Parsed::Term,
         SETTINGS => return Parsed::Settings,
         FREEZE => return Parsed::Freeze,
+        RESTORED => return Parsed::Restored,
+        SUCCESSOR => return Parsed::Successor,
         _ => {}
     }
     if let Some((kind, rest)) = key.strip_prefix("obj/").and_then(|r| r.split_once('/'))
@@ -182,19 +267,29 @@ pub fn parse(key: &str) -> Parsed<'_> {
     if let Some((namespace, name)) = two("status/pod/") {
         return Parsed::PodStatus { namespace, name };
     }
+    if let Some((namespace, name)) = two("unplaced/") {
+        return Parsed::Unplaced { namespace, name };
+    }
+    if let Some((namespace, name)) = two("update/") {
+        return Parsed::Update { namespace, name };
+    }
+    if let Some((namespace, name)) = two("revisions/") {
+        return Parsed::Revisions { namespace, name };
+    }
     if let Some((namespace, name)) = two("event/") {
         return Parsed::Event { namespace, name };
     }
     if let Some(term) = key.strip_prefix("terms/").and_then(|t| u64::from_str_radix(t, 16).ok()) {
         return Parsed::TermHistory(term);
     }
-    let one: [(&str, Make); 14] = [
+    let one: [(&str, Make); 18] = [
         ("facts/node/", |r| Parsed::NodeFacts(r)),
         ("inventory/node/", |r| Parsed::NodeInventory(r)),
         ("ready/node/", |r| Parsed::NodeReady(r)),
         ("holds/", |r| Parsed::Holds(r)),
         ("off/", |r| Parsed::Off(r)),
         ("loss/", |r| Parsed::Loss(r)),
+        ("drain/", |r| Parsed::Drain(r)),
         ("holder/", |r| Parsed::Holder(r)),
         ("tombstone/", |r| Parsed::Tombstone(r)),
         ("template/", |r| Parsed::Template(r)),
@@ -203,6 +298,9 @@ pub fn parse(key: &str) -> Parsed<'_> {
         ("binding/", |r| Parsed::Binding(r)),
         ("op/", |r| Parsed::Op(r)),
         ("audit/", |r| Parsed::Audit(r)),
+        ("coordinator/", |r| Parsed::Coordinator(r)),
+        ("issuer/", |r| Parsed::Issuer(r)),
+        ("orphan/", |r| Parsed::Orphan(r)),
     ];
     one.into_iter()
         .find_map(|(prefix, make)| key.strip_prefix(prefix).map(make))

@@ -1,4 +1,5 @@
-//! The store in memory: the same rules as on disk, nothing durable. Used by tests and by simulated clusters.
+//! The store in memory: the same rules as on disk, nothing durable. Used by tests and by simulated clusters. Several
+//! coordinators of one process may share it, each by a [`super::line::Line`] of its own.
 //!
 //! Invariant: everything happens under one lock, so each commit is one transaction and one revision.
 
@@ -15,7 +16,10 @@ use bytes::Bytes;
 use super::{
     Change, CommitError, Committed, Entry, Fence, ReadError, Rv, Snapshot, Span, Store, Update, Watch,
     apply::{self, Batch, Tables},
+    contest::{Claim, Contest, Look},
     fanout::Fanout,
+    import::{Import, ImportError, Imported},
+    keys,
 };
 
 #[derive(Clone, Debug)]
@@ -61,6 +65,8 @@ struct Data {
     newest: Rv,
     /// Newest version that is no longer in the log.
     trimmed: Rv,
+    /// Beats ever written.
+    beat: u64,
 }
 
 impl MemoryStore {
@@ -205,5 +211,46 @@ impl Store for MemoryStore {
 
     fn newest(&self) -> Rv {
         self.lock().newest
+    }
+}
+
+#[async_trait]
+impl Contest for MemoryStore {
+    async fn look(&self) -> Result<Look, ReadError> {
+        let data = self.open_to_read()?;
+        let term = data.state.get(keys::TERM).map(|(rv, value)| {
+            // Only this module writes it.
+            (rv.revision(), serde_json::from_slice(value).unwrap_or_default())
+        });
+        Ok(Look { term, beat: data.beat })
+    }
+
+    async fn take_over(&self, over: Option<u64>, claim: &Claim) -> Result<Fence, CommitError> {
+        self.transact(|batch, data| batch.take_over(data, over, claim))?
+    }
+
+    async fn beat(&self, fence: &Fence) -> Result<(), CommitError> {
+        self.transact(|batch, data| {
+            let refused = batch.fenced(data, fence)?;
+            data.beat += u64::from(refused.is_none());
+            Ok(refused.map_or(Ok(()), Err))
+        })?
+    }
+}
+
+#[async_trait]
+impl Import for MemoryStore {
+    async fn import(&self, state: Imported) -> Result<(), ImportError> {
+        state.check()?;
+        let mut data = self.lock();
+        if !self.fanout.is_open() {
+            return Err(CommitError::Closed.into());
+        }
+        if data.newest != Rv(0) {
+            return Err(ImportError::NotEmpty);
+        }
+        data.state = state.entries.into_iter().map(|e| (e.key, (e.rv, e.value))).collect();
+        (data.revision, data.newest, data.trimmed) = (state.base, state.newest, state.newest);
+        Ok(())
     }
 }

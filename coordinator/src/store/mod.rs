@@ -1,13 +1,17 @@
 //! The store: durable, revisioned keys under one fence. Called by `world` (load, watch) and by everything
-//! that writes (commit); nothing else touches a database. Backends: [`sqlite`] (one coordinator), [`memory`]
-//! (tests); one conformance suite (`tests.rs`) holds for each.
+//! that writes (commit); nothing else touches a database. Backends: [`sqlite`] (one coordinator), [`etcd`] (several),
+//! [`memory`] (tests); one conformance suite (`tests.rs`) holds for each.
 //!
 //! Invariant: a commit is applied whole or not at all, only while its fence is the current one, and once
 //! acknowledged it survives SIGKILL and power loss. No resource version is handed out twice or goes back.
 
 mod apply;
+pub mod contest;
+pub mod etcd;
 mod fanout;
+pub mod import;
 pub mod keys;
+pub mod line;
 pub mod memory;
 pub mod sqlite;
 #[cfg(test)]
@@ -194,8 +198,22 @@ pub enum CommitError {
     /// Whether it was applied is unknown; read again before a retry. The process should end.
     #[error("the store failed: {0}")]
     Io(String),
+    /// The store cannot be reached just now; nothing was applied; works again when it can.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// The store does not answer, and whether it was applied is unknown; it may still appear. Read again before a
+    /// retry; the process goes on.
+    #[error("the store did not answer: {0}")]
+    Unknown(String),
     #[error("the store is closed")]
     Closed,
+}
+
+impl CommitError {
+    /// A fault of the store that passes by itself: wait, look, and try again.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Unavailable(_) | Self::Unknown(_))
+    }
 }
 
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -225,6 +243,9 @@ pub enum ReadError {
     Future { after: Rv, newest: Rv },
     #[error("the store failed: {0}")]
     Io(String),
+    /// It cannot be reached just now; works again when it can.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
 }
 
 /// See the module's head. All methods are safe to call concurrently; commits queued together are made durable

@@ -21,10 +21,11 @@ use crate::store::Rv;
 type Sorted = BTreeMap<Vec<EndpointPort>, (Vec<EndpointAddress>, Vec<EndpointAddress>)>;
 
 impl World {
-    /// The endpoints of one controller, which have its name and labels.
+    /// The endpoints of one controller, which have its name and labels. While it is under a rolling update, those of the
+    /// other side are among them: who follows either name reaches what serves.
     pub fn endpoints(&self, key: &Key, state: &ControllerState) -> Endpoints {
         let mut sorted = Sorted::new();
-        for (key, pod) in self.pods_of(&state.rc.metadata.uid) {
+        for (key, pod) in self.pods_of_both(&state.rc.metadata.uid) {
             if let Some(node) = self.nodes.get(&pod.record.node)
                 && !pod.stopping()
                 && !pod.phase().is_final()
@@ -64,7 +65,8 @@ impl World {
     /// Touches the endpoints of the controllers that have pods on this node.
     pub(super) fn touch_endpoints(&mut self, node: &str, touched: &mut Vec<Touched>) {
         let owners = self.pods_on(node).filter_map(|(_, pod)| pod.record.owner.as_ref());
-        let keys = owners.filter_map(|o| self.controllers_by_uid.get(&o.uid));
+        let uids = owners.flat_map(|o| [Some(o.uid.as_str()), self.partner(&o.uid)]);
+        let keys = uids.flatten().filter_map(|uid| self.controllers_by_uid.get(uid));
         let keys: BTreeSet<Key> = keys.cloned().collect();
         for key in keys {
             if let Some(controller) = self.controllers.get_mut(&key) {
@@ -72,6 +74,19 @@ impl World {
             }
             touched.push(Touched::Endpoints(key));
         }
+    }
+}
+
+impl World {
+    /// Touches the endpoints of the controller with this uid.
+    pub(super) fn touch_endpoints_of(&mut self, uid: &str, rv: Rv, touched: &mut Vec<Touched>) {
+        let Some(key) = self.controllers_by_uid.get(uid).cloned() else {
+            return;
+        };
+        if let Some(controller) = self.controllers.get_mut(&key) {
+            controller.touched = controller.touched.max(rv);
+        }
+        touched.push(Touched::Endpoints(key));
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Hub {
     applied: watch::Sender<Rv>,
     feed: broadcast::Sender<Arc<Batch>>,
     fence: watch::Sender<Option<Arc<Fence>>>,
+    /// Commits that were begun and have not ended.
+    writing: watch::Sender<usize>,
     /// Shared by who places pods, from its look at the world to the end of its commits; alone with who holds a node.
     placements: tokio::sync::RwLock<()>,
 }
@@ -89,6 +91,7 @@ impl Hub {
             }),
             feed: broadcast::Sender::new(FEED),
             fence: watch::Sender::new(None),
+            writing: watch::Sender::new(0),
             placements: tokio::sync::RwLock::default(),
         }))
     }
@@ -138,8 +141,10 @@ impl Hub {
         Ok(())
     }
 
-    /// Reads the world. `f` must be short: it holds the lock that updates wait for.
+    /// Reads the world. `f` must be short, and read nothing of a hub itself: it holds the lock that updates wait for,
+    /// and a second read waits for an update that waits.
     pub fn read<R>(&self, f: impl FnOnce(&World) -> R) -> R {
+        let _only = OnlyRead::begin();
         f(&self.state.read().unwrap_or_else(PoisonError::into_inner).world)
     }
 
@@ -172,6 +177,15 @@ impl Hub {
         let _ = self.applied.subscribe().wait_for(|applied| *applied >= rv).await;
     }
 
+    /// Waits until no restore awaits an operator's word.
+    pub async fn accepted(&self) {
+        let mut feed = self.subscribe();
+        while self.read(World::restore_pending) {
+            // A lag is no matter here, and the feed lives in self.
+            let _ = feed.recv().await;
+        }
+    }
+
     /// Commits under the present leadership and returns once the world includes it.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let fence = self.fence().ok_or(CommitError::Fenced { ours: 0, current: 0 })?;
@@ -180,9 +194,16 @@ impl Hub {
 
     /// As [`Hub::commit`], for what was decided under `fence`.
     pub async fn commit_under(&self, fence: &Fence, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let _writing = Writing::begin(&self.writing);
         let committed = self.store.commit(fence, changes).await?;
         self.wait_for(committed.last()).await;
         Ok(committed)
+    }
+
+    /// Returns at a moment at which no commit is under way.
+    pub async fn quiet(&self) {
+        // The sender lives in self, so this cannot fail.
+        let _ = self.writing.subscribe().wait_for(|n| *n == 0).await;
     }
 
     /// Present leadership of this process; `None`: it does not lead.
@@ -214,6 +235,45 @@ impl Hub {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+}
+
+/// Present while a thread reads. In a debug build a second read inside fails at once, and not one day.
+struct OnlyRead;
+
+impl OnlyRead {
+    fn begin() -> Self {
+        #[cfg(debug_assertions)]
+        READING.with(|reading| assert!(!reading.replace(true), "a read of the world inside another"));
+        Self
+    }
+}
+
+impl Drop for OnlyRead {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        READING.with(|reading| reading.set(false));
+    }
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static READING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Present while a commit is under way, however it ends.
+struct Writing<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Writing<'a> {
+    fn begin(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
     }
 }
 

@@ -34,6 +34,12 @@ impl World {
         if record.owner.is_none() {
             self.bare.insert(key.clone());
         }
+        if let Some(replaces) = &record.replaces {
+            let of = &mut self.replacements;
+            of.entry(replaces.uid.clone()).or_default().insert(key.clone());
+            let from = &mut self.replacing;
+            from.entry(replaces.node.clone()).or_default().insert(key.clone());
+        }
         self.selection.pod(key, record, true);
         if record.node.is_empty() {
             if !pod.stopping() {
@@ -56,6 +62,10 @@ impl World {
             drop_from(&mut self.pods_by_owner, &owner.uid, key);
         }
         drop_from(&mut self.pods_by_node, &record.node, key);
+        if let Some(replaces) = &record.replaces {
+            drop_from(&mut self.replacements, &replaces.uid, key);
+            drop_from(&mut self.replacing, &replaces.node, key);
+        }
         self.bare.remove(key);
         self.selection.pod(key, record, false);
         self.unplaced.remove(key);

@@ -33,6 +33,11 @@ impl World {
         self.keyed(self.pods_by_node.get(node))
     }
 
+    /// Pods that were started in the place of the one with this uid, whatever became of them, sorted by key.
+    pub fn replacements_of(&self, uid: &str) -> impl Iterator<Item = (&Key, &PodState)> {
+        self.keyed(self.replacements.get(uid))
+    }
+
     /// Whether the pod's node was deleted and its agent may still run it.
     pub fn deserted(&self, pod: &PodState) -> bool {
         let node = &pod.record.node;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     ids,
-    model::{NodeCondition, NodeHold, NodeStatus, ObjectMeta, PodSpec, PodStatus, PodTemplate, Time},
+    model::{Kind, NodeCondition, NodeHold, NodeStatus, ObjectMeta, PodSpec, PodStatus, PodTemplate, Time, Unmanaged},
     order::Stamp,
 };
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,14 @@ pub struct PodRecord {
     /// Host ports given to it at placement, for those of the template's ports that ask for one, in their order.
     #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
-    /// Why it is not placed, or not replaced while its node is lost, for people.
+    /// The pod in whose place it was started while that ran on.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<ReplacesRecord>,
+    /// What became of pods that were started in its place.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureRecord>,
+    /// Why it is not placed, not replaced while its node is lost, or does not leave a node that is being drained; for
+    /// people.
     #[serde(rename = "w", default, skip_serializing_if = "String::is_empty")]
     pub waiting: String,
 }
@@ -70,12 +77,70 @@ pub fn differences(template: &BTreeMap<String, String>, wanted: &BTreeMap<String
 }
 
 /// Controller that owns a pod; ownership is by `uid`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
+    #[serde(rename = "k", default, skip_serializing_if = "OwnerKind::is_controller")]
+    pub kind: OwnerKind,
     #[serde(rename = "n")]
     pub name: String,
     #[serde(rename = "u")]
     pub uid: String,
+}
+
+/// What kind of controller it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerKind {
+    #[default]
+    #[serde(rename = "rc")]
+    ReplicationController,
+    /// Its pods are of their nodes: they are never moved.
+    #[serde(rename = "ds")]
+    DaemonSet,
+}
+
+impl OwnerKind {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::ReplicationController => Kind::ReplicationController,
+            Self::DaemonSet => Kind::DaemonSet,
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives it by reference")]
+    fn is_controller(&self) -> bool {
+        *self == Self::ReplicationController
+    }
+}
+
+/// Which pod a new one was started for, by a drain. Never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacesRecord {
+    #[serde(rename = "m")]
+    pub name: String,
+    #[serde(rename = "u")]
+    pub uid: String,
+    /// The node that is being emptied.
+    #[serde(rename = "n")]
+    pub node: String,
+    /// Id of the drain.
+    #[serde(rename = "d")]
+    pub drain: String,
+}
+
+/// Replacements that came to nothing, so that the pod stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureRecord {
+    /// Id of the drain.
+    #[serde(rename = "d")]
+    pub drain: String,
+    #[serde(rename = "c")]
+    pub count: u32,
+    /// The last of them, and why it failed.
+    #[serde(rename = "w")]
+    pub what: String,
+    /// The next one is not started before.
+    #[serde(rename = "r")]
+    pub retry: Time,
 }
 
 /// The decision to stop a pod. Once written it is only ever made more urgent (a shorter grace).
@@ -93,6 +158,9 @@ pub struct StopRecord {
     /// Its node was not heard: nobody knows whether it runs, and it was replaced.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// Id of the drain that stops it while it serves.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<String>,
 }
 
 /// `template/<hash>`: what pods are made from; immutable.
@@ -174,6 +242,9 @@ pub struct FactsRecord {
     pub docker_reason: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
+    /// What runs on its host and is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmanaged: Option<Unmanaged>,
 }
 
 /// One start of an agent, as it introduced itself.

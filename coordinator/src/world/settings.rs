@@ -106,6 +106,26 @@ pub const ENDPOINT_DRAIN: Setting = time(
     0,
     "How long a pod with ports runs on after it left its Endpoints, before its stop signal.",
 );
+pub const DRAIN_DEADLINE: Setting = time(
+    "drain-deadline",
+    60 * MINUTE,
+    SECOND,
+    "How long a drain may take before its --on-deadline happens, where it is not begun with a --deadline.",
+);
+pub const DRAIN_PARALLEL: Setting = Setting {
+    name: "drain-parallel",
+    unit: Unit::Count,
+    default: 8,
+    least: 1,
+    most: 1000,
+    about: "Pods of a node that a drain moves at a time.",
+};
+pub const DRAIN_REPLACEMENT_TIMEOUT: Setting = time(
+    "drain-replacement-timeout",
+    10 * MINUTE,
+    SECOND,
+    "How long a pod that is started in the place of a drained one may take to be Ready before it is given up.",
+);
 pub const EVENT_KEEP: Setting = time(
     "event-keep",
     72 * 60 * MINUTE,
@@ -119,14 +139,34 @@ pub const AUDIT_KEEP: Setting = time(
     "How long audit entries are kept.",
 );
 
+pub const BACKUP_EVERY: Setting = time(
+    "backup-every",
+    24 * 60 * MINUTE,
+    0,
+    "How often the active coordinator writes a backup into its data directory; 0s: never.",
+);
+pub const BACKUP_KEEP: Setting = Setting {
+    name: "backup-keep",
+    unit: Unit::Count,
+    default: 7,
+    least: 1,
+    most: 1000,
+    about: "Scheduled backups that are kept; older ones go.",
+};
+
 /// All there are, by name.
-pub const ALL: [&Setting; 12] = [
+pub const ALL: [&Setting; 17] = [
     &AGENT_DOWN_AFTER,
     &AGENT_RESTART,
     &AUDIT_KEEP,
+    &BACKUP_EVERY,
+    &BACKUP_KEEP,
     &BRAKE_PERIOD,
     &BRAKE_SHARE,
     &BRAKE_STOP,
+    &DRAIN_DEADLINE,
+    &DRAIN_PARALLEL,
+    &DRAIN_REPLACEMENT_TIMEOUT,
     &ENDPOINT_DRAIN,
     &EVENT_KEEP,
     &HEARTBEAT,

@@ -17,8 +17,9 @@ use proto::{
     },
 };
 
+use super::drains::DrainRecord;
 use super::record::{
-    Claim, FactsRecord, HolderRecord, HoldsRecord, LossRecord, OffRecord, PodRecord, Rival, StatusRecord,
+    Claim, FactsRecord, HolderRecord, HoldsRecord, LossRecord, OffRecord, OwnerKind, PodRecord, Rival, StatusRecord,
     TemplateRecord,
 };
 use crate::store::{Expect, Rv};
@@ -121,6 +122,13 @@ impl PodState {
         ready.status == ConditionStatus::True && (needed == 0 || long_enough)
     }
 
+    /// From when on it has been Ready this long, if it stays so; none while it is not Ready.
+    pub fn ready_at(&self, seconds: i32) -> Option<Time> {
+        let ready = self.status.as_ref()?.value.status.condition("Ready")?;
+        let since = ready.last_transition_time.filter(|_| self.ready())?;
+        Some(Time(since.0.saturating_add(i64::from(seconds))))
+    }
+
     pub fn stopping(&self) -> bool {
         self.record.stop.is_some()
     }
@@ -135,6 +143,12 @@ impl PodState {
         self.status
             .as_ref()
             .is_some_and(|s| s.value.stopped || s.value.vanished || s.value.status.phase.is_final())
+    }
+
+    /// It has ended by itself. One that was stopped is there as long as its record: what follows it comes with the end of
+    /// that.
+    pub fn is_over(&self) -> bool {
+        self.ended() && !self.stopping()
     }
 
     /// Its host joined again and has nothing of it.
@@ -197,6 +211,12 @@ impl PodState {
         (!self.loss_policy().discards_data).then_some(volume)
     }
 
+    /// Of its node, and not to be moved: a pod of a DaemonSet.
+    pub fn is_daemon(&self) -> bool {
+        let owner = self.record.owner.as_ref();
+        owner.is_some_and(|o| o.kind == OwnerKind::DaemonSet)
+    }
+
     /// It was replaced when its node was lost, and nobody has seen its end.
     pub fn lost(&self) -> bool {
         self.record.stop.as_ref().is_some_and(|s| s.lost) && !self.ended()
@@ -224,6 +244,8 @@ pub struct NodeState {
     pub off: Option<Versioned<OffRecord>>,
     /// Its pods may be replaced: of this loss if it is not older than that.
     pub loss: Option<Versioned<LossRecord>>,
+    /// Its present or last drain.
+    pub drain: Option<Versioned<DrainRecord>>,
     /// What its pods may take, from its facts.
     pub allocatable: Amounts,
     /// What its pods take.
@@ -252,6 +274,8 @@ pub enum Silence {
 
 pub const UNREACHABLE: &str = "Unreachable";
 pub const AGENT_DOWN: &str = "AgentDown";
+/// A coordinator that stands by hears it, and the active one does not: it is not lost.
+pub const HEARD_ELSEWHERE: &str = "HeardElsewhere";
 
 impl Silence {
     pub fn as_str(self) -> &'static str {
@@ -272,6 +296,7 @@ impl NodeState {
             self.holder.as_ref().map(|h| h.rv),
             self.holds.as_ref().map(|h| h.rv),
             self.off.as_ref().map(|o| o.rv),
+            self.drain.as_ref().map(|d| d.rv),
         ]
         .into_iter()
         .flatten()

@@ -7,9 +7,9 @@ use proto::model::{ConditionStatus, Event, Hardware, HoldKind, Kind, NodeHold, O
 
 use super::*;
 use crate::{
-    plan::sim::{Ask, Sim, key, map, rc, template},
+    plan::sim::{Ask, Sim, ds, key, map, rc, template},
     store::{Expect, keys},
-    world::record::{LossRecord, OwnerRecord, StatusRecord, StopRecord},
+    world::record::{LossRecord, OwnerKind, OwnerRecord, ReplacesRecord, StatusRecord, StopRecord},
 };
 
 #[derive(Clone, Debug)]
@@ -23,6 +23,11 @@ enum Op {
     Off(usize),
     Loss(usize),
     Controller(usize, i32),
+    /// Over which pods.
+    Budget(usize, usize),
+    DaemonSet(usize, usize),
+    /// Why a set of this number and uid has no daemon somewhere.
+    Unplaced(usize, usize),
     /// A pod as this uid, on this node or none, of this template, of this controller or none.
     Pod {
         pod: usize,
@@ -57,7 +62,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => i.clone().prop_map(Op::Off),
         1 => i.clone().prop_map(Op::Loss),
         2 => (i.clone(), 0..3_i32).prop_map(|(i, n)| Op::Controller(i, n)),
-        6 => (i.clone(), 0..2_usize, 0..4_usize, i.clone(), 0..4_usize, any::<bool>())
+        2 => (i.clone(), 0..5_usize).prop_map(|(i, of)| Op::Budget(i, of)),
+        2 => (i.clone(), i.clone()).prop_map(|(i, uid)| Op::DaemonSet(i, uid)),
+        1 => (i.clone(), i.clone()).prop_map(|(i, uid)| Op::Unplaced(i, uid)),
+        6 => (i.clone(), 0..2_usize, 0..4_usize, i.clone(), 0..7_usize, any::<bool>())
             .prop_map(|(pod, uid, node, template, owner, stop)| Op::Pod { pod, uid, node, template, owner, stop }),
         4 => (i.clone(), 0..2_usize, 0..4_usize, any::<bool>())
             .prop_map(|(pod, uid, phase, stopped)| Op::Status { pod, uid, phase, stopped }),
@@ -120,6 +128,22 @@ fn apply(sim: &mut Sim, op: &Op) {
                 template("a", Ask::default()),
             ));
         }
+        Op::Budget(i, of) => {
+            let spec = serde_json::json!({"minAvailable": 1, "selector": selectors()[of]});
+            sim.put_budget("default", &format!("b{i}"), spec);
+        }
+        Op::DaemonSet(i, uid) => {
+            let node = if uid == 0 { "n1" } else { "" };
+            let template = template("a", Ask { node, ..Ask::default() });
+            sim.put_ds(&ds("default", &format!("ds{i}"), &format!("d{i}-{uid}"), template));
+        }
+        Op::Unplaced(i, uid) => {
+            let record = UnplacedRecord {
+                uid: format!("d{i}-{uid}"),
+                words: "n1: host port 80 taken".into(),
+            };
+            sim.put(keys::unplaced("default", &format!("ds{i}")), &record);
+        }
         Op::Pod {
             pod,
             uid,
@@ -132,10 +156,19 @@ fn apply(sim: &mut Sim, op: &Op) {
                 uid: format!("{pod}-{uid}"),
                 template: record_of(template).encode().0,
                 node: if node < 3 { format!("n{node}") } else { String::new() },
-                owner: (owner < 3).then(|| OwnerRecord {
-                    name: format!("rc{owner}"),
-                    uid: format!("u{owner}"),
-                }),
+                owner: match owner {
+                    0..3 => Some(OwnerRecord {
+                        name: format!("rc{owner}"),
+                        uid: format!("u{owner}"),
+                        ..OwnerRecord::default()
+                    }),
+                    3 => None,
+                    _ => Some(OwnerRecord {
+                        kind: OwnerKind::DaemonSet,
+                        name: "ds0".into(),
+                        uid: format!("d0-{}", owner - 4),
+                    }),
+                },
                 labels: if uid == 1 {
                     [("app".into(), Some("app0".into())), ("x".into(), None)].into()
                 } else {
@@ -147,6 +180,13 @@ fn apply(sim: &mut Sim, op: &Op) {
                     grace: 1,
                     reason: String::new(),
                     lost: uid == 0,
+                    drain: None,
+                }),
+                replaces: (owner == 1).then(|| ReplacesRecord {
+                    name: "old".into(),
+                    uid: format!("old-{uid}"),
+                    node: "n1".into(),
+                    drain: "d".into(),
                 }),
                 ..PodRecord::default()
             };
@@ -181,6 +221,16 @@ fn apply(sim: &mut Sim, op: &Op) {
     }
 }
 
+fn selectors() -> [serde_json::Value; 5] {
+    [
+        serde_json::json!({}),
+        serde_json::json!({"matchLabels": {"app": "app0"}}),
+        serde_json::json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["app1", "app2", "app1"]}]}),
+        serde_json::json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["app1"]}]}),
+        serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Exists"}]}),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -195,6 +245,12 @@ proptest! {
             // The fed world also remembers pods that are gone, and when a node came to be what it is.
             state.touched = sim.world.controllers[at].touched;
         }
+        for (at, state) in &mut rebuilt.budgets {
+            state.touched = sim.world.budgets[at].touched;
+        }
+        for (at, state) in &mut rebuilt.daemon_sets {
+            state.touched = sim.world.daemon_sets[at].touched;
+        }
         prop_assert_eq!(&sim.world, &rebuilt);
         for (name, node) in &sim.world.nodes {
             let (used, ports, replaced) = sim.world.usage_of(name);
@@ -204,13 +260,19 @@ proptest! {
             prop_assert_eq!(node.lost().is_some(), sim.world.lost_nodes().any(|n| n == name));
         }
         let world = &sim.world;
-        for selector in [
-            serde_json::json!({}),
-            serde_json::json!({"matchLabels": {"app": "app0"}}),
-            serde_json::json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["app1", "app2", "app1"]}]}),
-            serde_json::json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["app1"]}]}),
-            serde_json::json!({"matchExpressions": [{"key": "x", "operator": "Exists"}]}),
-        ] {
+        for (at, pod) in &world.pods {
+            let mut naive: Vec<&Key> = Vec::new();
+            for (name, state) in &world.budgets {
+                let selector = state.budget.spec.selector.as_ref().expect("a selector");
+                let known = pod.template.is_some() || !pod.record.labels.is_empty();
+                if name.0 == at.0 && known && selector.matches(|k| pod.label(k)) {
+                    naive.push(name);
+                }
+            }
+            let found: Vec<&Key> = world.budgets_of(&at.0, pod).into_iter().map(|(name, _)| name).collect();
+            prop_assert_eq!(found, naive);
+        }
+        for selector in selectors() {
             let selector: proto::model::PodSelector = serde_json::from_value(selector).expect("a selector");
             for namespace in ["default", "other"] {
                 let mut found: Vec<_> = world.selected(namespace, &selector).map(|p| &p.record.uid).collect();

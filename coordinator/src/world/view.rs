@@ -27,7 +27,15 @@ impl World {
                 .controllers
                 .get(&key)
                 .map(|c| Object::ReplicationController(self.controller(c))),
+            Kind::DaemonSet => self
+                .daemon_sets
+                .get(&key)
+                .map(|s| Object::DaemonSet(self.daemon_set(s, Time::now()))),
             Kind::Pod => self.pods.get(&key).map(|p| Object::Pod(self.pod(&key, p))),
+            Kind::PodDisruptionBudget => self
+                .budgets
+                .get(&key)
+                .map(|b| Object::PodDisruptionBudget(self.budget(b, Time::now()))),
             Kind::Endpoints => self
                 .controllers
                 .get(&key)
@@ -60,6 +68,18 @@ impl World {
                 .filter(|(k, _)| all(k))
                 .map(|(k, s)| (k.clone(), s.touched))
                 .collect(),
+            Kind::PodDisruptionBudget => self
+                .budgets
+                .iter()
+                .filter(|(k, _)| all(k))
+                .map(|(k, s)| (k.clone(), self.budget_version(s)))
+                .collect(),
+            Kind::DaemonSet => self
+                .daemon_sets
+                .iter()
+                .filter(|(k, _)| all(k))
+                .map(|(k, s)| (k.clone(), self.daemon_set_version(s)))
+                .collect(),
             Kind::Endpoints => self
                 .controllers
                 .iter()
@@ -85,9 +105,13 @@ impl World {
     pub fn pod(&self, key: &Key, pod: &PodState) -> Pod {
         let record = &pod.record;
         let owner = record.owner.as_ref().map(|o| OwnerReference {
-            api_version: "v1".into(),
-            kind: Kind::ReplicationController.name().into(),
-            name: o.name.clone(),
+            api_version: o.kind.kind().api_version().into(),
+            kind: o.kind.kind().name().into(),
+            // One that replaced another has that one's name by now.
+            name: self
+                .controller_by_uid(&o.uid)
+                .map_or(&o.name, |(key, _)| &key.1)
+                .clone(),
             uid: o.uid.clone(),
             controller: Some(true),
             block_owner_deletion: None,
@@ -222,6 +246,7 @@ fn node(state: &NodeState) -> proto::model::Node {
     status.conditions = vec![state.condition()];
     status.holds = state.holds().cloned().collect();
     node.spec.unschedulable = state.cordoned();
+    status.unmanaged = state.facts.as_ref().and_then(|f| f.value.unmanaged.clone());
     status.hardware = state.hardware.as_ref().map(|h| Box::new((*h.value).clone()));
     node.status = Some(status);
     node

@@ -245,6 +245,24 @@ pub struct PodSelector {
     pub match_expressions: Vec<PodSelectorRequirement>,
 }
 
+/// As on a command line: `app=web,tier in (a,b),!old`.
+impl fmt::Display for PodSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self.match_labels.iter().map(|(k, v)| format!("{k}={v}"));
+        let requirements = self.match_expressions.iter().map(|r| {
+            let (key, values) = (&r.key, r.values.join(","));
+            match r.operator {
+                PodOperator::In => format!("{key} in ({values})"),
+                PodOperator::NotIn => format!("{key} notin ({values})"),
+                PodOperator::Exists => key.clone(),
+                PodOperator::DoesNotExist => format!("!{key}"),
+            }
+        });
+        let parts: Vec<String> = pairs.chain(requirements).collect();
+        f.write_str(&parts.join(","))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodSelectorRequirement {

@@ -13,7 +13,7 @@ use super::Time;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeHold {
     pub kind: HoldKind,
-    /// Certificate identity of who made it (`user/admin`), or the name of the maintenance.
+    /// Certificate identity of who made it (`user/admin`; of a drain, who began it), or the name of the maintenance.
     pub owner: String,
     /// For people; may be empty for a cordon.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -62,11 +62,11 @@ impl fmt::Display for NodeHold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind.as_str();
         let between = match self.kind {
-            HoldKind::Maintenance | HoldKind::Drain => {
+            HoldKind::Maintenance => {
                 write!(f, "{kind} {}", self.owner)?;
                 ", "
             }
-            HoldKind::Cordon | HoldKind::Automation => {
+            HoldKind::Cordon | HoldKind::Drain | HoldKind::Automation => {
                 let owner = self.owner.strip_prefix("user/").unwrap_or(&self.owner);
                 write!(f, "{kind} by {owner}")?;
                 ": "

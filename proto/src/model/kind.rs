@@ -7,17 +7,21 @@ pub enum Kind {
     Node,
     Namespace,
     ReplicationController,
+    DaemonSet,
     Pod,
+    PodDisruptionBudget,
     Endpoints,
     Event,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Node,
         Self::Namespace,
         Self::ReplicationController,
+        Self::DaemonSet,
         Self::Pod,
+        Self::PodDisruptionBudget,
         Self::Endpoints,
         Self::Event,
     ];
@@ -28,7 +32,9 @@ impl Kind {
             Self::Node => "Node",
             Self::Namespace => "Namespace",
             Self::ReplicationController => "ReplicationController",
+            Self::DaemonSet => "DaemonSet",
             Self::Pod => "Pod",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::Endpoints => "Endpoints",
             Self::Event => "Event",
         }
@@ -40,7 +46,9 @@ impl Kind {
             Self::Node => "node",
             Self::Namespace => "namespace",
             Self::ReplicationController => "replicationcontroller",
+            Self::DaemonSet => "daemonset",
             Self::Pod => "pod",
+            Self::PodDisruptionBudget => "poddisruptionbudget",
             // Kubernetes has no other word for one of them.
             Self::Endpoints => "endpoints",
             Self::Event => "event",
@@ -53,7 +61,9 @@ impl Kind {
             Self::Node => "nodes",
             Self::Namespace => "namespaces",
             Self::ReplicationController => "replicationcontrollers",
+            Self::DaemonSet => "daemonsets",
             Self::Pod => "pods",
+            Self::PodDisruptionBudget => "poddisruptionbudgets",
             Self::Endpoints => "endpoints",
             Self::Event => "events",
         }
@@ -64,7 +74,9 @@ impl Kind {
             Self::Node => "no",
             Self::Namespace => "ns",
             Self::ReplicationController => "rc",
+            Self::DaemonSet => "ds",
             Self::Pod => "po",
+            Self::PodDisruptionBudget => "pdb",
             Self::Endpoints => "ep",
             Self::Event => "ev",
         }
@@ -76,7 +88,13 @@ impl Kind {
 
     /// `apiVersion` of the kind.
     pub fn api_version(self) -> &'static str {
-        "v1"
+        match self {
+            Self::PodDisruptionBudget => "policy/v1",
+            Self::DaemonSet => "apps/v1",
+            Self::Node | Self::Namespace | Self::ReplicationController | Self::Pod | Self::Endpoints | Self::Event => {
+                "v1"
+            }
+        }
     }
 
     /// Kind, singular, plural or short name, in any case.

@@ -12,6 +12,9 @@ use super::probe::{Exec, HttpGet};
 /// Annotation of a pod: how long it serves on after it left its Endpoints, e.g. `10s`; goes before the setting.
 pub const ENDPOINT_DRAIN: &str = "wharfinger.io/endpoint-drain";
 
+/// Annotation of a controller or its pods: `true`: a drain or an update stops a pod before it starts the next one.
+pub const STOP_FIRST: &str = "wharfinger.io/stop-first";
+
 /// Longest drain that a pod may ask for.
 const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
 
@@ -69,6 +72,19 @@ pub fn check_drain(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} must be a time from 0s to 1h, e.g. 10s or 500ms"))
 }
 
+/// Whether these annotations ask for the old pod's stop before the new one's start.
+pub fn stop_first(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(STOP_FIRST).is_some_and(|v| v == "true")
+}
+
+/// Whether the text says yes or no; the error says what would.
+pub fn check_stop_first(text: &str) -> Result<(), String> {
+    match text {
+        "true" | "false" => Ok(()),
+        _ => Err(format!("must be \"true\" or \"false\", is {text:?}")),
+    }
+}
+
 /// The drain that a pod's annotations ask for.
 pub fn endpoint_drain(annotations: &BTreeMap<String, String>) -> Option<Duration> {
     check_drain(annotations.get(ENDPOINT_DRAIN)?).ok()
@@ -87,6 +103,16 @@ mod tests {
             let error = check_drain(text).expect_err("refused");
             assert!(error.contains("from 0s to 1h"), "{error}");
         }
+        assert_eq!(check_stop_first("true"), Ok(()));
+        assert_eq!(
+            check_stop_first("yes"),
+            Err("must be \"true\" or \"false\", is \"yes\"".into())
+        );
+        let stops = |text: &str| stop_first(&BTreeMap::from([(STOP_FIRST.to_owned(), text.to_owned())]));
+        assert_eq!(
+            (stops("true"), stops("false"), stop_first(&BTreeMap::new())),
+            (true, false, false)
+        );
         let annotations = |text: &str| BTreeMap::from([(ENDPOINT_DRAIN.to_owned(), text.to_owned())]);
         assert_eq!(endpoint_drain(&annotations("2s")), Some(Duration::from_secs(2)));
         assert_eq!(endpoint_drain(&annotations("soon")), None);

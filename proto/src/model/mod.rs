@@ -5,12 +5,15 @@
 //! Invariant: pure data; an unknown field never passes silently ([`parse`]).
 
 mod affinity;
+mod budget;
+mod daemon_set;
 mod endpoints;
 mod event;
 pub mod fields;
 pub mod hardware;
 pub mod hold;
 pub mod host_port;
+mod int_or_percent;
 pub mod json;
 mod kind;
 pub mod labels;
@@ -36,16 +39,21 @@ pub use affinity::{
     NodeTaintsPolicy, PodOperator, PodSelector, PodSelectorRequirement, PreferredSchedulingTerm,
     TopologySpreadConstraint, WhenUnsatisfiable,
 };
+pub use budget::{PdbSpec, PdbStatus, PodDisruptionBudget};
+pub use daemon_set::{
+    DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, RollingUpdateDaemonSet, UpdateStrategyType,
+};
 pub use endpoints::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
 pub use event::{Event, EventSource, EventType, ObjectReference};
 pub use hardware::Hardware;
 pub use hold::{HoldKind, NodeHold};
+pub use int_or_percent::IntOrPercent;
 pub use kind::Kind;
 pub use lifecycle::{Hook, Lifecycle, Sleep};
 pub use meta::{ObjectMeta, OwnerReference};
 pub use node::{
     Namespace, NamespacePhase, NamespaceSpec, NamespaceStatus, Node, NodeAddress, NodeCondition, NodeInfo, NodeSpec,
-    NodeStatus,
+    NodeStatus, Unmanaged, UnmanagedContainer,
 };
 pub use object::Object;
 pub use pod::{

@@ -42,6 +42,34 @@ pub struct NodeStatus {
     /// Wharfinger's own: what the host is made of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Box<Hardware>>,
+    /// Wharfinger's own: containers on its host that are no pod's of this cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmanaged: Option<Unmanaged>,
+}
+
+/// Containers that others made on a node's host. They are shown and never touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Unmanaged {
+    /// How many there are.
+    pub count: u32,
+    /// The first of them by name.
+    pub containers: Vec<UnmanagedContainer>,
+}
+
+impl Unmanaged {
+    /// Most containers that are told by name.
+    pub const MOST: usize = 100;
+}
+
+/// One of them, as the engine shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct UnmanagedContainer {
+    pub name: String,
+    pub image: String,
+    /// E.g. `running`, `exited`.
+    pub state: String,
 }
 
 impl NodeStatus {

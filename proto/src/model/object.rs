@@ -2,14 +2,18 @@
 
 use serde::Serialize;
 
-use super::{Endpoints, Event, Kind, Namespace, Node, ObjectMeta, Pod, ReplicationController};
+use super::{
+    DaemonSet, Endpoints, Event, Kind, Namespace, Node, ObjectMeta, Pod, PodDisruptionBudget, ReplicationController,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Node(Node),
     Namespace(Namespace),
     ReplicationController(ReplicationController),
+    DaemonSet(DaemonSet),
     Pod(Pod),
+    PodDisruptionBudget(PodDisruptionBudget),
     Endpoints(Endpoints),
     Event(Event),
 }
@@ -20,7 +24,9 @@ impl Object {
             Self::Node(_) => Kind::Node,
             Self::Namespace(_) => Kind::Namespace,
             Self::ReplicationController(_) => Kind::ReplicationController,
+            Self::DaemonSet(_) => Kind::DaemonSet,
             Self::Pod(_) => Kind::Pod,
+            Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
             Self::Endpoints(_) => Kind::Endpoints,
             Self::Event(_) => Kind::Event,
         }
@@ -31,7 +37,9 @@ impl Object {
             Self::Node(o) => &o.metadata,
             Self::Namespace(o) => &o.metadata,
             Self::ReplicationController(o) => &o.metadata,
+            Self::DaemonSet(o) => &o.metadata,
             Self::Pod(o) => &o.metadata,
+            Self::PodDisruptionBudget(o) => &o.metadata,
             Self::Endpoints(o) => &o.metadata,
             Self::Event(o) => &o.metadata,
         }
@@ -42,7 +50,9 @@ impl Object {
             Self::Node(o) => &mut o.metadata,
             Self::Namespace(o) => &mut o.metadata,
             Self::ReplicationController(o) => &mut o.metadata,
+            Self::DaemonSet(o) => &mut o.metadata,
             Self::Pod(o) => &mut o.metadata,
+            Self::PodDisruptionBudget(o) => &mut o.metadata,
             Self::Endpoints(o) => &mut o.metadata,
             Self::Event(o) => &mut o.metadata,
         }
@@ -72,7 +82,9 @@ impl Object {
             Self::Node(o) => value(kind, o),
             Self::Namespace(o) => value(kind, o),
             Self::ReplicationController(o) => value(kind, o),
+            Self::DaemonSet(o) => value(kind, o),
             Self::Pod(o) => value(kind, o),
+            Self::PodDisruptionBudget(o) => value(kind, o),
             Self::Endpoints(o) => value(kind, o),
             Self::Event(o) => value(kind, o),
         }

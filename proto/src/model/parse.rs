@@ -77,7 +77,9 @@ pub fn object_value(kind: Kind, mut value: Value) -> Result<Object, FieldError> 
         Kind::Node => Object::Node(typed(value)?),
         Kind::Namespace => Object::Namespace(typed(value)?),
         Kind::ReplicationController => Object::ReplicationController(typed(value)?),
+        Kind::DaemonSet => Object::DaemonSet(typed(value)?),
         Kind::Pod => Object::Pod(typed(value)?),
+        Kind::PodDisruptionBudget => Object::PodDisruptionBudget(typed(value)?),
         Kind::Endpoints => Object::Endpoints(typed(value)?),
         Kind::Event => Object::Event(typed(value)?),
     })

@@ -131,8 +131,9 @@ pub struct Container {
     /// out.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub termination_message_path: String,
-    #[serde(skip_serializing_if = "TerminationMessagePolicy::is_file")]
-    pub termination_message_policy: TerminationMessagePolicy,
+    /// Where it is left out, the end of the log stands in, too: a word of File is then the owner's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub termination_message_policy: Option<TerminationMessagePolicy>,
     /// Until it succeeds once, neither of the others is asked and the container is not ready; its failure is the
     /// container's end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,19 +180,12 @@ impl Container {
 }
 
 /// What a container's end is explained with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TerminationMessagePolicy {
     /// The file only.
-    #[default]
     File,
     /// The end of the log where the file is empty and the container failed.
     FallbackToLogsOnError,
-}
-
-impl TerminationMessagePolicy {
-    fn is_file(&self) -> bool {
-        *self == Self::File
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

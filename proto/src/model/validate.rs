@@ -3,7 +3,9 @@
 //!
 //! Invariant: an object that passed [`object`] can be stored, planned and run without a further check of form.
 
+mod budget;
 mod containers;
+mod daemons;
 mod placement;
 mod probes;
 mod security;
@@ -12,9 +14,9 @@ mod volumes;
 use std::collections::BTreeMap;
 
 use super::{
-    Kind, Object, ObjectMeta, PodSpec, ReplicationController, RestartPolicy,
+    Kind, Object, ObjectMeta, PodSpec, PodTemplate, ReplicationController, RestartPolicy, UpdateStrategyType,
     labels::{check_dns_label, check_dns_subdomain, check_label_key, check_label_value},
-    lifecycle::{ENDPOINT_DRAIN, check_drain},
+    lifecycle::{ENDPOINT_DRAIN, STOP_FIRST, check_drain, check_stop_first},
     loss,
 };
 
@@ -89,8 +91,22 @@ pub fn default(object: &mut Object) {
             }
             default_pod_spec(&mut rc.spec.template.spec);
         }
+        Object::DaemonSet(set) => {
+            if set.metadata.labels.is_empty() {
+                set.metadata.labels.clone_from(&set.spec.template.metadata.labels);
+            }
+            let strategy = &mut set.spec.update_strategy;
+            if strategy.kind == UpdateStrategyType::RollingUpdate {
+                strategy.rolling_update.get_or_insert_default();
+            }
+            default_pod_spec(&mut set.spec.template.spec);
+        }
         Object::Pod(pod) => default_pod_spec(&mut pod.spec),
-        Object::Node(_) | Object::Namespace(_) | Object::Endpoints(_) | Object::Event(_) => {}
+        Object::Node(_)
+        | Object::Namespace(_)
+        | Object::PodDisruptionBudget(_)
+        | Object::Endpoints(_)
+        | Object::Event(_) => {}
     }
 }
 
@@ -116,12 +132,14 @@ pub fn object(object: &Object) -> Result<(), Invalid> {
     check.meta(object.kind(), object.meta());
     match object {
         Object::ReplicationController(rc) => check.rc(rc),
+        Object::DaemonSet(set) => check.daemon_set(set),
         Object::Pod(pod) => {
             check.host_port("metadata.annotations", &pod.metadata.annotations, &pod.spec);
             check.loss("metadata.annotations", &pod.metadata.annotations);
             check.pod_spec("spec", &pod.spec);
         }
         Object::Node(node) => check.node(&node.spec),
+        Object::PodDisruptionBudget(budget) => check.budget(&budget.spec),
         Object::Namespace(_) | Object::Endpoints(_) | Object::Event(_) => {}
     }
     check.done(object.kind(), &object.meta().name)
@@ -155,7 +173,10 @@ impl Check {
 
     fn meta(&mut self, kind: Kind, meta: &ObjectMeta) {
         // A controller's name begins its pods' names and container names: keep room for both.
-        let longest = if kind == Kind::ReplicationController { 200 } else { 253 };
+        let longest = match kind {
+            Kind::ReplicationController | Kind::DaemonSet => 200,
+            _ => 253,
+        };
         if meta.name.is_empty() && meta.generate_name.is_empty() {
             self.fail("metadata.name", "required");
         } else if meta.name.len() > longest {
@@ -203,6 +224,9 @@ impl Check {
             if key == ENDPOINT_DRAIN {
                 self.need(format!("{path}.{key}"), check_drain(value).map(|_| ()));
             }
+            if key == STOP_FIRST {
+                self.need(format!("{path}.{key}"), check_stop_first(value));
+            }
             total += key.len() + value.len();
         }
         if total > MAX_OBJECT_BYTES / 2 {
@@ -226,22 +250,7 @@ impl Check {
             self.fail("spec.minReadySeconds", "must not be negative");
         }
         let template = &spec.template;
-        if template.metadata.labels.is_empty() {
-            self.fail(
-                "spec.template.metadata.labels",
-                "required: the controller's pods are known by them",
-            );
-        }
-        self.labels("spec.template.metadata.labels", &template.metadata.labels);
         self.labels("spec.selector", &spec.selector);
-        self.annotations("spec.template.metadata.annotations", &template.metadata.annotations);
-        self.loss("spec.template.metadata.annotations", &template.metadata.annotations);
-        for key in loss::misplaced(&rc.metadata.annotations) {
-            self.fail(
-                format!("metadata.annotations.{key}"),
-                "says something of pods: write it into spec.template.metadata.annotations",
-            );
-        }
         for (key, value) in &spec.selector {
             match template.metadata.labels.get(key) {
                 Some(v) if v == value => {}
@@ -254,6 +263,26 @@ impl Check {
                     format!("{key}={value} does not match spec.template.metadata.labels, which has no {key}"),
                 ),
             }
+        }
+        self.workload(&rc.metadata, template);
+    }
+
+    /// A controller's template, and what the controller itself must not say.
+    fn workload(&mut self, meta: &ObjectMeta, template: &PodTemplate) {
+        if template.metadata.labels.is_empty() {
+            self.fail(
+                "spec.template.metadata.labels",
+                "required: the controller's pods are known by them",
+            );
+        }
+        self.labels("spec.template.metadata.labels", &template.metadata.labels);
+        self.annotations("spec.template.metadata.annotations", &template.metadata.annotations);
+        self.loss("spec.template.metadata.annotations", &template.metadata.annotations);
+        for key in loss::misplaced(&meta.annotations) {
+            self.fail(
+                format!("metadata.annotations.{key}"),
+                "says something of pods: write it into spec.template.metadata.annotations",
+            );
         }
         if template.spec.restart_policy != RestartPolicy::Always {
             self.fail(

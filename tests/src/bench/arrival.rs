@@ -41,7 +41,7 @@ impl Arrival {
 /// `n` hosts, one after the other.
 pub fn measure(bed: &Bed, n: u32) -> Arrival {
     let mut cluster = cluster(&bed.engine.engine);
-    let mut client = connect(bed.runtime, &cluster);
+    let mut client = connect(bed.watched.runtime, &cluster);
     let (mut to_ready, mut to_running) = (Vec::new(), Vec::new());
     for i in 0..n {
         let (node, name) = (format!("late-{i}"), format!("first-{i}"));
@@ -52,24 +52,27 @@ pub fn measure(bed: &Bed, n: u32) -> Arrival {
             json: pod(&name, &node).to_string().into_bytes(),
             ..CreateRequest::default()
         };
-        bed.runtime.block_on(client.create(request)).expect("a pod that waits");
+        bed.watched
+            .runtime
+            .block_on(client.create(request))
+            .expect("a pod that waits");
         let (begun, from) = (Instant::now(), now_ns());
         cluster.spawn_agent(&node, Some(&token));
         let mut ready = None;
         let part = format!("_{name}_");
         until(&format!("{name} on {node}"), || {
-            if ready.is_none() && bed.runtime.block_on(is_ready(&mut client, &node)) {
+            if ready.is_none() && bed.watched.runtime.block_on(is_ready(&mut client, &node)) {
                 ready = Some(begun.elapsed());
             }
-            ready.is_some() && bed.starts.time_of(&part).is_some()
+            ready.is_some() && bed.watched.starts.time_of(&part).is_some()
         });
         to_ready.push(ready.unwrap_or_default().as_secs_f64() * 1000.0);
-        let started = bed.starts.time_of(&part).unwrap_or(from);
+        let started = bed.watched.starts.time_of(&part).unwrap_or(from);
         to_running.push((started - from) as f64 / 1e6);
         pause(BETWEEN);
     }
     drop(cluster);
-    bed.quiet("joining hosts");
+    bed.watched.quiet("joining hosts");
     let sample = |values| Sample::new(values).expect("at least one host");
     Arrival {
         to_ready: sample(to_ready),

@@ -1,5 +1,5 @@
-//! What the measurements stand on: an engine of the run's own, a cluster of one node on it, and the observer of
-//! the engine's starts. Made once a run by [`super::measure`].
+//! What the measurements stand on: an engine of the run's own, a cluster of one node on it, and the observer of an
+//! engine's starts and ends. Made once a run by [`super::measure`]; [`super::drain`] watches engines of its own.
 //!
 //! Invariant: every contender is timed by the engine's own clock: from just before its first call or command to
 //! the time that the engine wrote on its event `start` of the last container, which is on this machine's clock.
@@ -33,34 +33,35 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// See the module's head. The cluster goes first: its agent would put back what the engine's end removes.
 pub struct Bed<'a> {
     pub cluster: Cluster,
-    pub starts: Starts,
-    pub docker: Docker,
-    pub runtime: &'a Runtime,
+    pub watched: Watched<'a>,
     pub engine: OwnEngine,
+}
+
+/// An engine whose containers' starts and ends are noted. What is on it is the bench's.
+pub struct Watched<'a> {
+    pub docker: Docker,
+    pub starts: Moments,
+    pub ends: Moments,
+    pub runtime: &'a Runtime,
 }
 
 impl<'a> Bed<'a> {
     pub fn start(runtime: &'a Runtime) -> Self {
         // As on a real host: with the packet filter's rules and the default bridge.
         let engine = OwnEngine::with("bench", &["--iptables=true", "--ip-masq=true"]);
-        let docker = {
-            let _guard = runtime.enter();
-            Docker::connect_with_unix(&engine.engine.host, CALL_LIMIT_S, API_DEFAULT_VERSION).expect("the engine")
-        };
-        let starts = Starts::follow(runtime, docker.clone());
+        let watched = Watched::new(runtime, &engine.engine);
         let cluster = cluster(&engine.engine);
         Self {
             cluster,
-            starts,
-            docker,
-            runtime,
+            watched,
             engine,
         }
     }
 
     /// Version, storage driver and cgroups of the engine.
     pub fn engine_line(&self) -> String {
-        let info = self.runtime.block_on(self.docker.info()).expect("the engine's facts");
+        let Watched { runtime, docker, .. } = &self.watched;
+        let info = runtime.block_on(docker.info()).expect("the engine's facts");
         let backing = info.driver_status.into_iter().flatten();
         let backing = backing
             .filter(|pair| pair.first().is_some_and(|key| key == "Backing Filesystem"))
@@ -73,6 +74,21 @@ impl<'a> Bed<'a> {
             backing.unwrap_or_else(|| "?".to_owned()),
             info.cgroup_version.map_or_else(|| "?".to_owned(), |v| v.to_string()),
         )
+    }
+}
+
+impl<'a> Watched<'a> {
+    pub fn new(runtime: &'a Runtime, engine: &Engine) -> Self {
+        let docker = {
+            let _guard = runtime.enter();
+            Docker::connect_with_unix(&engine.host, CALL_LIMIT_S, API_DEFAULT_VERSION).expect("the engine")
+        };
+        Self {
+            starts: Moments::follow(runtime, docker.clone(), "start"),
+            ends: Moments::follow(runtime, docker.clone(), "die"),
+            docker,
+            runtime,
+        }
     }
 
     /// Ids of all containers, or of those that run.
@@ -141,25 +157,25 @@ pub fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn seconds(ns: i64) -> f64 {
+pub fn seconds(ns: i64) -> f64 {
     ns as f64 / 1e9
 }
 
-/// The engine's times of its starts, in order, for as long as the runtime lives.
+/// The engine's times of one kind of event of its containers, in order, for as long as the runtime lives.
 #[derive(Clone)]
-pub struct Starts(Arc<Mutex<Vec<(i64, String)>>>);
+pub struct Moments(Arc<Mutex<Vec<(i64, String)>>>);
 
-impl Starts {
-    fn follow(runtime: &Runtime, docker: Docker) -> Self {
-        let starts = Self(Arc::default());
-        let seen = starts.clone();
-        let filters = HashMap::from([("type", vec!["container"]), ("event", vec!["start"])]);
+impl Moments {
+    fn follow(runtime: &Runtime, docker: Docker, event: &'static str) -> Self {
+        let moments = Self(Arc::default());
+        let seen = moments.clone();
+        let filters = HashMap::from([("type", vec!["container"]), ("event", vec![event])]);
         // Nothing is asked before the first poll: what happens until then is replayed.
         let since = (now_ns() / 1_000_000_000).to_string();
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
         runtime.spawn(async move {
             let mut events = docker.events(Some(options));
-            // It ends with the engine; a measurement under way then fails for want of starts.
+            // It ends with the engine; a measurement under way then fails for want of events.
             while let Some(Ok(event)) = events.next().await {
                 let name = event.actor.and_then(|a| a.attributes?.remove("name"));
                 if let Some(at) = event.time_nano {
@@ -167,7 +183,7 @@ impl Starts {
                 }
             }
         });
-        starts
+        moments
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
@@ -178,12 +194,12 @@ impl Starts {
         self.all().len()
     }
 
-    /// Time of the start of this number, counted from 0; nanoseconds since 1970.
+    /// Time of the event of this number, counted from 0; nanoseconds since 1970.
     pub fn at(&self, number: usize) -> i64 {
         self.all()[number].0
     }
 
-    /// When a container whose name contains this was started first; nanoseconds since 1970.
+    /// The first event of a container whose name contains this; nanoseconds since 1970.
     pub fn time_of(&self, part: &str) -> Option<i64> {
         let all = self.all();
         all.iter().find(|(_, name)| name.contains(part)).map(|(at, _)| *at)

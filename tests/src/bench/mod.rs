@@ -8,8 +8,13 @@
 //! | [`pods`] | one pod: create accepted → Docker create called, through a recording proxy |
 //! | [`arrival`] | a host: agent started → node Ready → first pod's container started |
 //! | [`idle`] | resident memory and idle CPU of agent, coordinator and engine |
-//! | [`engine`] | the run's own engine, and the one observer of its starts |
+//! | [`engine`] | the run's own engine, and the one observer of starts and ends |
+//! | [`drain`] | a node of N pods drained to two others: raw Docker, wharf and Swarm in turn |
+//! | [`update`] | N pods replaced by those of another image, five at once: raw Docker, wharf and Swarm in turn |
 //! | [`loss`] | a host that loses power, on engines of its own: NotReady, out of Endpoints, replaced |
+//! | [`ha`] | three coordinators on etcd: how long nothing can be written after each fault of the active one |
+//! | [`managers`] | Swarm with three managers: the same, of its leader killed |
+//! | [`writer`] | who writes all the while to what [`ha`] and [`managers`] break |
 //! | [`report`] | the table and the JSON beside it |
 //!
 //! Invariants: the engine is the run's own, so that nothing here can touch another container or make another
@@ -17,14 +22,19 @@
 //! result is printed, never a failure; a run whose containers did not come to run is one.
 
 mod arrival;
+mod drain;
 mod engine;
+mod ha;
 mod idle;
 mod loss;
 mod machine;
+mod managers;
 mod pods;
 mod report;
 mod scale;
 mod stats;
+mod update;
+mod writer;
 
 use std::{
     path::PathBuf,
@@ -36,6 +46,7 @@ use clap::{Parser, ValueEnum};
 
 use self::{
     engine::Bed,
+    ha::Ha,
     machine::{Fsync, Machine},
     report::Report,
 };
@@ -45,8 +56,11 @@ enum Part {
     Scale,
     Pod,
     Join,
+    Drain,
+    Update,
     Loss,
     Idle,
+    Ha,
 }
 
 /// Measures Wharfinger beside raw Docker and Docker Swarm, on an engine of its own.
@@ -58,7 +72,7 @@ enum Part {
   make bench PROFILE=bench-dev BENCH=\"--only scale --repeats 3 --no-swarm\""
 )]
 struct Args {
-    /// Containers to add by one scaling.
+    /// Containers to add by one scaling, pods of the node that is drained, and of the controller that is updated.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
     containers: u32,
     /// Rounds of each contender.
@@ -76,6 +90,12 @@ struct Args {
     /// Hosts that lose power, one after the other.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     losses: u32,
+    /// Active coordinators to kill; of each other fault of theirs, and of Swarm's leader, `--faults`.
+    #[arg(long, default_value_t = 50)]
+    kills: u32,
+    /// See --kills.
+    #[arg(long, default_value_t = 20)]
+    faults: u32,
     /// Seconds over which idle CPU is measured.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
@@ -144,6 +164,14 @@ fn measure(args: &Args, runtime: &tokio::runtime::Runtime) -> Report {
     if args.does(Part::Scale) {
         report.scale = Some(scale::measure(&bed, args));
     }
+    if args.does(Part::Drain) {
+        say(&format!("a node with {} pods is drained", args.containers));
+        report.drain = Some(drain::measure(runtime, args));
+    }
+    if args.does(Part::Update) {
+        say(&format!("{} pods are updated", args.containers));
+        report.update = Some(update::measure(&bed, args));
+    }
     if args.does(Part::Idle) {
         say(&format!("idle with {} containers, {idle:?}", args.containers));
         scale::up(&bed, args.containers);
@@ -151,6 +179,12 @@ fn measure(args: &Args, runtime: &tokio::runtime::Runtime) -> Report {
     }
     if args.does(Part::Loss) {
         report.loss = Some(loss::measure(args.losses));
+    }
+    if args.does(Part::Ha) {
+        report.ha = Some(Ha {
+            faults: ha::measure(args.kills, args.faults),
+            swarm: (!args.no_swarm && args.faults > 0).then(|| managers::measure(runtime, args.faults)),
+        });
     }
     report.fsync_after = Some(Fsync::measure(bed.cluster.dir()));
     say("removing what was made");
@@ -172,6 +206,9 @@ fn target_dir() -> PathBuf {
 fn output_dir() -> PathBuf {
     target_dir().parent().expect("the target directory").join("bench")
 }
+
+/// Between getting ready and a measurement.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Progress, on standard error.
 fn say(what: &str) {

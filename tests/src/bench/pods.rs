@@ -64,10 +64,10 @@ pub fn measure(bed: &Bed, n: u32) -> Pods {
     let socket = bed.engine.dir().join("proxy.sock");
     let calls = Calls::default();
     let upstream = bed.engine.engine.host.trim_start_matches("unix://").to_owned();
-    calls.clone().proxy(bed.runtime, &socket, upstream);
+    calls.clone().proxy(bed.watched.runtime, &socket, upstream);
     let host = format!("unix://{}", socket.display());
     let cluster = cluster(&Engine { host });
-    let mut client = connect(bed.runtime, &cluster);
+    let mut client = connect(bed.watched.runtime, &cluster);
     let (mut accepted_to_call, mut sent_to_accepted, mut sent_to_call) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..n {
         let name = format!("one-{i}");
@@ -79,7 +79,10 @@ pub fn measure(bed: &Bed, n: u32) -> Pods {
             ..CreateRequest::default()
         };
         let sent = Instant::now();
-        bed.runtime.block_on(client.create(request)).expect("a pod created");
+        bed.watched
+            .runtime
+            .block_on(client.create(request))
+            .expect("a pod created");
         let accepted = Instant::now();
         let part = format!("_{name}_");
         until(&format!("the create of {name}"), || calls.of(&part).is_some());
@@ -87,12 +90,14 @@ pub fn measure(bed: &Bed, n: u32) -> Pods {
         accepted_to_call.push(ms_between(accepted, called));
         sent_to_accepted.push(ms_between(sent, accepted));
         sent_to_call.push(ms_between(sent, called));
-        until(&format!("the start of {name}"), || bed.starts.time_of(&part).is_some());
+        until(&format!("the start of {name}"), || {
+            bed.watched.starts.time_of(&part).is_some()
+        });
         // Not in step with anybody's timer.
         pause(BETWEEN + Duration::from_millis(u64::from(i) * 37 % 100));
     }
     drop(cluster);
-    bed.quiet("single pods");
+    bed.watched.quiet("single pods");
     let sample = |values| Sample::new(values).expect("at least one pod");
     Pods {
         accepted_to_call: sample(accepted_to_call),

@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 
 use super::{
     arrival::{Arrival, TARGET_MS},
+    drain::{Drain, GOAL as DRAIN_GOAL},
     engine::now_ns,
+    ha::Ha,
     idle::Idle,
     loss::Loss,
     machine::{Fsync, Machine},
     pods::{GOAL_MS, Pods},
     scale::{GOAL, Scale, TARGET},
     stats::Sample,
+    update::{GOAL as UPDATE_GOAL, Update},
 };
 
 pub struct Report {
@@ -26,7 +29,10 @@ pub struct Report {
     pub scale: Option<Scale>,
     pub pods: Option<Pods>,
     pub arrival: Option<Arrival>,
+    pub drain: Option<Drain>,
+    pub update: Option<Update>,
     pub loss: Option<Loss>,
+    pub ha: Option<Ha>,
     /// By the number of containers.
     pub idle: Vec<(u32, Vec<Idle>)>,
 }
@@ -59,7 +65,10 @@ impl Report {
             scale: None,
             pods: None,
             arrival: None,
+            drain: None,
+            update: None,
             loss: None,
+            ha: None,
             idle: Vec::new(),
         }
     }
@@ -90,8 +99,17 @@ impl Report {
         if let Some(arrival) = &self.arrival {
             arrival_table(&mut out, arrival);
         }
+        if let Some(drain) = &self.drain {
+            drain_table(&mut out, drain);
+        }
+        if let Some(update) = &self.update {
+            update_table(&mut out, update);
+        }
         if let Some(loss) = &self.loss {
             loss_table(&mut out, loss);
+        }
+        if let Some(ha) = &self.ha {
+            ha_table(&mut out, ha);
         }
         idle_table(&mut out, &self.idle);
         out
@@ -107,7 +125,10 @@ impl Report {
             "takenAt": self.taken_s, "profile": self.profile, "machine": self.machine.json(),
             "fdatasyncMs": {"before": fsync(&self.fsync_before), "after": self.fsync_after.as_ref().map(fsync)},
             "scale": self.scale.as_ref().map(Scale::json), "pod": self.pods.as_ref().map(Pods::json),
+            "drain": self.drain.as_ref().map(Drain::json),
+            "update": self.update.as_ref().map(Update::json),
             "loss": self.loss.as_ref().map(Loss::json),
+            "ha": self.ha.as_ref().map(Ha::json),
             "join": self.arrival.as_ref().map(Arrival::json),
             "idle": idle.collect::<Vec<_>>(),
         })
@@ -185,6 +206,79 @@ fn arrival_table(out: &mut String, arrival: &Arrival) {
     line("agent start → first pod started", &arrival.to_running);
 }
 
+fn drain_table(out: &mut String, drain: &Drain) {
+    let rounds = drain.contenders.iter().map(|(_, s)| s.len()).max().unwrap_or_default();
+    let (n, parallel) = (drain.pods, Drain::parallel());
+    let _ = writeln!(
+        out,
+        "\nA node of {n} pods drained to two others, {parallel} pods at once, s ({rounds} rounds in turn)"
+    );
+    let _ = writeln!(out, "{:32}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
+    let line = |label: &str, sample: &Sample| {
+        let (median, min, max) = (sample.median(), sample.min(), sample.max());
+        format!("{label:32}{median:8.2}{min:8.2}{max:8.2}{:8.2}", drain.ratio(sample))
+    };
+    for (name, sample) in &drain.contenders {
+        match *name {
+            "raw" => {
+                let _ = writeln!(out, "{}", line("raw Docker: start one, stop one", sample));
+            }
+            "swarm" => {
+                let note = "stops all first; an engine a node";
+                let _ = writeln!(out, "{}  {note}", line("docker node update … drain", sample));
+            }
+            _ => {
+                let goal = verdict(drain.ratio(sample) <= DRAIN_GOAL);
+                let _ = writeln!(out, "{}  goal ≤ {DRAIN_GOAL}: {goal}", line("wharf drain", sample));
+                let _ = writeln!(out, "{}", line("  its last container ended", &drain.ended));
+            }
+        }
+    }
+    let _ = writeln!(
+        out,
+        "{:32}{:8.2}  once; ready-after and endpoint-drain as shipped",
+        "wharf drain, as shipped", drain.shipped
+    );
+}
+
+fn update_table(out: &mut String, update: &Update) {
+    let rounds = update.contenders.iter().map(|(_, s)| s.len()).max().unwrap_or_default();
+    let (n, surge) = (update.pods, Update::surge());
+    let _ = writeln!(
+        out,
+        "\n{n} pods replaced by those of another image, {surge} at once, s ({rounds} rounds in turn)"
+    );
+    let _ = writeln!(out, "{:32}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
+    let line = |label: &str, sample: &Sample| {
+        let (median, min, max) = (sample.median(), sample.min(), sample.max());
+        format!("{label:32}{median:8.2}{min:8.2}{max:8.2}{:8.2}", update.ratio(sample))
+    };
+    for (name, sample) in &update.contenders {
+        match *name {
+            "raw" => {
+                let _ = writeln!(out, "{}", line("raw Docker: start 5, stop 5", sample));
+            }
+            "swarm" => {
+                let _ = writeln!(out, "{}", line("docker service update", sample));
+            }
+            _ => {
+                let goal = verdict(update.ratio(sample) <= UPDATE_GOAL);
+                let _ = writeln!(
+                    out,
+                    "{}  goal ≤ {UPDATE_GOAL}: {goal}",
+                    line("wharf rolling-update", sample)
+                );
+                let _ = writeln!(out, "{}", line("  its command ended", &update.said));
+            }
+        }
+    }
+    let _ = writeln!(
+        out,
+        "{:32}{:8.2}  once; ready-after and endpoint-drain as shipped",
+        "wharf rolling-update, as shipped", update.shipped
+    );
+}
+
 fn loss_table(out: &mut String, loss: &Loss) {
     let (limit, n) = (Loss::limit(), loss.not_ready.len());
     let _ = writeln!(
@@ -233,9 +327,46 @@ fn mib(kib: u64) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
+fn ha_table(out: &mut String, ha: &Ha) {
+    let _ = writeln!(
+        out,
+        "\nThree coordinators on etcd: from the active one's end to the first accepted write, ms"
+    );
+    let _ = writeln!(
+        out,
+        "{:34}{:>7}{:>9}{:>9}{:>9}{:>9}",
+        "", "times", "p50", "p99", "max", "bound"
+    );
+    for (fault, sample) in &ha.faults {
+        let (about, p50, p99) = fault.about();
+        let pass = sample.quantile(0.99) <= p99 && p50.is_none_or(|p50| sample.median() <= p50);
+        let _ = writeln!(
+            out,
+            "{about:34}{:>7}{:>9.0}{:>9.0}{:>9.0}{p99:>9.0}  {}",
+            sample.len(),
+            sample.median(),
+            sample.quantile(0.99),
+            sample.max(),
+            verdict(pass)
+        );
+    }
+    if let Some(sample) = &ha.swarm {
+        let _ = writeln!(
+            out,
+            "{:34}{:>7}{:>9.0}{:>9.0}{:>9.0}",
+            "Swarm, its leader by SIGKILL",
+            sample.len(),
+            sample.median(),
+            sample.quantile(0.99),
+            sample.max()
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::ha::Fault;
 
     fn sample(values: &[f64]) -> Sample {
         Sample::new(values.to_vec()).expect("values")
@@ -277,6 +408,63 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_is_held_against_its_goal() {
+        let drain = |wharf: f64| Drain {
+            pods: 50,
+            contenders: vec![
+                ("raw", sample(&[10.0, 8.0, 9.0])),
+                ("wharf", sample(&[wharf])),
+                ("swarm", sample(&[18.0])),
+            ],
+            ended: sample(&[9.0]),
+            shipped: 80.0,
+        };
+        let table = |wharf: f64| {
+            let mut out = String::new();
+            drain_table(&mut out, &drain(wharf));
+            out
+        };
+        let (met, missed) = (table(11.25), table(11.3));
+        assert!(met.contains("1.25  goal ≤ 1.25: pass"), "{met}");
+        assert!(missed.contains("1.26  goal ≤ 1.25: MISS"), "{missed}");
+        // The others are held against nothing.
+        assert_eq!(
+            missed.matches("MISS").count() + missed.matches("pass").count(),
+            1,
+            "{missed}"
+        );
+        assert!(met.contains("(3 rounds in turn)"), "{met}");
+        assert_eq!(drain(18.0).json()["contenders"]["swarm"]["ratio"], 2.0);
+    }
+
+    #[test]
+    fn an_update_is_held_against_its_goal() {
+        let table = |wharf: f64| {
+            let mut out = String::new();
+            let update = Update {
+                pods: 50,
+                contenders: vec![
+                    ("raw", sample(&[10.0, 8.0, 9.0])),
+                    ("wharf", sample(&[wharf])),
+                    ("swarm", sample(&[18.0])),
+                ],
+                said: sample(&[wharf]),
+                shipped: 80.0,
+            };
+            update_table(&mut out, &update);
+            out
+        };
+        let (met, missed) = (table(11.25), table(11.3));
+        assert!(met.contains("1.25  goal ≤ 1.25: pass"), "{met}");
+        assert!(missed.contains("1.26  goal ≤ 1.25: MISS"), "{missed}");
+        assert_eq!(
+            missed.matches("MISS").count() + missed.matches("pass").count(),
+            1,
+            "{missed}"
+        );
+    }
+
+    #[test]
     fn the_slowest_host_is_held_against_the_target() {
         let mut out = String::new();
         let arrival = Arrival {
@@ -301,6 +489,26 @@ mod tests {
         let lines: Vec<&str> = out.lines().collect();
         assert!(lines[3].ends_with("5.70    6.00      0.95"), "{out}");
         assert!(lines[5].ends_with("7.50    9.00      1.25"), "{out}");
+    }
+
+    #[test]
+    fn a_takeover_is_held_against_both_bounds() {
+        let table = |kill: f64, swarm: Option<Sample>| {
+            let mut out = String::new();
+            let faults = vec![(Fault::Kill, sample(&[kill, kill])), (Fault::Hang, sample(&[2999.0]))];
+            ha_table(&mut out, &Ha { faults, swarm });
+            out
+        };
+        let (met, missed) = (table(290.0, None), table(310.0, Some(sample(&[9000.0]))));
+        assert_eq!(met.matches("pass").count(), 2, "{met}");
+        // Its median is over the bound, its 99th percentile is not. Swarm is held against nothing.
+        assert_eq!(
+            (missed.matches("pass").count(), missed.matches("MISS").count()),
+            (1, 1),
+            "{missed}"
+        );
+        let last = missed.lines().last().unwrap_or_default();
+        assert!(last.starts_with("Swarm") && last.ends_with("9000"), "{missed}");
     }
 
     #[test]

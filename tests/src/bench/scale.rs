@@ -5,6 +5,8 @@
 //! by option; Swarm's is made by the options of its command that cost time (init, log driver, limits), and it
 //! joins the same bridge. Removing containers between rounds is not timed.
 
+use std::path::Path;
+
 use bollard::{
     Docker,
     models::ContainerCreateBody,
@@ -13,7 +15,12 @@ use bollard::{
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
-use super::{Args, engine::Bed, say, stats::Sample};
+use super::{
+    Args,
+    engine::{Bed, Watched},
+    say,
+    stats::Sample,
+};
 use crate::{cluster::controller, docker::IMAGE};
 
 /// Controller and service.
@@ -54,18 +61,20 @@ pub fn measure(bed: &Bed, args: &Args) -> Scale {
     let n = args.containers;
     say("warming up");
     up(bed, 1);
-    let body = made_by_wharf(bed);
+    let body = made_by_wharf(&bed.watched, bed.cluster.dir());
     down(bed);
     if !args.no_swarm {
         swarm_begin(bed);
         swarm(bed, 1);
     }
     let raw = |parallel| {
-        let seconds = bed.time("raw Docker", n, || {
-            bed.runtime.block_on(start_raw(&bed.docker, &body, n, parallel));
+        let seconds = bed.watched.time("raw Docker", n, || {
+            bed.watched
+                .runtime
+                .block_on(start_raw(&bed.watched.docker, &body, n, parallel));
         });
-        bed.remove_all();
-        bed.quiet("raw Docker");
+        bed.watched.remove_all();
+        bed.watched.quiet("raw Docker");
         seconds
     };
     // The better of two rounds each: one disturbed round must not choose a slow parallelism for the raw contender,
@@ -97,7 +106,7 @@ pub fn measure(bed: &Bed, args: &Args) -> Scale {
     }
     if !args.no_swarm {
         docker(bed, &["swarm", "leave", "--force"]);
-        bed.quiet("Swarm");
+        bed.watched.quiet("Swarm");
     }
     let measured = contenders
         .iter()
@@ -118,7 +127,7 @@ pub fn up(bed: &Bed, n: u32) {
     if bed.cluster.wharf(&["get", "rc", NAME]).code != 0 {
         bed.cluster.create(&controller(NAME, 0, &["sleep"])).ok();
     }
-    bed.time("wharf", n, || scale(bed, n));
+    bed.watched.time("wharf", n, || scale(bed, n));
 }
 
 fn scale(bed: &Bed, n: u32) {
@@ -132,29 +141,29 @@ fn down(bed: &Bed) {
         let pods = bed.cluster.wharf(&["get", "pods", "-o", "name"]);
         pods.code == 0 && pods.stdout.trim().is_empty()
     });
-    bed.quiet("wharf");
+    bed.watched.quiet("wharf");
 }
 
 fn wharf(bed: &Bed, n: u32) -> f64 {
-    let seconds = bed.time("wharf", n, || scale(bed, n));
+    let seconds = bed.watched.time("wharf", n, || scale(bed, n));
     down(bed);
     seconds
 }
 
-/// What the one container on the engine was created from. What it mounts of the host ends with its pod, so that the
-/// copies mount a file of the bench's.
-fn made_by_wharf(bed: &Bed) -> ContainerCreateBody {
-    let id = bed.containers(false).pop().expect("a running container");
-    let seen = bed
+/// What the containers on the engine, which wharf made, were created from. What one mounts of the host ends with its pod,
+/// so that the copies mount a file of the bench's, in `dir`.
+pub fn made_by_wharf(watched: &Watched, dir: &Path) -> ContainerCreateBody {
+    let id = watched.containers(false).pop().expect("a running container");
+    let seen = watched
         .runtime
-        .block_on(bed.docker.inspect_container(&id, None::<InspectContainerOptions>))
+        .block_on(watched.docker.inspect_container(&id, None::<InspectContainerOptions>))
         .expect("an inspection");
     let mut body = serde_json::to_value(seen.config).expect("JSON");
     body["HostConfig"] = serde_json::to_value(seen.host_config).expect("JSON");
     let mut body: ContainerCreateBody = serde_json::from_value(body).expect("a create body");
     let mounts = body.host_config.as_mut().and_then(|h| h.mounts.as_mut());
     for mount in mounts.into_iter().flatten() {
-        let file = bed.cluster.dir().join("mounted");
+        let file = dir.join("mounted");
         std::fs::write(&file, "").expect("a file to mount");
         mount.source = Some(file.to_str().expect("a path of text").to_owned());
     }
@@ -165,13 +174,19 @@ fn made_by_wharf(bed: &Bed) -> ContainerCreateBody {
 async fn start_raw(docker: &Docker, body: &ContainerCreateBody, n: u32, parallel: u16) {
     stream::iter(0..n)
         .for_each_concurrent(usize::from(parallel), |_| async {
-            let made = docker.create_container(None, body.clone()).await.expect("create");
-            docker
-                .start_container(&made.id, None::<StartContainerOptions>)
-                .await
-                .expect("start");
+            start_one(docker, body).await;
         })
         .await;
+}
+
+/// Creates and starts a container; its id.
+pub async fn start_one(docker: &Docker, body: &ContainerCreateBody) -> String {
+    let made = docker.create_container(None, body.clone()).await.expect("create");
+    docker
+        .start_container(&made.id, None::<StartContainerOptions>)
+        .await
+        .expect("start");
+    made.id
 }
 
 fn docker(bed: &Bed, args: &[&str]) -> String {
@@ -202,9 +217,9 @@ fn swarm_begin(bed: &Bed) {
 }
 
 fn swarm(bed: &Bed, n: u32) -> f64 {
-    let seconds = bed.time("Swarm", n, || swarm_scale(bed, n));
+    let seconds = bed.watched.time("Swarm", n, || swarm_scale(bed, n));
     swarm_scale(bed, 0);
-    bed.quiet("Swarm");
+    bed.watched.quiet("Swarm");
     seconds
 }
 

@@ -16,13 +16,15 @@ use agent::settings::Settings;
 use proto::{
     ids::IdGen,
     wire::{
-        CordonRequest, CreateRequest, DeleteRequest, HoldReply, ListRequest, NodeReply, NodeRequest, Object,
-        PatchRequest, ScaleReply, ScaleRequest, UncordonRequest, controllers_client::ControllersClient,
-        holds_client::HoldsClient, nodes_client::NodesClient, resources_client::ResourcesClient,
+        BeginUpdateReply, BeginUpdateRequest, CancelDrainReply, CancelDrainRequest, CordonRequest, CreateRequest,
+        DeleteRequest, DrainReply, DrainRequest, DrainView, HoldReply, ListRequest, NodeReply, NodeRequest, Object,
+        PatchRequest, ScaleReply, ScaleRequest, UncordonRequest, WatchDrainRequest,
+        controllers_client::ControllersClient, drains_client::DrainsClient, holds_client::HoldsClient,
+        nodes_client::NodesClient, resources_client::ResourcesClient, updates_client::UpdatesClient,
     },
 };
 use serde_json::{Value, json};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::net::Link;
 
@@ -82,10 +84,15 @@ impl Admin {
     }
 
     pub async fn create(&mut self, wanted: &Wanted) -> Result<Object, Status> {
+        self.make("ReplicationController", &controller(wanted)).await
+    }
+
+    /// Creates an object of the default namespace.
+    pub async fn make(&mut self, kind: &str, manifest: &Value) -> Result<Object, Status> {
         let request = CreateRequest {
-            kind: "ReplicationController".into(),
+            kind: kind.into(),
             namespace: "default".into(),
-            json: controller(wanted).to_string().into_bytes(),
+            json: manifest.to_string().into_bytes(),
             request_id: self.ids.uid(),
             ..CreateRequest::default()
         };
@@ -152,6 +159,59 @@ impl Admin {
         self.repeat(|channel| {
             let request = request.clone();
             async move { HoldsClient::new(channel).uncordon(request).await }
+        })
+        .await
+    }
+
+    /// Begins to empty a node.
+    pub async fn drain(&mut self, node: &str) -> Result<DrainReply, Status> {
+        let request = DrainRequest {
+            name: node.into(),
+            request_id: self.ids.uid(),
+            ..DrainRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { DrainsClient::new(channel).drain(request).await }
+        })
+        .await
+    }
+
+    /// Begins to update a controller to another image.
+    pub async fn update(&mut self, name: &str, image: &str) -> Result<BeginUpdateReply, Status> {
+        let request = BeginUpdateRequest {
+            name: name.into(),
+            image: image.into(),
+            request_id: self.ids.uid(),
+            ..BeginUpdateRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { UpdatesClient::new(channel).begin(request).await }
+        })
+        .await
+    }
+
+    /// Ends its drain, or gives a drained node back.
+    pub async fn cancel_drain(&mut self, node: &str) -> Result<CancelDrainReply, Status> {
+        let request = CancelDrainRequest {
+            name: node.into(),
+            request_id: self.ids.uid(),
+            ..CancelDrainRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { DrainsClient::new(channel).cancel(request).await }
+        })
+        .await
+    }
+
+    /// Watches its drain; the stream breaks with the connection.
+    pub async fn watch_drain(&mut self, node: &str) -> Result<Streaming<DrainView>, Status> {
+        let request = WatchDrainRequest { name: node.into() };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { DrainsClient::new(channel).watch(request).await }
         })
         .await
     }

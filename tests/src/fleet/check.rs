@@ -16,7 +16,7 @@ use coordinator::{
     },
     world::{
         World,
-        record::{HoldsRecord, PodRecord, StatusRecord},
+        record::{HoldsRecord, OwnerKind, PodRecord, StatusRecord},
     },
 };
 use proto::{
@@ -53,8 +53,58 @@ impl Fleet {
         all
     }
 
+    /// The fewest pods of a controller that served at once, by all that was ever stored, from when so many first did.
+    pub async fn fewest(&self, controller: &str, from: usize) -> usize {
+        let mut watch = self.store.watch(Rv(0)).await.expect("the whole history is kept");
+        let newest = self.store.newest();
+        let prefix = format!("{controller}-");
+        // By name: uid and whether it is to stop; by uid: whether it is Ready.
+        let (mut pods, mut ready) = (BTreeMap::new(), BTreeMap::new());
+        let (mut seen, mut fewest) = (Rv(0), None);
+        let least = |pods: &BTreeMap<String, (String, bool)>, ready: &BTreeMap<String, bool>| {
+            let serves = |(uid, stopped): &&(String, bool)| !stopped && ready.get(uid).copied().unwrap_or_default();
+            pods.values().filter(serves).count()
+        };
+        while seen < newest {
+            let updates = watch.recv().await.expect("the watch goes on to its end");
+            for update in updates {
+                // What was written together counts together.
+                if update.rv.0 >> 16 != seen.0 >> 16 {
+                    let now = least(&pods, &ready);
+                    fewest = fewest.map_or((now >= from).then_some(now), |fewest: usize| Some(fewest.min(now)));
+                }
+                seen = seen.max(update.rv);
+                match (keys::parse(&update.key), update.value.as_deref()) {
+                    (
+                        Parsed::Object {
+                            kind: Kind::Pod, name, ..
+                        },
+                        Some(value),
+                    ) if name.starts_with(&prefix) => {
+                        let pod: PodRecord = serde_json::from_slice(value).expect("a pod's record");
+                        pods.insert(name.to_owned(), (pod.uid, pod.stop.is_some()));
+                    }
+                    (
+                        Parsed::Object {
+                            kind: Kind::Pod, name, ..
+                        },
+                        None,
+                    ) => {
+                        pods.remove(name);
+                    }
+                    (Parsed::PodStatus { .. }, Some(value)) => {
+                        let record: StatusRecord = serde_json::from_slice(value).expect("a status record");
+                        ready.insert(record.uid, record.status.ready());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        fewest.unwrap_or_default().min(least(&pods, &ready))
+    }
+
     /// Reads every update since the beginning: phases and restarts never go back, a pod keeps its node, a stop
-    /// is never taken back, pods go only after a stop, and none comes to a node that is held.
+    /// is never taken back, pods go only after a stop, and none but a daemon comes to a node that is held.
     async fn history(&self) -> Vec<String> {
         let mut watch = self.store.watch(Rv(0)).await.expect("the whole history is kept");
         let newest = self.store.newest();
@@ -187,7 +237,9 @@ impl Law {
         if *stopped && pod.stop.is_none() {
             self.broken.push(format!("the stop of pod {} was taken back", pod.uid));
         }
-        if node.is_empty() && self.held.contains(&pod.node) {
+        // A daemon is of its node, held or not.
+        let daemon = pod.owner.as_ref().is_some_and(|o| o.kind == OwnerKind::DaemonSet);
+        if node.is_empty() && !daemon && self.held.contains(&pod.node) {
             self.broken
                 .push(format!("pod {} came to {} while that was held", pod.uid, pod.node));
         }

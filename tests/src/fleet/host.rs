@@ -8,11 +8,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use agent::{Config, facts::FixedFacts, join::Join, runtime::fake::FakeEngine, settings::Settings};
+use agent::{Config, facts::FixedFacts, join::Join, ledger::DataDir, runtime::fake::FakeEngine, settings::Settings};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::net::{Link, LinkConnector};
+use super::{
+    brittle::Brittle,
+    crash::{Crash, Side},
+    net::{Link, LinkConnector},
+};
 
 pub struct Host {
     pub name: String,
@@ -22,6 +26,7 @@ pub struct Host {
     settings: Settings,
     facts: FixedFacts,
     runtime: Option<Runtime>,
+    crash: Arc<Crash>,
     ended: Arc<Mutex<Vec<String>>>,
 }
 
@@ -43,6 +48,7 @@ impl Host {
             settings,
             facts,
             runtime: None,
+            crash: Arc::default(),
             ended,
         }
     }
@@ -67,11 +73,23 @@ impl Host {
             settings: self.settings.clone(),
         };
         let (join, renewals) = Join::with(&self.name, vec!["c1:7443".into()], Arc::new(connector));
+        let disk = Brittle {
+            inner: DataDir {
+                path: self.dir.clone(),
+                sync: self.settings.sync_writes,
+            },
+            crash: self.crash.clone(),
+        };
         let config = Config {
             settings: self.settings.clone(),
+            disk: Some(Arc::new(disk)),
             ..Config::new(&self.dir, join)
         };
-        let (engine, facts) = (self.engine.clone(), Arc::new(self.facts.clone()));
+        let engine = Arc::new(Brittle {
+            inner: self.engine.clone(),
+            crash: self.crash.clone(),
+        });
+        let facts = Arc::new(self.facts.clone());
         let (ended, name) = (self.ended.clone(), self.name.clone());
         runtime.spawn(async move {
             let result = agent::run(config, engine, facts, CancellationToken::new()).await;
@@ -88,6 +106,24 @@ impl Host {
     pub async fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             super::end(runtime).await;
+            self.crash.disarm();
+        }
+    }
+
+    /// The agent ends at its `step`th step from now, counted from one; to be killed once [`Host::fell`].
+    pub fn crash_at(&self, step: u32, side: Side) {
+        self.crash.arm(step, side);
+    }
+
+    /// At what kind of step the agent ended by [`Host::crash_at`], if it has.
+    pub fn fell(&self) -> Option<&'static str> {
+        self.crash.fell()
+    }
+
+    /// It no longer ends at a step, unless it has.
+    pub fn spare(&self) {
+        if self.fell().is_none() {
+            self.crash.disarm();
         }
     }
 

@@ -4,6 +4,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `net` | connections that can be cut and silenced |
+//! | `crash`, `brittle` | a coordinator that ends at one of its commits, an agent that ends at one of its steps |
+//! | `replicas` | several coordinators over one store, and agents with a session to each, on any clock |
 //! | `seat`, `host` | the coordinator; one host with its agent: killed and started again |
 //! | `logs` | a reader of a log, as slow as a test wants it |
 //! | `admin` | create, scale, patch, cordon, delete through the API, repeated until they are acknowledged |
@@ -12,10 +14,13 @@
 //! Invariant: store, engines and data directories outlive every kill; a killed part runs no instruction more.
 
 mod admin;
+mod brittle;
 mod check;
+mod crash;
 mod host;
 mod logs;
 mod net;
+mod replicas;
 mod seat;
 
 use std::{
@@ -36,13 +41,18 @@ use coordinator::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use self::seat::{Making, Seat, Stops, new_store};
 pub use self::{
     admin::{Admin, Wanted, controller},
     check::Asked,
+    crash::Side,
     host::Host,
     logs::LogReader,
     net::{Link, Net, Who},
+    replicas::{Replicas, address},
+};
+use self::{
+    crash::Crash,
+    seat::{Making, Seat, Stops, new_store},
 };
 
 /// How a fleet is made. All times are short.
@@ -112,6 +122,7 @@ impl Builder {
             net,
             stops,
             full: Arc::default(),
+            crash: Arc::default(),
             ended,
             settings: self.settings,
             coordinator: self.coordinator,
@@ -173,6 +184,7 @@ pub struct Fleet {
     net: Net,
     stops: Stops,
     full: Arc<AtomicBool>,
+    crash: Arc<Crash>,
     ended: Arc<Mutex<Vec<String>>>,
     settings: Settings,
     coordinator: Options,
@@ -200,6 +212,7 @@ impl Fleet {
             store: self.store.clone(),
             stops: self.stops.clone(),
             full: self.full.clone(),
+            crash: self.crash.clone(),
             net: &self.net,
             ended: self.ended.clone(),
         };
@@ -213,6 +226,7 @@ impl Fleet {
             seat.kill().await;
             self.net.close();
             self.kill_deposed().await;
+            self.crash.disarm();
             self.store = Arc::new(self.store.reopen());
         }
     }
@@ -233,6 +247,16 @@ impl Fleet {
         for seat in self.deposed.drain(..) {
             seat.kill().await;
         }
+    }
+
+    /// The coordinator ends at its `commit`th commit from now, counted from one; to be killed once [`Fleet::fell`].
+    pub fn crash_at(&self, commit: u32, side: Side) {
+        self.crash.arm(commit, side);
+    }
+
+    /// Whether the coordinator has ended by [`Fleet::crash_at`].
+    pub fn fell(&self) -> bool {
+        self.crash.fell().is_some()
     }
 
     /// Whether the store has room for commits.

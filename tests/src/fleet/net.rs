@@ -1,13 +1,14 @@
 //! The fleet's network: connections in memory that tests cut and silence. Agents and clients connect through a
-//! [`Link`]; the coordinator of the moment takes the other ends.
+//! [`Link`]; whoever listens at the address takes the other ends.
 //!
 //! Invariant: a cut link has no connection, neither old nor new; a silent one loses nothing and delivers it when
 //! it speaks again.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -22,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, copy_bidirectional, duplex},
     sync::{mpsc, watch},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Channel, Endpoint, server::Connected};
 
 /// Bytes that a connection holds in each direction.
@@ -72,10 +73,13 @@ impl AsyncWrite for Incoming {
 /// Where a coordinator takes connections from.
 pub type Listener = mpsc::Sender<io::Result<Incoming>>;
 
-/// Where connections go: to the coordinator that listens, if there is one.
+/// Where a fleet's one coordinator listens.
+pub const ADDRESS: &str = "c1:7443";
+
+/// Where connections go: to the coordinator that listens at the address, if there is one.
 #[derive(Clone)]
 pub struct Net {
-    listener: Arc<Mutex<Option<Listener>>>,
+    listeners: Arc<Mutex<BTreeMap<String, (Listener, CancellationToken)>>>,
     carriers: TaskTracker,
     /// Where the carriers run: not in what a test kills.
     runtime: tokio::runtime::Handle,
@@ -85,7 +89,7 @@ impl Net {
     /// Carries connections in the runtime that this is called in.
     pub fn new() -> Self {
         Self {
-            listener: Arc::default(),
+            listeners: Arc::default(),
             carriers: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         }
@@ -94,14 +98,31 @@ impl Net {
     /// Connections of others from now on; whoever listened before gets no more. The stream ends once the sender
     /// is dropped and another one listens.
     pub fn listen(&self) -> (Listener, mpsc::Receiver<io::Result<Incoming>>) {
-        let (sender, receiver) = mpsc::channel(1024);
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        self.listen_at(ADDRESS)
+    }
+
+    /// As [`Net::listen`], at an address of its own.
+    pub fn listen_at(&self, address: &str) -> (Listener, mpsc::Receiver<io::Result<Incoming>>) {
+        let (sender, receiver) = mpsc::channel(4096);
+        let listening = (sender.clone(), CancellationToken::new());
+        self.lock().insert(address.to_owned(), listening);
         (sender, receiver)
     }
 
     /// Nobody listens: connecting is refused.
     pub fn close(&self) {
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lock().remove(ADDRESS);
+    }
+
+    /// As the end of the process that listens there: nobody listens, and all its connections break.
+    pub fn break_at(&self, address: &str) {
+        if let Some((_, gone)) = self.lock().remove(address) {
+            gone.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Listener, CancellationToken)>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn link(&self, who: Who) -> Arc<Link> {
@@ -119,9 +140,11 @@ impl Default for Net {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     cut: bool,
+    /// Cut from these addresses only.
+    apart: BTreeSet<String>,
     silent: bool,
     /// Connections made before the last break are gone.
     breaks: u64,
@@ -157,22 +180,35 @@ impl Link {
         self.state.send_modify(|s| {
             s.cut = false;
             s.silent = false;
+            s.apart.clear();
         });
     }
 
-    /// A new connection.
+    /// As [`Link::cut`], towards one address.
+    pub fn cut_from(&self, address: &str) {
+        self.state.send_modify(|s| {
+            s.apart.insert(address.to_owned());
+        });
+    }
+
+    /// A new connection to the one coordinator.
     pub async fn channel(&self, settings: &Settings) -> Result<Channel, String> {
+        self.channel_to(ADDRESS, settings).await
+    }
+
+    /// A new connection.
+    pub async fn channel_to(&self, address: &str, settings: &Settings) -> Result<Channel, String> {
         let mut state = self.state.subscribe();
-        let now = *state
+        let now = state
             .wait_for(|s| !s.silent || s.cut)
             .await
-            .map_err(|_| "the link is gone".to_owned())?;
-        if now.cut {
-            return Err("the link is cut".into());
+            .map_err(|_| "the link is gone".to_owned())?
+            .clone();
+        if now.cut || now.apart.contains(address) {
+            return Err(format!("{address}: the link is cut"));
         }
-        let listener = self.net.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let refused = || "connection refused".to_owned();
-        let listener = listener.ok_or_else(refused)?;
+        let refused = || format!("{address}: connection refused");
+        let (listener, gone) = self.net.lock().get(address).cloned().ok_or_else(refused)?;
         let (ours, mut near) = duplex(BUFFER);
         let (mut far, io) = duplex(BUFFER);
         let incoming = Incoming {
@@ -180,7 +216,13 @@ impl Link {
             who: self.who.clone(),
         };
         listener.send(Ok(incoming)).await.map_err(|_| refused())?;
-        let carry = async move { carry(&mut near, &mut far, state, now.breaks).await };
+        let address = address.to_owned();
+        let carry = async move {
+            tokio::select! {
+                () = gone.cancelled() => {}
+                () = carry(&mut near, &mut far, state, now.breaks, &address) => {}
+            }
+        };
         self.net.carriers.spawn_on(carry, &self.net.runtime);
         let mut ours = Some(ours);
         let connect = tower::service_fn(move |_| {
@@ -200,22 +242,31 @@ impl Link {
 }
 
 /// Moves bytes both ways while the link is up.
-async fn carry(near: &mut DuplexStream, far: &mut DuplexStream, mut state: watch::Receiver<State>, breaks: u64) {
+async fn carry(
+    near: &mut DuplexStream,
+    far: &mut DuplexStream,
+    mut state: watch::Receiver<State>,
+    breaks: u64,
+    address: &str,
+) {
     let copy = copy_bidirectional(near, far);
     tokio::pin!(copy);
     loop {
-        let now = *state.borrow_and_update();
-        if now.breaks != breaks {
+        let (broken, silent) = {
+            let now = state.borrow_and_update();
+            (now.breaks != breaks || now.apart.contains(address), now.silent)
+        };
+        if broken {
             return;
         }
         tokio::select! {
-            _ = &mut copy, if !now.silent => return,
+            _ = &mut copy, if !silent => return,
             changed = state.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// How an agent uses its link: every address leads to the one coordinator.
+/// How an agent uses its link.
 pub struct LinkConnector {
     pub link: Arc<Link>,
     pub settings: Settings,
@@ -223,7 +274,7 @@ pub struct LinkConnector {
 
 #[async_trait]
 impl Connector for LinkConnector {
-    async fn connect(&self, _: &str) -> Result<Channel, String> {
-        self.link.channel(&self.settings).await
+    async fn connect(&self, address: &str) -> Result<Channel, String> {
+        self.link.channel_to(address, &self.settings).await
     }
 }

@@ -22,7 +22,7 @@ use coordinator::{
     http::metrics::Metrics,
     run::Coordinator,
     serve::start_services,
-    session::service::{Callers, Peer, Renewer},
+    session::service::{Callers, Leaver, Peer, Renewer},
     store::{
         Change, CommitError, Committed, Entry, Expect, Fence, ReadError, Rv, Snapshot, Span, Store, Watch,
         keys::{self, Parsed},
@@ -42,21 +42,26 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Status};
 
-use super::net::{Listener, Net, Who};
+use super::{
+    crash::Crash,
+    net::{Listener, Net, Who},
+};
 
 const CLUSTER: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
-const INCARNATION: &str = "5d0a1c1e-0000-4000-8000-000000000001";
+pub const INCARNATION: &str = "5d0a1c1e-0000-4000-8000-000000000001";
 /// Updates kept: all of a run, for the look back at its end.
 const HISTORY: usize = 4_000_000;
 
 /// Pods (uid) whose stop was ever to be written.
 pub type Stops = Arc<Mutex<HashSet<String>>>;
 
-/// A store that notes each stop record on its way in, before anybody can see it, and may have no room.
-struct Noting {
-    inner: Arc<MemoryStore>,
-    stops: Stops,
-    full: Arc<AtomicBool>,
+/// A store that notes each stop record on its way in, before anybody can see it, may have no room, and may end its
+/// coordinator.
+pub struct Noting {
+    pub inner: Arc<MemoryStore>,
+    pub stops: Stops,
+    pub full: Arc<AtomicBool>,
+    pub crash: Arc<Crash>,
 }
 
 #[async_trait]
@@ -89,7 +94,7 @@ impl Store for Noting {
             let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
             stops.extend(stopped);
         }
-        self.inner.commit(fence, changes).await
+        self.crash.step("commit", self.inner.commit(fence, changes)).await
     }
     async fn take_term(&self, incarnation: &str, holder: &str) -> Result<Fence, CommitError> {
         self.inner.take_term(incarnation, holder).await
@@ -127,7 +132,7 @@ pub async fn new_store(nodes: &[String], settings: &[(&str, &str)]) -> Arc<Memor
 }
 
 /// The names that connections carry are the truth here.
-struct Gate;
+pub struct Gate;
 
 impl Access for Gate {
     fn caller(&self, extensions: &Extensions) -> Result<String, Status> {
@@ -170,6 +175,13 @@ impl Renewer for Gate {
     }
 }
 
+#[async_trait]
+impl Leaver for Gate {
+    async fn leave(&self, _: &Peer) -> Result<(), Status> {
+        Err(Status::unimplemented("this fleet is left by nobody"))
+    }
+}
+
 /// A coordinator that leads.
 pub struct Seat {
     runtime: Runtime,
@@ -189,6 +201,8 @@ pub struct Making<'a> {
     pub stops: Stops,
     /// The store has no room while this holds.
     pub full: Arc<AtomicBool>,
+    /// At which commit it ends.
+    pub crash: Arc<Crash>,
     pub net: &'a Net,
     /// Where it says why it ended, if it ends by itself.
     pub ended: Arc<Mutex<Vec<String>>>,
@@ -204,6 +218,7 @@ impl Seat {
             store,
             stops,
             full,
+            crash,
             net,
             ended,
         } = making;
@@ -228,11 +243,16 @@ impl Seat {
                 inner: store,
                 stops,
                 full,
+                crash,
             });
             let mut coordinator = Coordinator::start(config, store).await.expect("starts");
+            let sessions = coordinator.sessions().clone();
             let facts = ClusterFacts {
+                ranks: None,
                 cluster_id: CLUSTER.into(),
                 coordinators: vec!["c1:7443".into()],
+                secret: Arc::new(|| Err("the simulated fleet has none".into())),
+                found: Arc::new(move || sessions.found()),
             };
             let routes = start_services(&mut coordinator, Arc::new(Gate), facts, control).expect("services");
             let stopping = coordinator.stopping();

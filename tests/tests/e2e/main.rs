@@ -3,8 +3,11 @@
 
 mod attacks;
 mod basics;
+mod budgets;
 mod containers;
 mod cut_off;
+mod daemons;
+mod drains;
 mod endpoints;
 mod foreign;
 mod hardware;
@@ -15,6 +18,7 @@ mod join;
 mod kills;
 mod logs;
 mod losses;
+mod migrate;
 mod overload;
 mod placement;
 mod pod_spec;
@@ -22,5 +26,7 @@ mod probes;
 mod quarantine;
 mod record;
 mod refusals;
+mod restore;
 mod secrets;
 mod units;
+mod updates;

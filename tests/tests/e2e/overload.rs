@@ -51,6 +51,8 @@ fn a_thousand_silent_sockets_on_each_port_are_dropped_and_others_served() {
         name: "n1".into(),
         machine_id: String::new(),
         shared_host: true,
+        architecture: String::new(),
+        operating_system: String::new(),
         times: agent::identity::EnrolTimes::default(),
     };
     runtime.block_on(agent::identity::enrol(&options)).expect("joins");

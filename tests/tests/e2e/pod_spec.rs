@@ -82,6 +82,11 @@ fn a_pod_with_everything() {
             },
         }))
         .ok();
+    // For a moment it is Ready before its second container ends for the first time.
+    eventually("the second container was started again", || {
+        let count = pod(&cluster, "all")["status"]["containerStatuses"][1]["restartCount"].clone();
+        (count == json!(1)).then_some(()).ok_or_else(|| count.to_string())
+    });
     ready(&cluster, "all");
 
     assert_eq!(

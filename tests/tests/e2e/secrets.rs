@@ -60,11 +60,27 @@ fn secrets_are_nowhere_but_in_their_files() {
         &cluster.agent_dir("n1").join("identity/identity.json"),
     )));
 
+    // A passphrase goes to the coordinator; what it seals is not in the backup otherwise.
+    let words = "correct-horse-battery-staple";
+    let (file, pass) = (cluster.dir().join("fleet.backup"), cluster.dir().join("pass.txt"));
+    fs::write(&pass, words).expect("written");
+    let backup = program::run(
+        Command::new(program::path("wharf"))
+            .args(["cluster", "backup", "--with-keys"])
+            .arg(&file)
+            .arg("--passphrase-file")
+            .arg(&pass)
+            .env("WHARF_LOG", "trace")
+            .env("WHARF_CONFIG", data.join("admin.yaml")),
+    );
+    assert_eq!(backup.code, 0, "{}", backup.stderr);
+    canaries.push(words.to_owned());
+
     let pids = [cluster.coordinator().pid(), cluster.agent("n1").pid()];
     let places = [
         ("the coordinator's log", cluster.coordinator_log().into_bytes()),
         ("the agent's log", cluster.agent_log("n1").into_bytes()),
-        ("the command's log", made.stderr.into_bytes()),
+        ("the command's log", [made.stderr, backup.stderr].concat().into_bytes()),
         (
             "the coordinator's arguments",
             fs::read(format!("/proc/{}/cmdline", pids[0])).expect("cmdline"),
@@ -75,6 +91,7 @@ fn secrets_are_nowhere_but_in_their_files() {
         ),
         ("the store", fs::read(data.join("store.db")).expect("store")),
         ("the store's log", fs::read(data.join("store.db-wal")).expect("log")),
+        ("the backup", fs::read(&file).expect("backup")),
     ];
     assert!(
         places[0].1.len() > 10_000 && places[1].1.len() > 10_000,

@@ -3,9 +3,14 @@
 
 mod chaos;
 mod cost;
+mod daemons;
+mod drain_agents;
+mod drains;
+mod failover;
 mod logs;
 mod losses;
 mod random;
+mod updates;
 
 use std::time::Duration;
 

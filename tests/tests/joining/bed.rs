@@ -17,10 +17,11 @@ use coordinator::{
     ca::{
         Authority, Parts, Settings,
         layer::AuthLayer,
-        service::{EnrolService, TokensService, caller},
+        service::{CoordinatorsService, EnrolService, TokensService, caller},
         tokens::TokenSpec,
     },
     init::{InitOptions, init},
+    join::{JoinError, JoinOptions, JoinTimes, join},
     store::{Fence, Store},
     tls::{self, AcceptLimits},
 };
@@ -30,6 +31,7 @@ use proto::{
     wire::{
         self,
         agent_server::{Agent, AgentServer},
+        coordinators_server::CoordinatorsServer,
         tokens_server::TokensServer,
     },
 };
@@ -124,13 +126,7 @@ pub async fn bed() -> Bed {
 
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
-    let (accept, incoming) = tls::accept(session, ca.session_tls(), AcceptLimits::default(), stop.clone());
-    tasks.spawn(accept);
-    let server = tls::session_server()
-        .layer(AuthLayer(ca.clone()))
-        .add_service(TokensServer::new(TokensService(ca.clone())))
-        .add_service(AgentServer::new(AgentService(ca.clone())));
-    tasks.spawn(async move { server.serve_with_incoming(incoming).await.expect("serves") });
+    serve_sessions(&ca, session, &mut tasks);
     let (accept, incoming) = tls::accept(enrol, ca.enrol_tls(), AcceptLimits::enrol(), stop);
     tasks.spawn(accept);
     let server = tls::enrol_server().add_service(EnrolService(ca.clone()).into_server());
@@ -146,6 +142,95 @@ pub async fn bed() -> Bed {
         enrol: addresses[1],
         admin,
         _tasks: tasks,
+    }
+}
+
+/// Puts the services, as far as the ca has a part in them, behind a session port.
+fn serve_sessions(ca: &Authority, listener: TcpListener, tasks: &mut JoinSet<()>) {
+    let stop = CancellationToken::new();
+    let (accept, incoming) = tls::accept(listener, ca.session_tls(), AcceptLimits::default(), stop);
+    tasks.spawn(accept);
+    let server = tls::session_server()
+        .layer(AuthLayer(ca.clone()))
+        .add_service(TokensServer::new(TokensService(ca.clone())))
+        .add_service(CoordinatorsServer::new(CoordinatorsService(ca.clone())))
+        .add_service(EnrolService(ca.clone()).into_server())
+        .add_service(AgentServer::new(AgentService(ca.clone())));
+    tasks.spawn(async move { server.serve_with_incoming(incoming).await.expect("serves") });
+}
+
+/// Another coordinator of a bed's cluster, on the same store; a standby until it is given the fence.
+pub struct Replica {
+    pub dir: tempfile::TempDir,
+    pub ca: Authority,
+    pub fence: Arc<Mutex<Option<Fence>>>,
+    pub session: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+/// What a joining coordinator is told to do.
+pub fn join_options(bed: &Bed, token: &str, dir: &Path, name: &str, session: SocketAddr) -> JoinOptions {
+    JoinOptions {
+        data_dir: dir.to_owned(),
+        token: token.to_owned(),
+        peers: vec![bed.enrol.to_string()],
+        name: Some(name.to_owned()),
+        advertise: Some(session.to_string()),
+        enrol: None,
+        now_ms: coordinator::ca::system_clock()(),
+        times: JoinTimes {
+            rounds: 2,
+            pause: Duration::from_millis(10),
+            ..JoinTimes::default()
+        },
+    }
+}
+
+impl Bed {
+    pub async fn coordinators_token(&self, uses: u32) -> String {
+        let spec = TokenSpec {
+            role: Role::Coordinator,
+            ..spec(uses)
+        };
+        self.ca.create_token(&spec, "user/admin", "").await.expect("token").2
+    }
+
+    /// A coordinator that joined and serves.
+    pub async fn replica(&self, name: &str) -> Result<Replica, JoinError> {
+        let token = self.coordinators_token(1).await;
+        let dir = tempfile::tempdir().expect("directory");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let session = listener.local_addr().expect("address");
+        join(&join_options(self, &token, dir.path(), name, session)).await?;
+        let fence: Arc<Mutex<Option<Fence>>> = Arc::default();
+        let fenced = fence.clone();
+        let ca = Authority::open(Parts {
+            data_dir: dir.path().to_owned(),
+            store: self.store.clone(),
+            clock: coordinator::ca::system_clock(),
+            fence: Arc::new(move || fenced.lock().expect("lock").clone()),
+            settings: Settings::default(),
+        })
+        .await
+        .expect("open");
+        let mut tasks = JoinSet::new();
+        serve_sessions(&ca, listener, &mut tasks);
+        Ok(Replica {
+            dir,
+            ca,
+            fence,
+            session,
+            _tasks: tasks,
+        })
+    }
+}
+
+impl Replica {
+    /// As a coordinator speaks to its peers.
+    pub async fn to(&self, peer: SocketAddr) -> Result<tonic::transport::Channel, String> {
+        let endpoint = self.ca.peer_client(&peer.to_string(), ChannelTimes::default());
+        let endpoint = endpoint.map_err(|e| e.to_string())?;
+        endpoint.connect().await.map_err(|e| proto::credentials::root_cause(&e))
     }
 }
 
@@ -176,6 +261,8 @@ pub fn at(enrol: SocketAddr, token: &str, data_dir: &Path, name: &str) -> EnrolO
         name: name.to_owned(),
         machine_id: format!("machine-{name}"),
         shared_host: false,
+        architecture: String::new(),
+        operating_system: String::new(),
         times: times(),
     }
 }

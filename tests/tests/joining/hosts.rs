@@ -121,6 +121,48 @@ async fn a_host_with_a_new_disk_comes_back_under_its_own_record() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_choose_hosts_by_the_architecture_that_those_stated_when_they_joined() {
+    let home = Home::start().await;
+    let joins = async |name: &str, dir: &str, arch: &str, node: &str| {
+        let (token, dir) = (home.token(1, node).await, home.dir.path().join(dir));
+        home.guest_of(name, &token, &dir, arch).await.expect("joins")
+    };
+    let _other = joins("n1", "n1", "amd64", "").await;
+    let chosen = joins("n2", "n2", "arm64", "").await;
+    let _unknown = joins("n3", "n3", "arm64 ", "").await;
+    home.until_ready(&["n1", "n2", "n3"]).await;
+    let labels = async |name: &str| home.node(name).await["metadata"]["labels"].clone();
+    let of = |name: &str, arch: &str| json!({"kubernetes.io/arch": arch, "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
+    assert_eq!(labels("n1").await, of("n1", "amd64"));
+    assert_eq!(labels("n2").await, of("n2", "arm64"));
+    assert_eq!(
+        labels("n3").await,
+        json!({"kubernetes.io/hostname": "n3", "kubernetes.io/os": "linux"})
+    );
+    let on_arm = json!({"kubernetes.io/arch": "arm64", "kubernetes.io/os": "linux"});
+    home.create_for("arm", 4, on_arm).await;
+    home.until_running(4).await;
+    let running = home.running().await;
+    assert!(running.iter().all(|(_, node)| node == "n2"), "{running:?}");
+
+    // In its place comes a machine of another kind: nothing is left that these pods can run on, and they say so.
+    drop(chosen);
+    let _new = joins("n2", "n2-other-machine", "amd64", "n2").await;
+    assert_eq!(labels("n2").await, of("n2", "amd64"));
+    home.until("its pods wait", async |home| {
+        let pods = home.items("Pod").await;
+        let why = |p: &serde_json::Value| p["status"]["conditions"].to_string();
+        let words = "3 do not match nodeSelector kubernetes.io/arch=arm64";
+        if pods.len() == 4 && pods.iter().all(|p| why(p).contains(words)) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", pods.iter().map(why).collect::<Vec<_>>()))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_leaves_once_nothing_is_bound_to_it_and_its_name_is_free() {
     let home = Home::start().await;
     let guest = home.joined("n1").await;

@@ -4,6 +4,7 @@
 mod bed;
 mod hosts;
 mod impostors;
+mod replicas;
 mod secrets;
 #[path = "../../../coordinator/src/ca/test_store.rs"]
 mod test_store;

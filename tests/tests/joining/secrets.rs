@@ -6,12 +6,14 @@ use std::{
 };
 
 use agent::identity::{enrol, renew};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coordinator::join::join;
 use proto::{
     token::JoinToken,
     wire::{self, tokens_client::TokensClient},
 };
 
-use crate::bed::{at, bed};
+use crate::bed::{at, bed, join_options};
 
 /// Collects everything that is logged.
 #[derive(Clone, Default)]
@@ -56,21 +58,46 @@ async fn no_secret_is_logged_or_shown_by_debug() {
         .await
         .expect_err("spent");
 
+    // Another coordinator: its token, the cluster's secret that it is given, and its intermediate's key.
+    let replicas_token = bed.coordinators_token(1).await;
+    let replica = tempfile::tempdir().expect("directory");
+    let joining = join_options(&bed, &replicas_token, replica.path(), "c2", bed.enrol);
+    join(&joining).await.expect("joins");
+    let mut again = joining.clone();
+    again.data_dir = elsewhere.path().join("c3");
+    join(&again).await.expect_err("spent");
+    let cluster_key = std::fs::read(replica.path().join("cluster.key")).expect("key");
+    let intermediate = std::fs::read_to_string(replica.path().join("ca/intermediate.key")).expect("key");
+
     let token = JoinToken::parse(&created.text).expect("token");
-    tracing::info!(?identity, ?options, ?token, ca = ?bed.ca, admin = ?bed.admin, "debug");
+    tracing::info!(?identity, ?options, ?token, ?joining, ca = ?bed.ca, admin = ?bed.admin, "debug");
     let log = String::from_utf8_lossy(&captured.0.lock().expect("lock")).into_owned();
     assert!(
-        log.contains("node joined") && log.contains("certificate renewed"),
+        log.contains("node joined") && log.contains("certificate renewed") && log.contains("coordinator joined"),
         "the log is captured"
     );
     let secret_part = created.text.split('.').nth(3).expect("secret").to_owned();
     let body = |pem: &str| pem.lines().nth(1).expect("a line").to_owned();
-    let keys = [&identity.credentials().key, &renewed.credentials().key, &bed.admin.key].map(|k| body(k));
+    let keys = [
+        &identity.credentials().key,
+        &renewed.credentials().key,
+        &bed.admin.key,
+        &intermediate,
+    ];
+    let keys = keys.map(|k| body(k));
+    let replicas_secret = replicas_token.split('.').nth(3).expect("secret").to_owned();
+    let shapes = [
+        format!("{cluster_key:?}"),
+        proto::ids::hex(&cluster_key),
+        STANDARD.encode(&cluster_key),
+        replicas_secret,
+    ];
     let bytes = format!("{:?}", token.secret);
     for secret in [&secret_part, &bytes, "PRIVATE KEY"]
         .into_iter()
         .map(ToString::to_string)
         .chain(keys)
+        .chain(shapes)
     {
         assert!(!log.contains(&secret), "the log holds a secret: {secret}");
     }

@@ -10,6 +10,7 @@ use std::{
 
 use agent::{
     facts::FixedFacts,
+    host,
     identity::{EnrolError, EnrolOptions, Identity, enrol},
     join::Join,
     runtime::{State, fake::FakeEngine},
@@ -121,16 +122,25 @@ impl Home {
     }
 
     pub async fn create(&self, name: &str, replicas: i32) {
+        self.create_for(name, replicas, Value::Null).await;
+    }
+
+    /// With a nodeSelector.
+    pub async fn create_for(&self, name: &str, replicas: i32, selector: Value) {
         let wanted = Wanted {
             name: name.into(),
             replicas,
             images: vec!["a:1".into()],
             annotations: Vec::new(),
         };
+        let mut json = controller(&wanted);
+        if !selector.is_null() {
+            json["spec"]["template"]["spec"]["nodeSelector"] = selector;
+        }
         let request = wire::CreateRequest {
             kind: "ReplicationController".into(),
             namespace: "default".into(),
-            json: controller(&wanted).to_string().into_bytes(),
+            json: json.to_string().into_bytes(),
             ..Default::default()
         };
         let made = ResourcesClient::new(self.admin.clone()).create(request).await;
@@ -237,6 +247,11 @@ impl Home {
 
     /// Joins by the token and starts the agent.
     pub async fn guest(&self, name: &str, token: &str, dir: &Path) -> Result<Guest, EnrolError> {
+        self.guest_of(name, token, dir, host::architecture()).await
+    }
+
+    /// As [`Home::guest`], for a host that states this architecture.
+    pub async fn guest_of(&self, name: &str, token: &str, dir: &Path, arch: &str) -> Result<Guest, EnrolError> {
         let options = EnrolOptions {
             data_dir: dir.to_owned(),
             coordinators: vec![self.session.to_string()],
@@ -245,6 +260,8 @@ impl Home {
             name: name.to_owned(),
             machine_id: format!("machine-of-{}", dir.display()),
             shared_host: false,
+            architecture: arch.to_owned(),
+            operating_system: host::OPERATING_SYSTEM.to_owned(),
             times: times(),
         };
         let identity = enrol(&options).await?;

@@ -58,7 +58,7 @@ pub use self::pause::SANDBOX_IMAGE;
 pub use self::settings::{DockerSettings, Scope};
 use super::{
     ContainerInfo, CreateContainer, EngineInfo, Executed, Hint, LogQuery, LogStream, MemoryVolume, Runtime,
-    RuntimeError, State,
+    RuntimeError, State, Unmanaged,
 };
 
 /// Where Docker listens unless told otherwise.
@@ -253,6 +253,16 @@ impl Runtime for DockerRuntime {
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()
             .map_err(silent)
+    }
+
+    async fn unmanaged(&self) -> Result<Vec<Unmanaged>, RuntimeError> {
+        let docker = self.client()?;
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let listed = self
+            .call(self.settings.list_timeout, docker.list_containers(Some(options)))
+            .await;
+        let lines = listed.map_err(|p| p.into_error(&self.endpoint, "list of all containers"))?;
+        Ok(observe::unmanaged(&lines, &self.scope))
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<ContainerInfo>, RuntimeError> {

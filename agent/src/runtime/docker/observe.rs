@@ -8,7 +8,7 @@ use bollard::models::{ContainerInspectResponse, ContainerState, ContainerSummary
 use proto::{ids::label, model::Time};
 
 use super::{Scope, errors::clean};
-use crate::runtime::{ContainerInfo, Exit, Owner, State};
+use crate::runtime::{ContainerInfo, Exit, Owner, State, Unmanaged};
 
 /// Exit codes of a program that could not be executed; see [`init_failure`].
 pub(super) const NOT_EXECUTED: [i32; 2] = [126, 127];
@@ -79,6 +79,27 @@ pub(super) fn from_summary(id: &str, owner: Owner, seen: &ContainerSummary) -> C
     }
 }
 
+/// What a list shows of containers that no agent of this cluster made. Those of other nodes on this engine are ours,
+/// whatever they are.
+pub(super) fn unmanaged(lines: &[ContainerSummary], scope: &Scope) -> Vec<Unmanaged> {
+    let ours = |line: &ContainerSummary| {
+        let cluster = line.labels.as_ref().and_then(|l| l.get(label::CLUSTER));
+        cluster == Some(&scope.cluster)
+    };
+    let others = lines.iter().filter(|line| !ours(line));
+    others
+        .map(|line| {
+            let names = line.names.iter().flatten();
+            let name = names.map(|n| n.trim_start_matches('/')).find(|n| !n.is_empty());
+            Unmanaged {
+                name: name.or(line.id.as_deref()).unwrap_or_default().to_owned(),
+                image: line.image.clone().unwrap_or_default(),
+                state: line.state.map(|s| s.to_string()).unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
 /// `Exited (137) 3 seconds ago` → 137; 255, Docker's own "unknown", when it cannot be read.
 fn exit_code(status: &str) -> i32 {
     status
@@ -127,6 +148,39 @@ pub(super) fn init_failure(log: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_made_is_all_without_the_clusters_label() {
+        let scope = Scope {
+            cluster: "ours".into(),
+            node: "n1".into(),
+            ..Scope::default()
+        };
+        let line = |name: &str, cluster: &str, node: &str| {
+            let labels = [(label::CLUSTER, cluster), (label::NODE, node)];
+            let labels = labels.into_iter().filter(|(_, v)| !v.is_empty());
+            ContainerSummary {
+                id: Some(format!("id-{name}")),
+                names: (!name.is_empty()).then(|| vec![format!("/{name}")]),
+                image: Some("img:1".into()),
+                state: Some(ContainerSummaryStateEnum::RUNNING),
+                labels: Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()),
+                ..ContainerSummary::default()
+            }
+        };
+        let lines = [
+            line("mine", "ours", "n1"),
+            line("neighbour", "ours", "n2"),
+            line("theirs", "another", "n1"),
+            line("db", "", ""),
+            line("", "", ""),
+            ContainerSummary::default(),
+        ];
+        let found = unmanaged(&lines, &scope);
+        let names: Vec<_> = found.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["theirs", "db", "id-", ""]);
+        assert_eq!((found[0].image.as_str(), found[0].state.as_str()), ("img:1", "running"));
+    }
 
     fn labels() -> Labels {
         [

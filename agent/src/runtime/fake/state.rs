@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Answer, ContainerInfo, CreateContainer, Exit, Failure, Hint, ImageScript, Op, Run, RuntimeError, Source, State,
-    logs::Logs,
+    Unmanaged, logs::Logs,
 };
 
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub struct Inner {
     pub volumes: BTreeMap<String, String>,
     pub leave_to_stop: Option<Leave>,
     pub logs: Logs,
+    /// Containers of others.
+    pub unmanaged: Vec<Unmanaged>,
     /// By command.
     pub answers: BTreeMap<String, Answer>,
     pub commands: Vec<(u64, String)>,

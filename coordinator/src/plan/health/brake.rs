@@ -92,11 +92,16 @@ pub fn braking(world: &World, now: Time) -> Option<Brake> {
     })
 }
 
-/// Why pods are not to be moved by anything but an operator's own command.
-pub fn paused(world: &World, now: Time) -> Option<String> {
+/// Why pods are not to be moved by anything but an operator's own command; until when, where a time ends it.
+pub type Pause = Brake;
+
+pub fn pause(world: &World, now: Time) -> Option<Pause> {
     match frozen(world, now) {
-        Some(freeze) => Some(format!("frozen by {}: {}", freeze.by, freeze.reason)),
-        None => brake(world, now),
+        Some(freeze) => Some(Pause {
+            words: format!("frozen by {}: {}; to lift it: wharf unfreeze", freeze.by, freeze.reason),
+            until: freeze.until,
+        }),
+        None => braking(world, now),
     }
 }
 

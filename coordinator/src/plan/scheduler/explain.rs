@@ -58,7 +58,8 @@ pub fn text(template: &Template, tally: &Tally) -> String {
     format!("0/{} nodes: {}", tally.total, reasons.join(", "))
 }
 
-fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
+/// One reason in words; `one`: of one node.
+pub fn reason(template: &Template, refusal: &Refusal, one: bool) -> String {
     let spec = &template.record.spec;
     match refusal {
         Refusal::NotNode => format!("{} not node {}", if one { "is" } else { "are" }, spec.node_name),

@@ -75,6 +75,12 @@ pub fn check(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refus
     FILTERS.iter().try_for_each(|filter| filter(template, candidate))
 }
 
+/// As [`check`], for the daemon of a node that its set is for: holds keep no daemon away.
+pub fn check_daemon(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+    let filters: [Filter; 4] = [capable, ready, settled, fits];
+    filters.iter().try_for_each(|filter| filter(template, candidate))
+}
+
 fn selector(template: &Template, candidate: &Candidate<'_>) -> Result<(), Refusal> {
     let labels = &candidate.node.node.metadata.labels;
     let mut wanted = template.record.spec.node_selector.iter();

@@ -10,6 +10,7 @@ pub mod filter;
 mod ports;
 mod queue;
 pub mod score;
+pub mod single;
 pub mod spread;
 
 use std::{
@@ -38,9 +39,43 @@ pub struct Placed {
     nodes: HashMap<String, Amounts>,
     ports: Ports,
     landed: Landed,
+    without: Option<Without>,
+}
+
+/// A node that takes nothing, as if it were held: of what would be if it were.
+#[derive(Clone, Debug)]
+struct Without {
+    node: String,
+    /// As a refusal says it.
+    why: String,
+    /// Its host ports are free for its neighbours on the same machine.
+    vacated: bool,
 }
 
 impl Placed {
+    /// Nothing yet; this node takes no pods, for this reason.
+    pub fn without(node: &str, why: &str) -> Self {
+        Self {
+            without: Some(Without {
+                node: node.to_owned(),
+                why: why.to_owned(),
+                vacated: false,
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Whether that node's pods keep their host ports from its neighbours while what follows is placed.
+    pub fn vacated(&mut self, vacated: bool) {
+        if let Some(without) = &mut self.without {
+            without.vacated = vacated;
+        }
+    }
+
+    fn refuses(&self, node: &str) -> Option<&Without> {
+        self.without.as_ref().filter(|w| w.node == node)
+    }
+
     fn add(&mut self, name: &str, node: &NodeState, pods: &Pods<'_>) {
         let template = pods.template;
         self.landed.add(pods.namespace, &pods.labels, name);
@@ -85,7 +120,7 @@ impl<'t> Pods<'t> {
         }
     }
 
-    fn relabelled(namespace: &'t str, template: &'t Template, differences: &Differences) -> Self {
+    pub fn relabelled(namespace: &'t str, template: &'t Template, differences: &Differences) -> Self {
         let mut pods = Self::new(namespace, template);
         if !differences.is_empty() {
             pods.labels = Cow::Owned(overlaid(&template.record.labels, differences));
@@ -119,7 +154,8 @@ pub struct Batch<'w, 't> {
 impl<'w, 't> Batch<'w, 't> {
     pub fn new(world: &'w World, pods: Pods<'t>, counts: &Counts<'_>, placed: &Placed, seed: u64) -> Self {
         let template = pods.template;
-        let spread = Spread::new(world, &pods, &placed.landed);
+        let refused = placed.without.as_ref().map(|w| w.node.as_str());
+        let spread = Spread::new(world, &pods, &placed.landed, refused);
         let mut batch = Self {
             pods,
             slots: Vec::new(),
@@ -129,7 +165,8 @@ impl<'w, 't> Batch<'w, 't> {
             given: Given::new(world, template, seed),
             tally: Tally::new(world.nodes.len()),
         };
-        let taken = taken_ports(world, template, &placed.ports);
+        let vacated = placed.without.as_ref().filter(|w| w.vacated).map(|w| w.node.as_str());
+        let taken = taken_ports(world, template, &placed.ports, vacated);
         let named = template.record.spec.node_name.as_str();
         if named.is_empty() {
             for (name, node) in &world.nodes {
@@ -167,7 +204,8 @@ impl<'w, 't> Batch<'w, 't> {
         };
         let candidate = Candidate { node, free, port_taken };
         let template = self.pods.template;
-        match filter::check(template, &candidate) {
+        let held = placed.refuses(name).map(|w| Refusal::Held(w.why.clone()));
+        match held.map_or_else(|| filter::check(template, &candidate), Err) {
             Err(refusal) => self.tally.add(refusal, 1),
             Ok(()) => {
                 self.slots.push(Slot {

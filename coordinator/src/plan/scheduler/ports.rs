@@ -22,11 +22,13 @@ pub fn port_domain(name: &str, node: &NodeState) -> String {
     }
 }
 
-/// The first of the template's host ports that is taken, for each domain where one is.
-pub fn taken_ports(world: &World, template: &Template, placed: &Ports) -> HashMap<String, u16> {
+/// The first of the template's host ports that is taken, for each domain where one is. Those of the node `vacated` are
+/// not.
+pub fn taken_ports(world: &World, template: &Template, placed: &Ports, vacated: Option<&str>) -> HashMap<String, u16> {
     let mut taken = HashMap::new();
     for wanted in &template.host_ports {
-        for (name, node) in world.nodes.iter().filter(|(_, n)| n.ports.contains_key(wanted)) {
+        let takes = |name: &String, node: &NodeState| node.ports.contains_key(wanted) && vacated != Some(name.as_str());
+        for (name, node) in world.nodes.iter().filter(|(name, n)| takes(name, n)) {
             taken.entry(port_domain(name, node)).or_insert(wanted.0);
         }
         for (domain, _) in placed.iter().filter(|(_, ports)| ports.contains(wanted)) {

@@ -77,7 +77,8 @@ struct Rule<'t> {
 }
 
 impl<'w, 't> Spread<'w, 't> {
-    pub fn new(world: &'w World, pods: &Pods<'t>, landed: &Landed) -> Self {
+    /// `refused`: a node that takes nothing.
+    pub fn new(world: &'w World, pods: &Pods<'t>, landed: &Landed, refused: Option<&str>) -> Self {
         let constraints = &pods.template.record.spec.topology_spread_constraints;
         let mut spread = Self {
             rules: constraints.iter().map(|c| Rule::new(c, pods)).collect(),
@@ -88,7 +89,7 @@ impl<'w, 't> Spread<'w, 't> {
         }
         let mut domains: Vec<HashMap<&str, usize>> = vec![HashMap::new(); constraints.len()];
         for (name, node) in world.nodes.iter().filter(|(_, n)| filter::eligible(pods.template, n)) {
-            let taking = filter::takes(pods.template, node);
+            let taking = filter::takes(pods.template, node) && refused != Some(name.as_str());
             let place = domains.iter_mut().zip(constraints).map(|(known, constraint)| {
                 let honored = constraint.node_taints_policy == NodeTaintsPolicy::Ignore || taking;
                 let value = domain(node, constraint).filter(|_| honored)?;

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Change, CommitError, Committed, Entry, Fence, OpenError, ReadError, Rv, Snapshot, Span, Store, Watch, apply,
     fanout::Fanout,
+    import::{Import, ImportError, Imported},
 };
 use reader::Readers;
 use writer::{Job, Writer};
@@ -250,5 +251,15 @@ impl Store for SqliteStore {
 
     fn newest(&self) -> Rv {
         Rv(self.shared.newest.load(Ordering::Acquire))
+    }
+}
+
+#[async_trait]
+impl Import for SqliteStore {
+    async fn import(&self, state: Imported) -> Result<(), ImportError> {
+        state.check()?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Import { state, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(unanswered().into()))
     }
 }

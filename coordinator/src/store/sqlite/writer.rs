@@ -18,6 +18,7 @@ use super::{
 use crate::store::{
     Change, CommitError, Committed, Fence, Rv,
     apply::{self, Batch, Tables},
+    import::{ImportError, Imported},
 };
 
 pub(super) enum Job {
@@ -26,6 +27,10 @@ pub(super) enum Job {
         incarnation: String,
         holder: String,
         reply: oneshot::Sender<Result<Fence, CommitError>>,
+    },
+    Import {
+        state: Imported,
+        reply: oneshot::Sender<Result<(), ImportError>>,
     },
     /// Answered by the store's end.
     Close,
@@ -81,6 +86,7 @@ impl Drop for End {
 enum Work {
     Commits(Vec<Commit>),
     TakeTerm(String, String, oneshot::Sender<Result<Fence, CommitError>>),
+    Import(Imported, oneshot::Sender<Result<(), ImportError>>),
     Close,
 }
 
@@ -120,6 +126,10 @@ impl Writer {
                     let taken = self.transact(|batch, tables| batch.take_term(tables, &incarnation, &holder));
                     let _ = reply.send(taken);
                 }
+                Some(Work::Import(state, reply)) => {
+                    let imported = self.import(&state);
+                    let _ = reply.send(imported);
+                }
                 Some(Work::Close) | None => break,
             }
         }
@@ -149,6 +159,7 @@ impl Writer {
                 holder,
                 reply,
             } => return Some(Work::TakeTerm(incarnation, holder, reply)),
+            Job::Import { state, reply } => return Some(Work::Import(state, reply)),
             Job::Close => return Some(Work::Close),
             Job::Commit(commit) => commit,
         };
@@ -193,6 +204,28 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Fills the empty store in one transaction. Nobody watches a store that is filled.
+    fn import(&mut self, state: &Imported) -> Result<(), ImportError> {
+        if self.meta.newest != Rv(0) {
+            return Err(ImportError::NotEmpty);
+        }
+        let meta = Meta {
+            base: state.base,
+            revision: 0,
+            newest: state.newest,
+            trimmed: state.newest,
+        };
+        if let Err(e) = fill(&self.db, state, meta) {
+            return Err(self.fail(&e, false).into());
+        }
+        if let Err(e) = execute(&self.db, "COMMIT") {
+            return Err(self.fail(&e, true).into());
+        }
+        self.meta = meta;
+        self.shared.saw(meta.newest);
+        Ok(())
     }
 
     /// One transaction. With updates: durable and published on return. Without: nothing was written.
@@ -306,6 +339,7 @@ impl Drop for Writer {
             match job {
                 Job::Commit(commit) => drop(commit.reply.send(Err(CommitError::Closed))),
                 Job::TakeTerm { reply, .. } => drop(reply.send(Err(CommitError::Closed))),
+                Job::Import { reply, .. } => drop(reply.send(Err(CommitError::Closed.into()))),
                 Job::Close => {}
             }
         }
@@ -324,6 +358,23 @@ fn is_full(error: &rusqlite::Error, committing: bool, dir: &Path) -> bool {
         }
         _ => false,
     }
+}
+
+/// All of an import but its COMMIT.
+fn fill(db: &Connection, state: &Imported, meta: Meta) -> rusqlite::Result<()> {
+    execute(db, "BEGIN IMMEDIATE")?;
+    let mut insert = db.prepare_cached("INSERT INTO state(key, rv, value) VALUES (?1, ?2, ?3)")?;
+    for entry in &state.entries {
+        insert.execute(params![entry.key, sql_int(entry.rv.0), &entry.value[..]])?;
+    }
+    db.prepare_cached("UPDATE meta SET base = ?1, revision = ?2, newest = ?3, trimmed = ?4")?
+        .execute(params![
+            sql_int(meta.base),
+            sql_int(meta.revision),
+            sql_int(meta.newest.0),
+            sql_int(meta.trimmed.0)
+        ])?;
+    Ok(())
 }
 
 fn execute(db: &Connection, sql: &str) -> rusqlite::Result<()> {

@@ -24,8 +24,8 @@ on_each_backend!(
 async fn a_new_store_is_empty(backend: Backend) {
     let rig = Rig::new(backend);
     let snapshot = rig.store.load().await.unwrap();
-    assert_eq!((snapshot.rv, snapshot.entries.len()), (Rv(0), 0));
-    assert_eq!(rig.store.newest(), Rv(0));
+    assert_eq!((snapshot.rv, snapshot.entries.len()), (rig.began, 0));
+    assert_eq!(rig.store.newest(), rig.began);
     // Without a leadership nobody writes.
     let nobody = Fence {
         incarnation: "inc".into(),
@@ -302,7 +302,7 @@ async fn no_update_is_lost_among_concurrent_writers(backend: Backend) {
     }
     // And each count was written exactly once.
     let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for update in until(&mut store.watch(Rv(0)).await.unwrap(), store.newest()).await {
+    for update in until(&mut store.watch(rig.began).await.unwrap(), store.newest()).await {
         let text = String::from_utf8(update.value.unwrap().to_vec()).unwrap();
         seen.entry(update.key).or_default().push(text);
     }
@@ -314,7 +314,7 @@ async fn a_closed_store_refuses(backend: Backend) {
     let rig = Rig::new(backend);
     let fence = lead(&*rig.store).await;
     let last = put(&*rig.store, &fence, "a", "1").await;
-    let mut watch = rig.store.watch(Rv(0)).await.unwrap();
+    let mut watch = rig.store.watch(rig.began).await.unwrap();
     rig.close().await;
     // What was delivered stays readable, then the watch ends.
     until(&mut watch, last).await;
@@ -326,13 +326,13 @@ async fn a_closed_store_refuses(backend: Backend) {
     assert_eq!(rig.store.take_term("inc", "x").await, Err(CommitError::Closed));
     assert!(matches!(rig.store.get("a").await, Err(ReadError::Io(_))));
     assert!(matches!(rig.store.load().await, Err(ReadError::Io(_))));
-    assert!(matches!(rig.store.watch(Rv(0)).await, Err(ReadError::Io(_))));
+    assert!(matches!(rig.store.watch(rig.began).await, Err(ReadError::Io(_))));
     rig.close().await;
 }
 
 async fn reopening_keeps_all_and_reuses_no_version(backend: Backend) {
     let mut rig = Rig::new(backend);
-    let mut newest = Rv(0);
+    let mut newest = rig.began;
     let mut terms = Vec::new();
     for round in 0..5 {
         let store = &*rig.store;

@@ -1,13 +1,20 @@
 //! Random histories against a map: every backend must answer as the map does, and load plus watch must
 //! rebuild the map from any point.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::{
     super::{Change, CommitError, Expect, Fence, Rv, Watch},
-    rig::{Backend, Rig, lead, until},
+    etcd_process::Etcd,
+    rig::{Backend, Bounds, Rig, lead, until},
 };
 
 #[derive(Clone, Debug)]
@@ -99,7 +106,7 @@ impl Model {
         for (change, rv) in changes.into_iter().zip(rvs.iter().copied()) {
             let value = change.value.map(|v| v.to_vec());
             if value.is_none() && !self.state.contains_key(&change.key) {
-                assert_eq!(rv, self.newest, "a delete of nothing has the newest version");
+                assert_eq!(rv, self.newest, "the version of a delete of nothing");
                 continue;
             }
             assert!(rv > self.newest, "{rv} was handed out before {}", self.newest);
@@ -145,8 +152,14 @@ struct Follower {
 }
 
 async fn run(backend: Backend, ops: Vec<Op>) {
-    let mut rig = Rig::new(backend);
-    let mut model = Model::default();
+    play(Rig::new(backend), ops).await;
+}
+
+async fn play(mut rig: Rig, ops: Vec<Op>) {
+    let mut model = Model {
+        newest: rig.began,
+        ..Model::default()
+    };
     let mut followers = Vec::new();
     let mut fences: Vec<Fence> = Vec::new();
     for op in std::iter::once(Op::TakeTerm).chain(ops) {
@@ -206,9 +219,9 @@ async fn run(backend: Backend, ops: Vec<Op>) {
         assert_eq!(rig.store.newest(), model.newest);
     }
     followers.push(Follower {
-        after: Rv(0),
+        after: rig.began,
         state: Map::new(),
-        watch: rig.store.watch(Rv(0)).await.unwrap(),
+        watch: rig.store.watch(rig.began).await.unwrap(),
         whole: true,
     });
     finish(&model, followers).await;
@@ -274,4 +287,37 @@ proptest! {
     fn sqlite_answers_as_a_map_does(ops in vec(op(), 0..60)) {
         block_on(run(Backend::Sqlite, ops));
     }
+}
+
+/// One etcd for all cases, each below a prefix of its own.
+#[test]
+fn etcd_answers_as_a_map_does() {
+    let etcd = Arc::new(Etcd::start(1));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let config = ProptestConfig {
+        cases: 16,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let case = AtomicUsize::new(0);
+    proptest::test_runner::TestRunner::new(config)
+        .run(&vec(op(), 0..60), |ops| {
+            let n = case.fetch_add(1, Ordering::Relaxed);
+            let prefix = format!("/case{n}/");
+            let etcd = etcd.clone();
+            runtime.block_on(async move {
+                let mut rig = Rig::on_etcd(etcd, &prefix, Bounds::default());
+                // It answers the same on what was filled from another store.
+                if n % 2 == 1 {
+                    rig.fill().await;
+                }
+                play(rig, ops).await;
+            });
+            Ok(())
+        })
+        .unwrap();
 }

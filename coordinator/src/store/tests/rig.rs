@@ -1,9 +1,14 @@
-//! A store under test, of either backend, and helpers that the tests share.
+//! A store under test, of any backend, and helpers that the tests share.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use super::etcd_process::Etcd;
+
 use super::super::{
     Change, Committed, Expect, Fence, Rv, Store, Update, Watch,
+    contest::Contest,
+    etcd::{EtcdOptions, EtcdStore},
+    import::{Import as _, ImportError, Imported},
     memory::{MemoryOptions, MemoryStore},
     sqlite::{SqliteOptions, SqliteStore},
 };
@@ -12,6 +17,9 @@ use super::super::{
 pub enum Backend {
     Memory,
     Sqlite,
+    Etcd,
+    /// etcd, filled from another store.
+    Filled,
 }
 
 /// Small bounds where a test wants to reach them.
@@ -32,6 +40,8 @@ impl Default for Bounds {
 
 pub struct Rig {
     pub store: Arc<dyn Store>,
+    /// Newest version before the first one of its own.
+    pub began: Rv,
     inner: Inner,
     bounds: Bounds,
     dir: tempfile::TempDir,
@@ -40,6 +50,7 @@ pub struct Rig {
 enum Inner {
     Memory(Arc<MemoryStore>),
     Sqlite(Arc<SqliteStore>),
+    Etcd(Arc<EtcdStore>, Arc<Etcd>, String),
 }
 
 impl Rig {
@@ -55,12 +66,67 @@ impl Rig {
                 watch_queue: bounds.watch_queue,
             }))),
             Backend::Sqlite => Inner::Sqlite(open(dir.path().to_owned(), bounds)),
+            Backend::Etcd => return Self::on_etcd(Arc::new(Etcd::start(1)), "/wharf-test/", bounds),
+            Backend::Filled => {
+                let mut rig = Self::bounded(Backend::Etcd, bounds);
+                block_on(rig.fill());
+                return rig;
+            }
         };
         Self {
             store: inner.store(),
+            began: Rv(0),
             inner,
             bounds,
             dir,
+        }
+    }
+
+    /// What several coordinators share of this backend; `None`: it has one.
+    pub fn contest(&self) -> Option<Arc<dyn Contest>> {
+        match &self.inner {
+            Inner::Memory(store) => Some(store.clone()),
+            Inner::Etcd(store, ..) => Some(store.clone()),
+            Inner::Sqlite(_) => None,
+        }
+    }
+
+    pub async fn import(&self, state: Imported) -> Result<(), ImportError> {
+        match &self.inner {
+            Inner::Memory(store) => store.import(state).await,
+            Inner::Sqlite(store) => store.import(state).await,
+            Inner::Etcd(store, ..) => store.import(state).await,
+        }
+    }
+
+    /// As an empty store that another one was moved into.
+    pub async fn fill(&mut self) {
+        self.began = Rv::new(1 << 33, 5);
+        let state = Imported {
+            entries: Vec::new(),
+            newest: self.began,
+            base: (1 << 33) + 1000,
+        };
+        self.import(state).await.unwrap();
+    }
+
+    /// On an etcd that others may use, below a prefix of its own.
+    pub fn on_etcd(etcd: Arc<Etcd>, prefix: &str, bounds: Bounds) -> Self {
+        let prefix = prefix.to_owned();
+        let inner = Inner::Etcd(block_on(open_etcd(&etcd, &prefix, bounds)), etcd, prefix);
+        Self {
+            store: inner.store(),
+            began: Rv(0),
+            inner,
+            bounds,
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Where the history has no bound of its own, all of it but the updates after `last` is given up.
+    pub async fn trim(&self, last: Rv) {
+        if let Inner::Etcd(store, ..) = &self.inner {
+            store.compact_to(last).await.unwrap();
         }
     }
 
@@ -68,6 +134,7 @@ impl Rig {
         match &self.inner {
             Inner::Memory(store) => store.close(),
             Inner::Sqlite(store) => store.close().await,
+            Inner::Etcd(store, ..) => store.close().await,
         }
     }
 
@@ -77,6 +144,9 @@ impl Rig {
         self.inner = match &self.inner {
             Inner::Memory(store) => Inner::Memory(Arc::new(store.reopen())),
             Inner::Sqlite(_) => Inner::Sqlite(open(self.dir.path().to_owned(), self.bounds)),
+            Inner::Etcd(_, etcd, prefix) => {
+                Inner::Etcd(open_etcd(etcd, prefix, self.bounds).await, etcd.clone(), prefix.clone())
+            }
         };
         self.store = self.inner.store();
     }
@@ -87,6 +157,7 @@ impl Inner {
         match self {
             Self::Memory(store) => store.clone(),
             Self::Sqlite(store) => store.clone(),
+            Self::Etcd(store, ..) => store.clone(),
         }
     }
 }
@@ -98,6 +169,21 @@ fn open(dir: PathBuf, bounds: Bounds) -> Arc<SqliteStore> {
         ..SqliteOptions::default()
     };
     Arc::new(SqliteStore::open(&dir, options).unwrap())
+}
+
+async fn open_etcd(etcd: &Etcd, prefix: &str, bounds: Bounds) -> Arc<EtcdStore> {
+    let options = EtcdOptions {
+        endpoints: etcd.endpoints(),
+        prefix: prefix.to_owned(),
+        watch_queue: bounds.watch_queue,
+        ..EtcdOptions::default()
+    };
+    Arc::new(EtcdStore::open(options).await.unwrap())
+}
+
+/// From within a runtime of several threads.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
 }
 
 pub async fn lead(store: &dyn Store) -> Fence {

@@ -19,7 +19,7 @@ on_each_backend!(
 async fn watches_see_every_update_once(backend: Backend) {
     let rig = Rig::new(backend);
     let store = &*rig.store;
-    let mut from_start = store.watch(Rv(0)).await.unwrap();
+    let mut from_start = store.watch(rig.began).await.unwrap();
     let fence = lead(store).await;
     let mut expected = Vec::new();
     for i in 0..50_usize {
@@ -37,7 +37,7 @@ async fn watches_see_every_update_once(backend: Backend) {
         }
     }
     let last = store.newest();
-    let mut late = store.watch(Rv(0)).await.unwrap();
+    let mut late = store.watch(rig.began).await.unwrap();
     let live = until(&mut from_start, last).await;
     assert!(live.is_sorted_by(|a, b| a.rv < b.rv));
     assert_eq!(live, until(&mut late, last).await, "history and live deliver the same");
@@ -63,10 +63,10 @@ async fn a_watch_resumes_from_every_version(backend: Backend) {
         }
         let store = &*rig.store;
         let last = store.newest();
-        let all = until(&mut store.watch(Rv(0)).await.unwrap(), last).await;
+        let all = until(&mut store.watch(rig.began).await.unwrap(), last).await;
         assert_eq!(all.len(), if reopened { 25 } else { 22 });
         let mut open: Vec<(Rv, Watch)> = Vec::new();
-        for after in std::iter::once(Rv(0)).chain(all.iter().map(|u| u.rv)) {
+        for after in std::iter::once(rig.began).chain(all.iter().map(|u| u.rv)) {
             open.push((after, store.watch(after).await.unwrap()));
         }
         // Each goes on live behind its history.
@@ -108,7 +108,7 @@ async fn a_watch_started_amid_writes_has_no_gap(backend: Backend) {
     }
     within(writers.join_all()).await;
     let last = put(&*store, &fence, "end", "").await;
-    let all = until(&mut store.watch(Rv(0)).await.unwrap(), last).await;
+    let all = until(&mut store.watch(rig.began).await.unwrap(), last).await;
     assert_eq!(all.len(), 2 + 4 * 150 * 2 + 1);
     for (after, mut watch) in watches {
         let expected: Vec<&Update> = all.iter().filter(|u| u.rv > after).collect();
@@ -133,10 +133,11 @@ async fn trimmed_history_is_refused(backend: Backend) {
     for i in 0..100 {
         all.push(put(&*rig.store, &fence, &format!("k{}", i % 3), "v").await);
     }
+    rig.trim(all[89]).await;
     for _ in 0..2 {
         let store = &*rig.store;
-        let oldest = match store.watch(Rv(0)).await {
-            Err(ReadError::Compacted { after: Rv(0), oldest }) => oldest,
+        let oldest = match store.watch(rig.began).await {
+            Err(ReadError::Compacted { oldest, .. }) => oldest,
             other => panic!("{other:?}"),
         };
         let kept: Vec<Rv> = all.iter().copied().filter(|rv| *rv > oldest).collect();

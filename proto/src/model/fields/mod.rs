@@ -131,7 +131,9 @@ fn of(kind: Kind) -> Fields {
         Kind::Node => table::NODE,
         Kind::Namespace => table::NAMESPACE,
         Kind::ReplicationController => table::CONTROLLER,
+        Kind::DaemonSet => table::DAEMON_SET,
         Kind::Pod => table::POD,
+        Kind::PodDisruptionBudget => table::BUDGET,
         Kind::Endpoints => table::ENDPOINTS,
         Kind::Event => table::EVENT,
     }

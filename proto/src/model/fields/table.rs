@@ -1,10 +1,10 @@
 //! The fields of the kinds and of their metadata; [`super::table_pod`] has those of a pod's spec. Used by the
 //! module above only.
-//! Source: Kubernetes' API reference, core/v1 and meta/v1, 1.20 to 1.33.
+//! Source: Kubernetes' API reference, core/v1, policy/v1 and meta/v1, 1.20 to 1.33.
 
 use super::{
     Field, Fields, Rule, Shape,
-    table_placement::{TAINT, set_by_kubernetes},
+    table_placement::{SELECTOR, TAINT, set_by_kubernetes},
     table_pod,
 };
 
@@ -76,6 +76,14 @@ const POD_STATUS: Fields = &[
     Field::ours("podIPs").keyed(&["ip"]),
 ];
 
+const TEMPLATE: Field = Field::object(
+    "template",
+    &[
+        Field::object("metadata", TEMPLATE_META),
+        Field::object("spec", table_pod::SPEC),
+    ],
+);
+
 pub(super) const CONTROLLER: Fields = &[
     API_VERSION,
     KIND,
@@ -86,13 +94,63 @@ pub(super) const CONTROLLER: Fields = &[
             Field::acted("replicas"),
             Field::acted("minReadySeconds"),
             Field::map("selector"),
+            TEMPLATE,
+        ],
+    ),
+    Field::new(
+        "status",
+        Rule::Ours,
+        Shape::Object(&[Field::ours("conditions").keyed(&["type"])]),
+    ),
+];
+
+/// Source: apps/v1, 1.20 to 1.33.
+pub(super) const DAEMON_SET: Fields = &[
+    API_VERSION,
+    KIND,
+    METADATA,
+    Field::object(
+        "spec",
+        &[
+            Field::object("selector", SELECTOR),
+            TEMPLATE,
+            Field::acted("minReadySeconds"),
             Field::object(
-                "template",
+                "updateStrategy",
                 &[
-                    Field::object("metadata", TEMPLATE_META),
-                    Field::object("spec", table_pod::SPEC),
+                    Field::acted("type"),
+                    Field::object(
+                        "rollingUpdate",
+                        &[
+                            Field::acted("maxUnavailable"),
+                            Field::idle_if("maxSurge", |v| *v == 0 || *v == "0%"),
+                        ],
+                    ),
                 ],
             ),
+            // No history of templates is kept.
+            Field::idle("revisionHistoryLimit"),
+        ],
+    ),
+    Field::new(
+        "status",
+        Rule::Ours,
+        Shape::Object(&[Field::ours("conditions").keyed(&["type"])]),
+    ),
+];
+
+pub(super) const BUDGET: Fields = &[
+    API_VERSION,
+    KIND,
+    METADATA,
+    Field::object(
+        "spec",
+        &[
+            Field::acted("minAvailable"),
+            Field::acted("maxUnavailable"),
+            Field::object("selector", SELECTOR),
+            // A pod that is not available costs its budget nothing, here always.
+            Field::idle_if("unhealthyPodEvictionPolicy", |v| v == "AlwaysAllow"),
         ],
     ),
     Field::new(

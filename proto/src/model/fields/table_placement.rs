@@ -55,17 +55,17 @@ const NODE_TERM: Fields = &[
 
 const REQUIREMENT: Fields = &[Field::acted("key"), Field::acted("operator"), Field::list("values")];
 
+/// A label selector within an object.
+pub(super) const SELECTOR: Fields = &[
+    Field::map("matchLabels"),
+    Field::items("matchExpressions", REQUIREMENT, &[]),
+];
+
 pub(super) const SPREAD: Fields = &[
     Field::acted("maxSkew"),
     Field::acted("topologyKey"),
     Field::acted("whenUnsatisfiable"),
-    Field::object(
-        "labelSelector",
-        &[
-            Field::map("matchLabels"),
-            Field::items("matchExpressions", REQUIREMENT, &[]),
-        ],
-    ),
+    Field::object("labelSelector", SELECTOR),
     Field::acted("minDomains"),
     Field::acted("nodeTaintsPolicy"),
     Field::idle_if("nodeAffinityPolicy", |v| v == "Honor"),

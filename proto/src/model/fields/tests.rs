@@ -6,14 +6,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolume, EndpointSubset, Endpoints, EnvVar, EnvVarSource,
-    Event, EventSource, EventType, Exec, Hook, HostPathType, HostPathVolume, HttpGet, HttpHeader, Lifecycle, Namespace,
+    Affinity, Capabilities, Container, ContainerPort, DaemonSet, DaemonSetSpec, DaemonSetStatus,
+    DaemonSetUpdateStrategy, EmptyDirVolume, EndpointSubset, Endpoints, EnvVar, EnvVarSource, Event, EventSource,
+    EventType, Exec, Hook, HostPathType, HostPathVolume, HttpGet, HttpHeader, IntOrPercent, Lifecycle, Namespace,
     NamespaceSpec, NamespaceStatus, Node, NodeAffinity, NodeOperator, NodeSelector, NodeSelectorRequirement,
     NodeSelectorTerm, NodeSpec, NodeStatus, NodeTaintsPolicy, Object, ObjectFieldSelector, ObjectMeta, ObjectReference,
-    OwnerReference, Pod, PodOperator, PodSecurityContext, PodSelector, PodSelectorRequirement, PodSpec, PodStatus,
-    PodTemplate, PortRef, PreferredSchedulingTerm, Probe, Protocol, PullPolicy, Quantity, RcSpec, RcStatus,
-    ReplicationController, ResourceRequirements, RestartPolicy, Scheme, SecurityContext, Sleep, StorageMedium, Taint,
-    TaintEffect, TcpSocket, TerminationMessagePolicy, Time, Toleration, TolerationOperator, TopologySpreadConstraint,
+    OwnerReference, PdbSpec, PdbStatus, Pod, PodDisruptionBudget, PodOperator, PodSecurityContext, PodSelector,
+    PodSelectorRequirement, PodSpec, PodStatus, PodTemplate, PortRef, PreferredSchedulingTerm, Probe, Protocol,
+    PullPolicy, Quantity, RcSpec, RcStatus, ReplicationController, ResourceRequirements, RestartPolicy,
+    RollingUpdateDaemonSet, Scheme, SecurityContext, Sleep, StorageMedium, Taint, TaintEffect, TcpSocket,
+    TerminationMessagePolicy, Time, Toleration, TolerationOperator, TopologySpreadConstraint, UpdateStrategyType,
     Volume, VolumeMount, WhenUnsatisfiable,
 };
 
@@ -92,14 +94,7 @@ fn pod_spec() -> PodSpec {
             max_skew: 1,
             topology_key: text(),
             when_unsatisfiable: WhenUnsatisfiable::DoNotSchedule,
-            label_selector: Some(PodSelector {
-                match_labels: map(),
-                match_expressions: vec![PodSelectorRequirement {
-                    key: text(),
-                    operator: PodOperator::In,
-                    values: vec![text()],
-                }],
-            }),
+            label_selector: Some(selector()),
             min_domains: Some(1),
             node_taints_policy: NodeTaintsPolicy::Honor,
         }],
@@ -109,6 +104,17 @@ fn pod_spec() -> PodSpec {
             value: text(),
             effect: Some(TaintEffect::NoExecute),
             toleration_seconds: Some(1),
+        }],
+    }
+}
+
+fn selector() -> PodSelector {
+    PodSelector {
+        match_labels: map(),
+        match_expressions: vec![PodSelectorRequirement {
+            key: text(),
+            operator: PodOperator::In,
+            values: vec![text()],
         }],
     }
 }
@@ -171,7 +177,7 @@ fn container() -> Container {
             },
         },
         termination_message_path: text(),
-        termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,
+        termination_message_policy: Some(TerminationMessagePolicy::FallbackToLogsOnError),
         startup_probe: Some(probe()),
         readiness_probe: Some(probe()),
         liveness_probe: Some(probe()),
@@ -253,10 +259,44 @@ pub(super) fn full(kind: Kind) -> Object {
             },
             status: Some(RcStatus::default()),
         }),
+        Kind::DaemonSet => Object::DaemonSet(DaemonSet {
+            metadata: meta(),
+            spec: DaemonSetSpec {
+                selector: PodSelector {
+                    match_labels: map(),
+                    match_expressions: vec![PodSelectorRequirement {
+                        key: text(),
+                        operator: PodOperator::In,
+                        values: vec![text()],
+                    }],
+                },
+                template: PodTemplate {
+                    metadata: meta(),
+                    spec: pod_spec(),
+                },
+                min_ready_seconds: 1,
+                update_strategy: DaemonSetUpdateStrategy {
+                    kind: UpdateStrategyType::OnDelete,
+                    rolling_update: Some(RollingUpdateDaemonSet {
+                        max_unavailable: IntOrPercent::Int(1),
+                    }),
+                },
+            },
+            status: Some(DaemonSetStatus::default()),
+        }),
         Kind::Pod => Object::Pod(Pod {
             metadata: meta(),
             spec: pod_spec(),
             status: Some(PodStatus::default()),
+        }),
+        Kind::PodDisruptionBudget => Object::PodDisruptionBudget(PodDisruptionBudget {
+            metadata: meta(),
+            spec: PdbSpec {
+                min_available: Some(IntOrPercent::Int(1)),
+                max_unavailable: Some(IntOrPercent::Percent(1)),
+                selector: Some(selector()),
+            },
+            status: Some(PdbStatus::default()),
         }),
         Kind::Endpoints => Object::Endpoints(Endpoints {
             metadata: meta(),
@@ -370,6 +410,14 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
             spec(json!({"serviceAccountName": "default"})),
             "spec.serviceAccountName",
         ),
+        (
+            (
+                Kind::PodDisruptionBudget,
+                json!({"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}}),
+                json!({"spec": {}}),
+            ),
+            "spec.unhealthyPodEvictionPolicy",
+        ),
         (inner(json!({"resizePolicy": [{}]})), "spec.containers[0].resizePolicy"),
         (inner(json!({"stdin": false})), "spec.containers[0].stdin"),
     ] {
@@ -415,6 +463,11 @@ fn what_has_no_effect_is_left_out_and_what_is_unsupported_is_refused() {
             Kind::Pod,
             spec(json!({"volumes": [{"configMap": {}}]})).1,
             "spec.volumes[0].configMap",
+        ),
+        (
+            Kind::PodDisruptionBudget,
+            spec(json!({"unhealthyPodEvictionPolicy": "IfHealthyBudget"})).1,
+            "spec.unhealthyPodEvictionPolicy",
         ),
         (
             Kind::Pod,
@@ -498,6 +551,8 @@ fn lists_of_named_items_and_their_keys() {
         (Kind::Node, "status.conditions", Some(&["type"])),
         (Kind::Node, "status.addresses", Some(&["type"])),
         (Kind::Node, "metadata.ownerReferences", Some(&["uid"])),
+        (Kind::PodDisruptionBudget, "status.conditions", Some(&["type"])),
+        (Kind::PodDisruptionBudget, "spec.selector.matchExpressions", None),
         (Kind::Node, "spec.taints", None),
         (Kind::Node, "spec.podCIDRs", None),
         (Kind::Pod, "spec.tolerations", None),

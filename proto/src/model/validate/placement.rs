@@ -140,7 +140,7 @@ impl Check {
         }
     }
 
-    fn selector(&mut self, at: &str, selector: &PodSelector) {
+    pub(super) fn selector(&mut self, at: &str, selector: &PodSelector) {
         self.labels(&format!("{at}.matchLabels"), &selector.match_labels);
         for (i, r) in selector.match_expressions.iter().enumerate() {
             let at = format!("{at}.matchExpressions[{i}]");

@@ -1,12 +1,14 @@
-//! The verifier that trusts one root by its key's hash, before anything of the cluster is known but the token.
-//! Called by [`super::enrol`].
+//! A connection to an enrolment port that trusts one root by its key's hash, before anything of the cluster is known but
+//! the token. Used by whoever joins: an agent, another coordinator.
 //!
 //! Invariant: a handshake completes only with a coordinator whose chain, root included, verifies to the pinned
 //! root and whose certificate names it a coordinator of one cluster.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use proto::identity::{Identity as CertIdentity, Role, coordinator_dns_name, spki_sha256};
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -17,10 +19,82 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+use tonic::{
+    Code, Status,
+    transport::{Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::{
+    credentials::root_cause,
+    identity::{Identity as CertIdentity, Role, coordinator_dns_name, spki_sha256},
+    model::Time,
+};
+
+/// Why there is no pinned connection, or no answer on one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinError {
+    /// Not HOST:PORT.
+    Address,
+    /// Not a coordinator of the pinned cluster; nothing was sent to it.
+    WrongRoot(String),
+    /// The coordinator's certificate is not valid at this host's time.
+    Clock { now: String, what: String },
+    /// The coordinator's own words.
+    Refused(String),
+    /// May pass: not reachable, not active, too many at once.
+    Unavailable(String),
+}
+
+/// Connects to an enrolment port, HOST:PORT. Answers the channel and the cluster (UUID) that the coordinator proved to
+/// belong to.
+pub async fn connect(
+    address: &str,
+    root_spki: [u8; 32],
+    connect: Duration,
+    request: Duration,
+) -> Result<(Channel, String), PinError> {
+    let verifier = Arc::new(PinnedRoot::new(root_spki));
+    // The cluster's name is not known yet; the verifier takes it from the certificate.
+    let tls = ClientTlsConfig::new().domain_name("coordinator.wharfinger.internal");
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .map_err(|_| PinError::Address)?
+        .connect_timeout(connect)
+        .timeout(request)
+        .tls_config_with_verifier(tls, verifier.clone())
+        .map_err(|e| PinError::Unavailable(root_cause(&e)))?;
+    let channel = endpoint.connect().await;
+    match (channel, verifier.verdict()) {
+        // The handshake is done, so the pin held.
+        (Ok(channel), Some(Verdict::Coordinator(cluster))) => Ok((channel, cluster)),
+        (Ok(_), _) => Err(PinError::Unavailable("the connection was not verified".into())),
+        (Err(_), Some(Verdict::WrongRoot(what))) => Err(PinError::WrongRoot(what)),
+        (Err(_), Some(Verdict::Clock(what))) => Err(PinError::Clock {
+            now: Time::now().to_string(),
+            what,
+        }),
+        (Err(error), Some(Verdict::Coordinator(_)) | None) => Err(PinError::Unavailable(root_cause(&error))),
+    }
+}
+
+/// Whether a coordinator has decided, or another attempt may succeed.
+pub fn refusal(status: &Status) -> PinError {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::InvalidArgument
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::Unimplemented => PinError::Refused(message),
+        // Unavailable, exhausted, timed out, cancelled, broken off.
+        code if message.is_empty() => PinError::Unavailable(code.to_string()),
+        _ => PinError::Unavailable(message),
+    }
+}
 
 /// What the last handshake showed; transport errors hide it otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+enum Verdict {
     /// A coordinator of this cluster (UUID).
     Coordinator(String),
     WrongRoot(String),
@@ -29,14 +103,14 @@ pub(super) enum Verdict {
 }
 
 #[derive(Debug)]
-pub(super) struct PinnedRoot {
+struct PinnedRoot {
     root_spki: [u8; 32],
     provider: Arc<CryptoProvider>,
     verdict: Mutex<Option<Verdict>>,
 }
 
 impl PinnedRoot {
-    pub fn new(root_spki: [u8; 32]) -> Self {
+    fn new(root_spki: [u8; 32]) -> Self {
         Self {
             root_spki,
             provider: Arc::new(ring::default_provider()),
@@ -44,7 +118,7 @@ impl PinnedRoot {
         }
     }
 
-    pub fn verdict(&self) -> Option<Verdict> {
+    fn verdict(&self) -> Option<Verdict> {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
