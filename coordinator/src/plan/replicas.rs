@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use proto::model::{EventType, Phase, ReplicationController, lifecycle, loss::LossPolicy};
+use proto::model::{EventType, Phase, ReplicationController, loss::LossPolicy};
 
 use self::fill::Wanted;
 use super::{
@@ -150,7 +150,7 @@ pub(super) fn plan_under(world: &World, key: &Key, under: &Under<'_>, seed: u64,
     let mut vacated = Vec::new();
     let annotations = &rc.spec.template.metadata.annotations;
     let singleton = LossPolicy::of(|k| annotations.get(k).map(String::as_str)).singleton;
-    let stop_first = lifecycle::stop_first(&rc.metadata.annotations) || lifecycle::stop_first(annotations);
+    let one_at_a_time = moves::one_at_a_time(rc);
     for (key, pod) in world
         .pods_of(&group.owner.uid)
         .filter(|(key, _)| !under.going.contains(*key))
@@ -198,7 +198,7 @@ pub(super) fn plan_under(world: &World, key: &Key, under: &Under<'_>, seed: u64,
         }
         let drained = pod.record.stop.as_ref().is_some_and(|s| s.drain.is_some());
         // One that was replaced has its follower already.
-        if (singleton || pod.loss_policy().singleton || (stop_first && drained)) && !pod.lost() {
+        if (singleton || pod.loss_policy().singleton || (one_at_a_time && drained)) && !pod.lost() {
             match health::may_run(world, pod, out.now) {
                 Ok(true) => awaited += 1,
                 Ok(false) => vacated.extend(moves::vacated(world, key, pod)),

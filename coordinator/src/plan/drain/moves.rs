@@ -10,7 +10,10 @@
 
 use std::collections::HashMap;
 
-use proto::model::{EventType, Time, lifecycle, loss};
+use proto::model::{
+    EventType, ReplicationController, Time, lifecycle,
+    loss::{self, LossPolicy},
+};
 
 use super::failure;
 use crate::{
@@ -71,6 +74,13 @@ pub fn stops_first(world: &World, pod: &PodState) -> bool {
     let controller = owner.and_then(|o| world.controller_by_uid(&o.uid));
     let annotated = controller.is_some_and(|(_, c)| lifecycle::stop_first(&c.rc.metadata.annotations));
     annotated || pod.annotation(lifecycle::STOP_FIRST) == Some("true") || pod.loss_policy().singleton
+}
+
+/// Whether a pod of this controller must have ended before the next one starts.
+pub fn one_at_a_time(rc: &ReplicationController) -> bool {
+    let annotations = &rc.spec.template.metadata.annotations;
+    let singleton = LossPolicy::of(|k| annotations.get(k).map(String::as_str)).singleton;
+    singleton || lifecycle::stop_first(annotations) || lifecycle::stop_first(&rc.metadata.annotations)
 }
 
 /// From when on it is available by the passing of time alone; none: it is not Ready.

@@ -6,6 +6,7 @@
 //! | this | what of the present step can be done now, and whether the update is over |
 //! | [`step`] | what the next step leads to |
 //! | `failure` | whether the new pods have come to nothing |
+//! | `end` | which controller goes, and what the other one is called |
 //! | [`report`] | how an update stands, in words |
 //!
 //! Each write is one commit: the update's record, the counts of both controllers, and the stops of the pods that go by
@@ -14,14 +15,14 @@
 //! Invariant: pure; a pod that serves is stopped only by leave of the ledger, which counts both sides as one; both
 //! sides together never have more pods than the surge allows; what a step has reached is not given up by a failure.
 
+mod end;
 mod failure;
 pub mod report;
 pub mod step;
 
 use std::collections::HashSet;
 
-use proto::model::{EventType, Kind, ObjectReference, ReplicationController, Time, lifecycle, loss::LossPolicy};
-use serde_json::json;
+use proto::model::{EventType, Kind, ObjectReference, Time};
 
 use self::step::Counts;
 use super::{
@@ -33,13 +34,11 @@ use super::{
     scheduler::Placed,
 };
 use crate::{
-    ca::audit::{AuditRecord, COORDINATOR},
     events::Note,
     store::MAX_CHANGES,
     world::{
         ControllerState, Key, PodState, World,
-        record::OwnerKind,
-        updates::{OnFailure, Paused, RevisionsRecord, StepRecord, UpdateEnd, UpdateOutcome, UpdateRecord, Updating},
+        updates::{OnFailure, Paused, UpdateRecord, Updating},
     },
 };
 
@@ -94,16 +93,9 @@ impl<'w> Side<'w> {
     }
 }
 
-/// Whether a pod of these must have ended before the next one starts.
-fn stops_first(rc: &ReplicationController) -> bool {
-    let annotations = &rc.spec.template.metadata.annotations;
-    let singleton = LossPolicy::of(|k| annotations.get(k).map(String::as_str)).singleton;
-    singleton || lifecycle::stop_first(annotations) || lifecycle::stop_first(&rc.metadata.annotations)
-}
-
 /// Whether pods of the one and of the other must not run side by side.
 fn exclusive(update: &Updating<'_>) -> bool {
-    stops_first(&update.old.1.rc) || stops_first(&update.new.1.rc)
+    moves::one_at_a_time(&update.old.1.rc) || moves::one_at_a_time(&update.new.1.rc)
 }
 
 /// The limits in force.
@@ -128,7 +120,7 @@ pub(super) fn plan(world: &World, key: &Key, seed: u64, placed: &mut Placed, out
     let mut work = Work::new(world, &update, out.now);
     work.decide(out);
     if work.over {
-        work.finish(out);
+        end::finish(&work, out);
         return;
     }
     let going = work.write(out);
@@ -229,17 +221,7 @@ impl<'w> Work<'w> {
     /// What the present step leads to; begins the next one when it is time. None: not yet, or all is done.
     fn target(&mut self, out: &mut Draft) -> Option<Counts> {
         if let Some(step) = self.record.step() {
-            return Some(if step.back {
-                Counts {
-                    comes: step.old,
-                    goes: step.new,
-                }
-            } else {
-                Counts {
-                    comes: step.new,
-                    goes: step.old,
-                }
-            });
+            return Some(Counts::of(step));
         }
         let Some(next) = step::next(&self.record, self.counts()) else {
             self.over = self.written() && self.ended();
@@ -253,18 +235,7 @@ impl<'w> Work<'w> {
                 return None;
             }
         }
-        let back = self.record.back;
-        let (old, new) = if back {
-            (next.comes, next.goes)
-        } else {
-            (next.goes, next.comes)
-        };
-        self.record.begin(StepRecord {
-            old,
-            new,
-            back,
-            done: None,
-        });
+        self.record.begin(next.step(self.record.back));
         self.record.progressed = out.now;
         Some(next)
     }
@@ -412,14 +383,18 @@ impl<'w> Work<'w> {
         })
     }
 
+    /// The record as this look leaves it; limits that only the look has are not written.
+    fn to_write(&self) -> UpdateRecord {
+        UpdateRecord {
+            limits: self.update.record.value.limits.clone(),
+            ..self.record.clone()
+        }
+    }
+
     /// The record, counts and stops that were decided, as one commit, if there is anything; the pods that go by it.
     fn write(&mut self, out: &mut Draft) -> HashSet<Key> {
         let before = &self.update.record;
-        // Limits that only this look has are not written.
-        let record = UpdateRecord {
-            limits: before.value.limits.clone(),
-            ..self.record.clone()
-        };
+        let record = self.to_write();
         let mut changes = Vec::new();
         if record != *before.value {
             changes.push(Change::SetUpdate {
@@ -462,109 +437,6 @@ impl<'w> Work<'w> {
             out.note(note(self.update.old, kind, reason, message, out.now));
         }
     }
-
-    /// The end: the controller whose pods are gone goes, and in its place comes the other one where that was asked for.
-    fn finish(&mut self, out: &mut Draft) {
-        let (old, new) = (self.update.old, self.update.new);
-        let how = if self.record.back {
-            UpdateOutcome::RolledBack
-        } else {
-            UpdateOutcome::Updated
-        };
-        let before = &self.update.record;
-        let record = UpdateRecord {
-            limits: before.value.limits.clone(),
-            ended: Some(UpdateEnd { at: out.now, how }),
-            ..self.record.clone()
-        };
-        let mut changes = Vec::new();
-        let mut words = format!("{} was turned back: {} is as it was", new.0.1, old.0.1);
-        if how == UpdateOutcome::Updated {
-            words = format!("{} was replaced by {}", old.0.1, new.0.1);
-            let mut named = (*new.1.rc).clone();
-            let key = if record.renames { old.0 } else { new.0 };
-            named.metadata.name.clone_from(&key.1);
-            self.revisions(&record, key, &named, &mut changes, out.now);
-            if record.renames {
-                words = format!("{} was replaced by {}, which has its name now", old.0.1, new.0.1);
-                changes.push(Change::Rename {
-                    from: new.0.clone(),
-                    from_rv: new.1.rv,
-                    to: old.0.clone(),
-                    to_rv: old.1.rv,
-                    controller: named,
-                });
-            } else {
-                changes.push(remove(old));
-            }
-        } else {
-            changes.push(remove(new));
-        }
-        let at_ms = u64::try_from(out.now.0).unwrap_or_default().saturating_mul(1000);
-        let object = format!(
-            "{}/{}/{}",
-            Kind::ReplicationController.plural(),
-            self.update.key.0,
-            self.update.key.1
-        );
-        let verb = match how {
-            UpdateOutcome::Updated => "updated",
-            UpdateOutcome::RolledBack | UpdateOutcome::Abandoned => "rolled-back",
-        };
-        let audit = AuditRecord::new(at_ms, COORDINATOR, verb, object, format!("update {}", record.id))
-            .because(words.clone())
-            .about(Some(json!(&*before.value)), Some(json!(&record)));
-        changes.insert(
-            0,
-            Change::SetUpdate {
-                key: self.update.key.clone(),
-                rv: before.rv,
-                record,
-            },
-        );
-        changes.push(Change::Record(audit));
-        let reason = match how {
-            UpdateOutcome::Updated => "Updated",
-            UpdateOutcome::RolledBack | UpdateOutcome::Abandoned => "RolledBack",
-        };
-        // Under the name that stays.
-        out.of_controller(old.0, &old.1.rc.metadata.uid);
-        out.push_together(changes);
-        out.note(note(old, EventType::Normal, reason, words, out.now));
-    }
-
-    /// What the controller is now goes to the revisions of its name, with what is known of those before.
-    fn revisions(
-        &self,
-        record: &UpdateRecord,
-        key: &Key,
-        now: &ReplicationController,
-        changes: &mut Vec<Change>,
-        at: Time,
-    ) {
-        let old = self.update.old;
-        let known = self.world.revisions.get(old.0);
-        let mut past = known.map_or_else(|| RevisionsRecord::of(&old.1.rc), |r| (*r.value).clone());
-        // Its template may have been changed without an update.
-        if let Some(last) = past.revisions.last_mut() {
-            last.controller = (*old.1.rc).clone();
-            last.controller.spec.replicas = i32::try_from(record.from).unwrap_or(i32::MAX);
-        }
-        let next = past.and(at, &record.by, &record.cause, now.clone());
-        if key != old.0
-            && let Some(known) = known
-        {
-            changes.push(Change::RemoveRevisions {
-                key: old.0.clone(),
-                rv: known.rv,
-            });
-        }
-        changes.push(Change::SetRevisions {
-            key: key.clone(),
-            before: self.world.revisions.get(key).map(|r| r.rv),
-            record: next,
-        });
-    }
 }
 
 /// The new pods go and the old ones come, from now on. The step under way is over: what it had reached counts.
@@ -574,14 +446,6 @@ pub fn turn_back(record: &mut UpdateRecord, now: Time) {
     record.progressed = now;
     if let Some(step) = record.steps.last_mut().filter(|s| s.done.is_none()) {
         step.done = Some(now);
-    }
-}
-
-fn remove((key, state): (&Key, &ControllerState)) -> Change {
-    Change::RemoveController {
-        kind: OwnerKind::ReplicationController,
-        key: key.clone(),
-        rv: state.rv,
     }
 }
 

@@ -57,17 +57,9 @@ pub fn report(world: &World, key: &Key, now: Time) -> Option<Report> {
     }
     let update = world.update_at(key)?;
     let (old, new) = (Side::of(world, update.old, now), Side::of(world, update.new, now));
-    let at = record.step().map_or_else(
-        || counts(record.back, &old, &new),
-        |step| {
-            let (old, new) = (step.old, step.new);
-            if step.back {
-                Counts { comes: old, goes: new }
-            } else {
-                Counts { comes: new, goes: old }
-            }
-        },
-    );
+    let at = record
+        .step()
+        .map_or_else(|| counts(record.back, &old, &new), Counts::of);
     let mut report = Report {
         state: if record.back {
             State::RollingBack

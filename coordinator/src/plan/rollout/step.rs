@@ -3,13 +3,40 @@
 //! Invariant: a step moves at least one pod, no step moves the same pod back, and the last one leaves the side that goes
 //! without pods and the side that comes with as many as are wanted.
 
-use crate::world::updates::UpdateRecord;
+use crate::world::updates::{StepRecord, UpdateRecord};
 
 /// Counts of both sides: of the one that comes, and of the one that goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub comes: u32,
     pub goes: u32,
+}
+
+impl Counts {
+    /// What a step on record leads to.
+    pub fn of(step: &StepRecord) -> Self {
+        let (comes, goes) = if step.back {
+            (step.old, step.new)
+        } else {
+            (step.new, step.old)
+        };
+        Self { comes, goes }
+    }
+
+    /// The step that leads to these.
+    pub fn step(self, back: bool) -> StepRecord {
+        let (old, new) = if back {
+            (self.comes, self.goes)
+        } else {
+            (self.goes, self.comes)
+        };
+        StepRecord {
+            old,
+            new,
+            back,
+            done: None,
+        }
+    }
 }
 
 /// As many as the side that comes has in the end.
