@@ -287,24 +287,65 @@ impl Replicas {
 
     /// Starts it and waits for nothing.
     pub fn spawn(&mut self, machine: usize, part: Part) {
-        let log = self.dir().join(format!("{}-{part:?}.log", name(machine)));
-        let running = match part {
-            Part::Etcd => {
-                let mut command = self.on(machine, Path::new("/usr/bin/etcd"));
-                command
-                    .env_clear()
-                    .env("PATH", "/usr/bin:/bin")
-                    .envs(self.etcd_env(machine));
-                Background::of(&mut command, log)
-            }
+        match part {
+            Part::Etcd => self.spawn_etcd(machine, &[]),
             Part::Coordinator => {
                 let mut command = self.on(machine, &program::path("wharf-coordinator"));
                 command.arg("run").arg("--data-dir").arg(self.data_dir(machine));
                 command.arg("--config").arg(self.config(machine));
-                Background::of(&mut command, log)
+                let log = self.dir().join(format!("{}-{part:?}.log", name(machine)));
+                *self.part(machine, part) = Some(Background::of(&mut command, log));
             }
-        };
-        *self.part(machine, part) = Some(running);
+        }
+    }
+
+    /// A member with other values in its environment than its file has.
+    pub fn spawn_etcd(&mut self, machine: usize, other: &[(&str, &str)]) {
+        let log = self.dir().join(format!("{}-{:?}.log", name(machine), Part::Etcd));
+        let mut command = self.on(machine, Path::new("/usr/bin/etcd"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .envs(self.etcd_env(machine))
+            .envs(other.iter().copied());
+        *self.part(machine, Part::Etcd) = Some(Background::of(&mut command, log));
+    }
+
+    /// The machine is gone for good: what runs on it is killed, what is on its disks removed.
+    pub fn lose(&mut self, machine: usize) {
+        self.part(machine, Part::Etcd).take();
+        self.part(machine, Part::Coordinator).take();
+        let member = self.dir().join("data").join(format!("etcd{}", machine + 1));
+        for dir in [member, self.data_dir(machine)] {
+            fs::remove_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        }
+    }
+
+    /// One more line in the configuration of every coordinator that is started from now on.
+    pub fn configure(&mut self, line: &str) {
+        self.options.coordinator.push_str(line);
+        self.options.coordinator.push('\n');
+    }
+
+    /// `etcdctl …` with a coordinator's certificate, of these members, from that machine.
+    pub fn etcdctl(&self, machine: usize, members: &[usize], args: &[&str]) -> Output {
+        let endpoints: Vec<String> = members
+            .iter()
+            .map(|m| format!("https://{}:2379", self.machines[*m].address))
+            .collect();
+        let dir = self.etcd_client();
+        let mut command = self.on(machine, Path::new("/usr/bin/etcdctl"));
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &endpoints.join(",")]);
+        for (flag, file) in [
+            ("--cacert", "ca.crt"),
+            ("--cert", "client.crt"),
+            ("--key", "client.key"),
+        ] {
+            command.arg(flag).arg(dir.join(file));
+        }
+        program::run(command.args(args))
     }
 
     fn etcd_env(&self, machine: usize) -> Vec<(String, String)> {

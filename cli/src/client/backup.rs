@@ -1,11 +1,12 @@
 //! The call that fetches a backup. Used by `wharf cluster backup`.
 //!
-//! Invariant: one attempt; a broken one is begun again by who asked, from its beginning.
+//! Invariant: it begins at whichever coordinator answers; one that breaks off is begun again by who asked, from its
+//! beginning.
 
 use proto::wire::{self, cluster_client::ClusterClient};
 use tonic::{Status, Streaming};
 
-use super::{Client, Sending, is_broken, is_elsewhere, refused, words};
+use super::{Call, Client, is_broken, is_elsewhere, refused, words};
 use crate::error::Error;
 
 /// A backup's pieces, in order.
@@ -14,22 +15,15 @@ pub struct Pieces(Streaming<wire::BackupChunk>);
 impl Client {
     /// Begins a backup; with the cluster's secret if there is a passphrase.
     pub async fn backup(&mut self, passphrase: &str) -> Result<Pieces, Error> {
-        let address = self.address();
-        let channel = match self.channel().await {
-            Ok(channel) => Sending::new(channel, self.because.clone()),
-            Err(Error::Unreachable(why)) => return Err(Error::Unreachable(format!("{address}: {why}"))),
-            Err(e) => return Err(e),
-        };
         let request = wire::BackupRequest {
             passphrase: passphrase.to_owned(),
         };
-        match self.bounded(ClusterClient::new(channel).backup(request)).await {
-            Some(Ok(reply)) => Ok(Pieces(reply.into_inner())),
-            Some(Err(status)) => Err(self.backup_error(&status)),
-            None => Err(Error::Unreachable(format!(
-                "{address}: no answer; see --request-timeout"
-            ))),
-        }
+        // Begun twice it is taken twice, which changes nothing.
+        let pieces = self.call(Call::Write, |channel| {
+            let request = request.clone();
+            async move { ClusterClient::new(channel).backup(request).await }
+        });
+        Ok(Pieces(pieces.await?))
     }
 
     /// The next piece; `None`: there are no more. The time limit is for each.

@@ -3,6 +3,7 @@
 
 mod faults;
 mod history;
+mod majority;
 mod serve;
 mod store;
 

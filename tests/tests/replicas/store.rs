@@ -1,7 +1,5 @@
 //! Bad input about the store, and what etcd does to a coordinator.
 
-use std::process::Command;
-
 use harness::{
     eventually, program,
     replicas::{Options, Part, Replicas},
@@ -84,19 +82,7 @@ fn a_full_etcd_refuses_writes_and_heals() {
         ..Options::default()
     };
     let (mut all, ids) = crate::fleet_with(options);
-    let endpoints = all.endpoints().join(",");
-    let dir = all.etcd_client();
-    let etcdctl = |args: &[&str]| {
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoints]);
-        command
-            .arg("--cacert")
-            .arg(dir.join("ca.crt"))
-            .arg("--cert")
-            .arg(dir.join("client.crt"));
-        command.arg("--key").arg(dir.join("client.key")).args(args);
-        program::run(&mut command)
-    };
+    let etcdctl = |args: &[&str]| all.etcdctl(0, &[0, 1, 2], args);
     // Something else fills it.
     let filler = "x".repeat(100 << 10);
     while etcdctl(&["put", "/filler", &filler]).code == 0 {}
