@@ -5,7 +5,7 @@
 use proto::wire::{self, updates_client::UpdatesClient};
 
 use super::{Because, Call, Client, Sending, ViewWatch, WatchError, request_id};
-use crate::{error::Error, target::Reference};
+use crate::{error::Error, status::Reason, target::Reference};
 
 impl Client {
     pub async fn begin_update(&mut self, request: wire::BeginUpdateRequest) -> Result<wire::BeginUpdateReply, Error> {
@@ -63,6 +63,24 @@ impl Client {
             async move { UpdatesClient::new(channel).history(request).await }
         });
         Ok(reply.await?.revisions)
+    }
+
+    /// Those that go on; an empty namespace: of all. A coordinator that is one release older knows of none.
+    pub async fn list_updates(&mut self, namespace: &str) -> Result<Vec<wire::UpdateView>, Error> {
+        let request = wire::ListUpdatesRequest {
+            namespace: namespace.to_owned(),
+        };
+        let reply = self.call(Call::Read, |channel| {
+            let request = request.clone();
+            async move { UpdatesClient::new(channel).list(request).await }
+        });
+        match reply.await {
+            Err(Error::Answered {
+                reason: Reason::MethodNotAllowed,
+                ..
+            }) => Ok(Vec::new()),
+            reply => Ok(reply?.updates),
+        }
     }
 
     /// The first view comes at once.

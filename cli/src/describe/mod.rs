@@ -142,7 +142,10 @@ async fn one(object: &Received, session: &mut Session<'_>) -> Result<String, Err
         }
         Object::ReplicationController(rc) => {
             let pods = owned(session, &rc.metadata).await?;
-            Ok(rc::describe(rc, &pods, &events, now))
+            let (namespace, name) = (&rc.metadata.namespace, &rc.metadata.name);
+            let mut updates = session.client.list_updates(namespace).await?.into_iter();
+            let update = updates.find(|u| u.old == *name || u.new == *name);
+            Ok(rc::describe(rc, update.as_ref(), &pods, &events, now))
         }
         Object::DaemonSet(set) => {
             let pods = owned(session, &set.metadata).await?;

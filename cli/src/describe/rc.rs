@@ -1,10 +1,21 @@
 //! `describe rc`, and what other controllers show in the same words.
 
-use proto::model::{Event, Phase, Pod, PodTemplate, ReplicationController, Time};
+use proto::{
+    model::{Event, Phase, Pod, PodTemplate, ReplicationController, Time},
+    wire::UpdateView,
+};
 
 use super::{Doc, event_table, meta, pod::containers, when};
+use crate::rollout;
 
-pub fn describe(rc: &ReplicationController, pods: &[Pod], events: &[Event], now: Time) -> String {
+/// `update`: the one that goes on and that this controller is one side of.
+pub fn describe(
+    rc: &ReplicationController,
+    update: Option<&UpdateView>,
+    pods: &[Pod],
+    events: &[Event],
+    now: Time,
+) -> String {
     let mut doc = Doc::default();
     let status = rc.status.clone().unwrap_or_default();
     meta(&mut doc, &rc.metadata);
@@ -19,6 +30,9 @@ pub fn describe(rc: &ReplicationController, pods: &[Pod], events: &[Event], now:
         ),
     );
     doc.field(0, "Pods Status", phases(pods));
+    if let Some(update) = update {
+        doc.field(0, "Update", rollout::line(update));
+    }
     doc.heading(0, "Pod Template");
     doc.group();
     template(&mut doc, &rc.spec.template, now);

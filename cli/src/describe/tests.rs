@@ -2,7 +2,7 @@
 
 use proto::{
     model::{DaemonSet, Node, ReplicationController, parse},
-    wire::DrainView,
+    wire::{DrainView, UpdateView},
 };
 use serde_json::{Value, json};
 
@@ -187,7 +187,18 @@ fn a_controller_its_endpoints_and_a_namespace() {
                      "nodeSelector": {"zone": "north"}}}},
         "status": {"replicas": 1, "readyReplicas": 0}
     }));
-    insta::assert_snapshot!("rc", rc::describe(&rc, &[crashing()], &events()[..1], NOW));
+    insta::assert_snapshot!("rc", rc::describe(&rc, None, &[crashing()], &events()[..1], NOW));
+    let update = UpdateView {
+        old: "web".into(),
+        new: "web-v2".into(),
+        phase: "Updating".into(),
+        target: 2,
+        steps_in_all: 2,
+        ..UpdateView::default()
+    };
+    let updated = rc::describe(&rc, Some(&update), &[], &[], NOW);
+    let line = "Update:       web → web-v2: updating, step 0 of 2, 0 + 0 replicas, 0 of 2 available\n";
+    assert!(updated.contains(line), "{updated}");
     let endpoints = typed(json!({
         "metadata": {"name": "web", "namespace": "default", "creationTimestamp": "2026-01-31T09:00:00Z",
             "labels": {"app": "web"}},

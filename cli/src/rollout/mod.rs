@@ -21,6 +21,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use self::lines::Lines;
+pub use self::page::line;
 use crate::{
     args::{
         DataFormat, DryRun, RollingUpdateArgs, RolloutCommand, RolloutHistoryArgs, RolloutStatusArgs, RolloutUndoArgs,
@@ -223,8 +224,9 @@ async fn watch(
     session: &mut Session<'_>,
     mut each: impl FnMut(&UpdateView, &mut Session<'_>) -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    let new = || Follow::new(session.client.clone(), OfController(target.clone()), session.env.times);
-    let mut follow = new();
+    let (client, times) = (session.client.clone(), session.env.times);
+    let begin = || Follow::new(client.clone(), OfController(target.clone()), times);
+    let mut follow = begin();
     let poll = if poll.is_zero() { POLL } else { poll };
     loop {
         tokio::select! {
@@ -239,9 +241,7 @@ async fn watch(
                 }
             },
             // Views come by themselves; one that is late is asked for.
-            () = sleep(poll) => {
-                follow = Follow::new(session.client.clone(), OfController(target.clone()), session.env.times);
-            }
+            () = sleep(poll) => follow = begin(),
         }
     }
 }

@@ -3,12 +3,14 @@
 //! | file | what it is |
 //! |---|---|
 //! | this | asks the coordinator |
+//! | `area` | what a problem can be about, in order |
 //! | `page` | from what was seen to problems, the worst first: pure |
 //! | `reasons` | why pods are not ready, in few words: pure |
 //! | `show` | the page as text and as an object: pure |
 //!
 //! Invariant: exit status 0 only if there is no problem.
 
+mod area;
 mod page;
 mod reasons;
 mod show;
@@ -93,6 +95,7 @@ pub async fn run(args: &StatusArgs, session: &mut Session<'_>) -> Result<(), Err
             seen.drains.extend(view.map(|view| (node.metadata.name.clone(), view)));
         }
     }
+    seen.updates = session.client.list_updates("").await?;
     let page = Page::of(&seen);
     let text = match args.output {
         Some(DataFormat::Json) => output::json(&show::object(&page, &seen)),

@@ -11,8 +11,11 @@ use proto::{
     wire,
 };
 
-use super::reasons::{self, Why};
-use crate::{age, drain::page, printers::pod_status};
+use super::{
+    area::Area,
+    reasons::{self, Why},
+};
+use crate::{age, drain::page, printers::pod_status, rollout};
 
 /// All that the page is made from.
 #[derive(Debug, Default)]
@@ -32,78 +35,8 @@ pub struct Seen {
     pub orphans: Vec<wire::Orphan>,
     /// Of nodes that a drain holds, by name.
     pub drains: BTreeMap<String, wire::DrainView>,
-}
-
-/// What a problem is about, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Area {
-    Restore,
-    /// The store refuses writes.
-    Alarm,
-    Member,
-    Replica,
-    Freeze,
-    Brake,
-    NotReady,
-    Quarantine,
-    Drain,
-    Held,
-    Orphans,
-    Controller,
-    Unknown,
-    Pod,
-    /// The store is nearly full.
-    Space,
-    Clock,
-    Certificate,
-    Backup,
-}
-
-impl Area {
-    pub const ALL: [Self; 18] = [
-        Self::Restore,
-        Self::Alarm,
-        Self::Member,
-        Self::Replica,
-        Self::Freeze,
-        Self::Brake,
-        Self::NotReady,
-        Self::Quarantine,
-        Self::Drain,
-        Self::Held,
-        Self::Orphans,
-        Self::Controller,
-        Self::Unknown,
-        Self::Pod,
-        Self::Space,
-        Self::Clock,
-        Self::Certificate,
-        Self::Backup,
-    ];
-
-    /// As the object names it, what is not listed line by line, and the command that lists all.
-    pub fn words(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Restore => ("restore", "restores", "wharf cluster accept-restore"),
-            Self::Freeze => ("freeze", "freezes", "wharf unfreeze"),
-            Self::Brake => ("brake", "brakes", "wharf status -o json"),
-            Self::NotReady => ("nodeNotReady", "nodes not Ready", "wharf get nodes"),
-            Self::Quarantine => ("nodeQuarantined", "nodes in quarantine", "wharf get nodes"),
-            Self::Drain => ("nodeDrain", "nodes drained or being drained", "wharf get nodes"),
-            Self::Held => ("nodeHeld", "nodes held", "wharf get nodes"),
-            Self::Orphans => ("orphans", "orphans", "wharf cluster orphan list"),
-            Self::Controller => ("controllerNotReady", "controllers not Ready", "wharf get rc,ds -A"),
-            Self::Unknown => ("podsUnknown", "nodes with pods Unknown", "wharf get pods -A"),
-            Self::Pod => ("podFailed", "pods", "wharf get pods -A"),
-            Self::Alarm => ("storeAlarm", "alarms of the store", "wharf cluster status"),
-            Self::Member => ("memberUnreachable", "members of the store", "wharf cluster status"),
-            Self::Replica => ("coordinatorMissing", "coordinators", "wharf cluster status"),
-            Self::Space => ("storeNearlyFull", "members nearly full", "wharf cluster status"),
-            Self::Clock => ("clocksApart", "clocks", "wharf cluster status"),
-            Self::Certificate => ("certificateEnds", "certificates", "wharf cluster status"),
-            Self::Backup => ("backupLate", "backups", "wharf cluster status"),
-        }
-    }
+    /// Updates that go on.
+    pub updates: Vec<wire::UpdateView>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +110,7 @@ impl Page {
             let pods = by_owner.get(set.metadata.uid.as_str()).map_or(&[][..], Vec::as_slice);
             problems.extend(daemon_set(seen, set, pods));
         }
+        problems.extend(seen.updates.iter().filter_map(|view| update(seen, view)));
         problems.extend(pods(seen));
         problems.sort_by(|a, b| (a.area, &a.namespace, &a.object).cmp(&(b.area, &b.namespace, &b.object)));
         Self {
@@ -433,7 +367,7 @@ fn complete(rc: &ReplicationController) -> bool {
 }
 
 fn controller(seen: &Seen, rc: &ReplicationController, pods: &[&Pod]) -> Option<Problem> {
-    if complete(rc) || rc.metadata.deletion_timestamp.is_some() {
+    if complete(rc) || rc.metadata.deletion_timestamp.is_some() || served_by_both(seen, rc) {
         return None;
     }
     let status = rc.status.clone().unwrap_or_default();
@@ -454,6 +388,49 @@ fn controller(seen: &Seen, rc: &ReplicationController, pods: &[&Pod]) -> Option<
             &rc.metadata.name,
             what,
         )
+    })
+}
+
+/// Whether it is one side of an update and both together are as many as are wanted: pods that come are no trouble then.
+fn served_by_both(seen: &Seen, rc: &ReplicationController) -> bool {
+    let name = &rc.metadata.name;
+    let mut updates = seen.updates.iter();
+    let update = updates.find(|u| u.namespace == rc.metadata.namespace && (u.old == *name || u.new == *name));
+    update.is_some_and(|u| {
+        let sides = [u.old_side, u.new_side].into_iter().flatten();
+        sides.map(|side| side.available).sum::<u32>() >= u.target
+    })
+}
+
+/// One that waits for somebody; the remedies are in its words.
+fn update(seen: &Seen, view: &wire::UpdateView) -> Option<Problem> {
+    // That all is frozen is told once.
+    if view.why.is_empty() || (seen.settings.freeze.is_some() && !view.paused) {
+        return None;
+    }
+    let named = about(
+        seen,
+        Area::Update,
+        "rc",
+        &view.namespace,
+        &view.old,
+        rollout::line(view),
+    );
+    let flag = match named.namespace.as_str() {
+        "" => String::new(),
+        namespace => format!(" -n {namespace}"),
+    };
+    let name = &view.old;
+    Some(Problem {
+        since: time(view.since_ms),
+        remedy: if view.failed {
+            format!("wharf rolling-update {name} --rollback{flag}")
+        } else if view.paused {
+            format!("wharf rollout resume rc {name}{flag}")
+        } else {
+            format!("wharf rollout status rc {name}{flag}")
+        },
+        ..named
     })
 }
 

@@ -6,7 +6,8 @@ use proto::model::Time;
 use serde_json::{Value, json};
 
 use super::{
-    page::{Area, Count, Page, Problem, Seen},
+    area::Area,
+    page::{Count, Page, Problem, Seen},
     reasons::number,
 };
 use crate::{age, output::or_none, table};

@@ -291,6 +291,63 @@ fn what_is_wrong_with_coordinators_and_their_store_has_its_place() {
 }
 
 #[test]
+fn updates_are_listed_where_they_wait_for_somebody() {
+    let update = |old: &str, available: u32, why: &[&str]| wire::UpdateView {
+        namespace: "default".into(),
+        old: old.into(),
+        new: format!("{old}-v2"),
+        phase: "Updating".into(),
+        since_ms: (NOW.0 as u64 - 300) * 1000,
+        target: 3,
+        steps_in_all: 3,
+        old_side: Some(wire::UpdateSide { replicas: 3, available }),
+        new_side: Some(wire::UpdateSide {
+            replicas: 1,
+            available: 0,
+        }),
+        why: why.iter().map(|w| (*w).to_owned()).collect(),
+        ..wire::UpdateView::default()
+    };
+    let side = |seen: Seen, name: &str, desired, ready| seen.rc("default", name, desired, ready);
+    let mut seen = side(seen(), "web", 3, 3);
+    seen = side(seen, "web-v2", 1, 0);
+    seen.updates = vec![update("web", 3, &[])];
+    assert_eq!(show(&seen), "all is well: 0 nodes, 2 controllers (1 ready), 0 pods\n");
+    // A pod of the old ones is lost meanwhile.
+    let mut fewer = side(side(self::seen(), "web", 3, 2), "web-v2", 1, 0);
+    fewer.updates = vec![update("web", 2, &[])];
+    assert!(show(&fewer).contains("2 of 3 ready"), "{}", show(&fewer));
+    let paused = wire::UpdateView {
+        phase: "Paused".into(),
+        paused: true,
+        ..update("api", 3, &["paused by ann"])
+    };
+    let failed = wire::UpdateView {
+        failed: true,
+        namespace: "shop".into(),
+        old: "cart".into(),
+        new: "cart-v2".into(),
+        ..paused.clone()
+    };
+    let blocked = wire::UpdateView {
+        phase: "Blocked".into(),
+        ..update("web", 3, &["web-v2-x has no place"])
+    };
+    seen.updates = vec![paused, failed, blocked];
+    insta::assert_snapshot!(show(&seen), @r"
+    3 problems: 0 nodes, 2 controllers (1 ready), 0 pods
+
+    OBJECT           SINCE   REMEDY                                         WHAT
+    rc/api           5m      wharf rollout resume rc api                    api → api-v2: paused, step 0 of 3, 3 + 1 replicas, 3 of 3 available: paused by ann
+    rc/web           5m      wharf rollout status rc web                    web → web-v2: blocked, step 0 of 3, 3 + 1 replicas, 3 of 3 available: web-v2-x has no place
+    rc/cart (shop)   5m      wharf rolling-update cart --rollback -n shop   cart → cart-v2: paused, step 0 of 3, 3 + 1 replicas, 3 of 3 available: paused by ann
+    ");
+    // What waits for the thaw only is told with the freeze.
+    seen.settings.freeze = Some(wire::Freeze::default());
+    assert!(!show(&seen).contains("has no place") && show(&seen).contains("rc/api"));
+}
+
+#[test]
 fn a_node_without_pods_has_nothing_to_start_elsewhere() {
     let lost = seen().node("n2", ("Unknown", "Unreachable", 20), json!([]));
     assert!(!show(&lost).contains("elsewhere"));

@@ -115,6 +115,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("/wharfinger.v1.Updates/Steer", "oA"),
     ("/wharfinger.v1.Updates/Undo", "oA"),
     ("/wharfinger.v1.Updates/History", "voA"),
+    ("/wharfinger.v1.Updates/List", "voA"),
     ("/wharfinger.v1.Updates/Watch", "voA"),
     ("/wharfinger.v1.Logs/Read", "voA"),
     ("/wharfinger.v1.Settings/Show", "voA"),

@@ -114,6 +114,10 @@ const METHODS: &[(&str, Policy)] = &[
         fixed("get", "replicationcontrollers", "rollout"),
     ),
     (
+        "/wharfinger.v1.Updates/List",
+        fixed("list", "replicationcontrollers", "rollout"),
+    ),
+    (
         "/wharfinger.v1.Updates/Watch",
         fixed("get", "replicationcontrollers", "rollout"),
     ),

@@ -121,6 +121,17 @@ impl Updates for Fake {
         Ok(Response::new(self.begun(&old, r.dry_run)))
     }
 
+    async fn list(
+        &self,
+        request: Request<wire::ListUpdatesRequest>,
+    ) -> Result<Response<wire::ListUpdatesReply>, Status> {
+        self.begin(format!("updates {}", request.into_inner().namespace))
+            .await?;
+        let mut updates = self.state().update_views.clone();
+        updates.retain(|view| view.ended_ms == 0);
+        Ok(Response::new(wire::ListUpdatesReply { updates }))
+    }
+
     async fn history(
         &self,
         request: Request<wire::UpdateHistoryRequest>,

@@ -1,9 +1,10 @@
-//! Begin, Steer, Undo, History, Watch: rolling updates. Mounted by the listener; what goes when is `plan::rollout`'s.
+//! Begin, Steer, Undo, History, List, Watch: rolling updates. Mounted by the listener; what goes when is `plan::rollout`'s.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | this | the service |
 //! | `begin` | the two controllers of an update that begins, and what forbids it |
+//! | `made` | the new one of them: given, by image, or by revision |
 //! | `limits` | how an update may go, read and checked |
 //! | `steer` | pause, resume, roll back; what a scale, a replace and a delete of either side mean |
 //!
@@ -12,6 +13,7 @@
 
 mod begin;
 mod limits;
+mod made;
 pub(super) mod steer;
 
 use std::sync::Arc;
@@ -20,9 +22,9 @@ use async_trait::async_trait;
 use proto::{
     model::{Kind, Object, Time},
     wire::{
-        BeginUpdateReply, BeginUpdateRequest, SteerUpdateReply, SteerUpdateRequest, UndoUpdateRequest,
-        UpdateHistoryReply, UpdateHistoryRequest, UpdateRevision, UpdateView, WatchUpdateRequest,
-        updates_server::Updates,
+        BeginUpdateReply, BeginUpdateRequest, ListUpdatesReply, ListUpdatesRequest, SteerUpdateReply,
+        SteerUpdateRequest, UndoUpdateRequest, UpdateHistoryReply, UpdateHistoryRequest, UpdateRevision, UpdateView,
+        WatchUpdateRequest, updates_server::Updates,
     },
 };
 use tonic::{Extensions, Request, Response, Status};
@@ -103,6 +105,19 @@ impl Updates for UpdateService {
         Ok(Response::new(UpdateHistoryReply {
             revisions: shown.collect(),
         }))
+    }
+
+    async fn list(&self, request: Request<ListUpdatesRequest>) -> Result<Response<ListUpdatesReply>, Status> {
+        let namespace = &request.get_ref().namespace;
+        self.admit(request.extensions(), "list", &(namespace.clone(), String::new()))?;
+        let mut updates: Vec<UpdateView> = self.0.hub.read(|world| {
+            let going = world.updates.iter().filter(|(_, u)| u.value.ended.is_none());
+            let here = going.filter(|(key, _)| namespace.is_empty() || key.0 == *namespace);
+            here.filter_map(|(key, _)| update_watch::view(world, key, now_ms()))
+                .collect()
+        });
+        updates.sort_by(|a, b| (&a.namespace, &a.old).cmp(&(&b.namespace, &b.old)));
+        Ok(Response::new(ListUpdatesReply { updates }))
     }
 
     type WatchStream = ViewStream<UpdateView>;

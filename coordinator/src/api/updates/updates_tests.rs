@@ -434,6 +434,34 @@ async fn deleting_the_new_one_turns_it_back_and_the_old_one_needs_force() {
 }
 
 #[tokio::test]
+async fn updates_that_go_on_are_listed_by_namespace() {
+    let bench = bench().await;
+    let listed = |namespace: &str| {
+        let request = ListUpdatesRequest {
+            namespace: namespace.into(),
+        };
+        let service = service(&bench);
+        async move {
+            let reply = service.list(Request::new(request)).await.unwrap().into_inner();
+            let views = reply.updates.into_iter();
+            views.map(|v| (v.namespace, v.old, v.new, v.phase)).collect::<Vec<_>>()
+        }
+    };
+    assert!(listed("").await.is_empty());
+    begin(&bench, by_file(&second())).await.unwrap();
+    steer(&bench, "web", "pause").await.unwrap();
+    let web = ["default", "web", "web-v2", "Paused"].map(str::to_owned);
+    let [a, b, c, d] = web;
+    assert_eq!(listed("").await, [(a, b, c, d)]);
+    assert_eq!(listed("default").await.len(), 1);
+    assert!(listed("shop").await.is_empty());
+    let mut force = deleting("rc", "web");
+    force.force = true;
+    bench.delete(force).await.unwrap();
+    assert!(listed("").await.is_empty(), "it is over");
+}
+
+#[tokio::test]
 async fn a_history_is_the_controller_itself_until_it_is_updated() {
     let bench = bench().await;
     let history = |name: &str| {
