@@ -18,9 +18,10 @@ use proto::{
     wire::{
         BeginUpdateReply, BeginUpdateRequest, CancelDrainReply, CancelDrainRequest, CordonRequest, CreateRequest,
         DeleteRequest, DrainReply, DrainRequest, DrainView, HoldReply, ListRequest, NodeReply, NodeRequest, Object,
-        PatchRequest, ScaleReply, ScaleRequest, UncordonRequest, WatchDrainRequest,
-        controllers_client::ControllersClient, drains_client::DrainsClient, holds_client::HoldsClient,
-        nodes_client::NodesClient, resources_client::ResourcesClient, updates_client::UpdatesClient,
+        PatchRequest, ScaleReply, ScaleRequest, SteerUpdateReply, SteerUpdateRequest, UncordonRequest,
+        WatchDrainRequest, controllers_client::ControllersClient, drains_client::DrainsClient,
+        holds_client::HoldsClient, nodes_client::NodesClient, resources_client::ResourcesClient,
+        updates_client::UpdatesClient,
     },
 };
 use serde_json::{Value, json};
@@ -177,17 +178,33 @@ impl Admin {
         .await
     }
 
-    /// Begins to update a controller to another image.
+    /// Begins to update a controller to another image in its first container.
     pub async fn update(&mut self, name: &str, image: &str) -> Result<BeginUpdateReply, Status> {
         let request = BeginUpdateRequest {
             name: name.into(),
             image: image.into(),
+            container: "c0".into(),
             request_id: self.ids.uid(),
             ..BeginUpdateRequest::default()
         };
         self.repeat(|channel| {
             let request = request.clone();
             async move { UpdatesClient::new(channel).begin(request).await }
+        })
+        .await
+    }
+
+    /// `action`: `pause`, `resume`, `rollback`.
+    pub async fn steer(&mut self, name: &str, action: &str) -> Result<SteerUpdateReply, Status> {
+        let request = SteerUpdateRequest {
+            name: name.into(),
+            action: action.into(),
+            request_id: self.ids.uid(),
+            ..SteerUpdateRequest::default()
+        };
+        self.repeat(|channel| {
+            let request = request.clone();
+            async move { UpdatesClient::new(channel).steer(request).await }
         })
         .await
     }

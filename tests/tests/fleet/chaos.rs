@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant};
 
 use agent::runtime::fake::{Failure, ImageScript, Op};
+use coordinator::world::World;
 use futures::{StreamExt as _, stream};
 use harness::fleet::{Admin, Asked, Fleet, Wanted};
+use proto::model::PodSpec;
 use tonic::Code;
 
 use crate::{PATIENCE, long, random::Random};
@@ -75,14 +77,57 @@ async fn run(seed: u64) -> Duration {
     }
     fleet.heal().await;
     let asked = asking.await.expect("every answer is as it should be");
+    let admin = fleet.admin();
+    end_updates(&fleet, admin, &mut random).await;
     fleet
         .until("the fleet is what was asked for", PATIENCE, |f| f.converged(&asked))
         .await;
     // Nothing more is done now, and so it stays.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(fleet.converged(&asked), Ok(()), "the fleet does not stay as it was");
+    assert_eq!(fleet.world(of_one_version), Ok(()));
     assert_eq!(fleet.crimes().await, Vec::<String>::new());
     start.elapsed()
+}
+
+/// Lets updates that failed go on, or turns them back, until none is left.
+async fn end_updates(fleet: &Fleet, mut admin: Admin, random: &mut Random) {
+    let start = Instant::now();
+    loop {
+        let going: Vec<(String, bool)> = fleet.world(|w| {
+            let going = w.updates.iter().filter(|(_, u)| u.value.ended.is_none());
+            going
+                .map(|(key, u)| (key.1.clone(), u.value.paused.is_some()))
+                .collect()
+        });
+        if going.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "updates that do not end: {going:?}");
+        for (name, _) in going.iter().filter(|(_, paused)| *paused) {
+            let action = if random.once_in(2) { "resume" } else { "rollback" };
+            if let Err(status) = admin.steer(name, action).await {
+                assert_eq!(status.code(), Code::NotFound, "{status}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether every pod has the images of its controller's template.
+fn of_one_version(w: &World) -> Result<(), String> {
+    let images = |spec: &PodSpec| spec.containers.iter().map(|c| c.image.clone()).collect::<Vec<_>>();
+    for (key, controller) in &w.controllers {
+        let wanted = images(&controller.rc.spec.template.spec);
+        let mut pods = w.pods_of(&controller.rc.metadata.uid);
+        if let Some((pod, state)) = pods.find(|(_, p)| images(&p.spec()) != wanted) {
+            return Err(format!(
+                "{key:?} is {wanted:?}, its pod {pod:?} {:?}",
+                images(&state.spec())
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Asks for this and that; returns what was acknowledged. In the end no node is held.
@@ -106,10 +151,14 @@ async fn ask(mut admin: Admin, mut random: Random, nodes: Vec<String>, times: us
                 admin.create(&wanted).await.expect("a name that is free");
                 asked.insert(name, replicas);
             }
-            Some(_) if random.once_in(6) => {
-                admin.delete(&name).await.expect("a controller that is there");
-                asked.remove(&name);
-            }
+            Some(_) if random.once_in(6) => match admin.delete(&name).await {
+                Ok(_) => {
+                    asked.remove(&name);
+                }
+                // Its update goes on.
+                Err(status) => assert_eq!(status.code(), Code::FailedPrecondition, "{status}"),
+            },
+            Some(_) if random.once_in(4) => update(&mut admin, &mut random, &name).await,
             Some(_) if random.once_in(6) => {
                 let pods = admin.pods().await.expect("a list");
                 if let Some(pod) = random.pick(&pods)
@@ -134,6 +183,20 @@ async fn ask(mut admin: Admin, mut random: Random, nodes: Vec<String>, times: us
         admin.uncordon(node).await.expect("a node that is there");
     }
     asked
+}
+
+/// Updates a controller, or steers the update that goes on.
+async fn update(admin: &mut Admin, random: &mut Random, name: &str) {
+    let refused = match random.below(4) {
+        0 => admin.steer(name, "rollback").await.err(),
+        1 => admin.steer(name, "resume").await.err(),
+        _ => admin.update(name, IMAGES[random.below(IMAGES.len())]).await.err(),
+    };
+    // No update goes on, another one does, or it has that image already.
+    if let Some(status) = refused {
+        let known = [Code::NotFound, Code::FailedPrecondition, Code::InvalidArgument];
+        assert!(known.contains(&status.code()), "{status}");
+    }
 }
 
 /// Cordons a node, for good or for a second, or lets it go; both may be so already.
