@@ -218,11 +218,23 @@ impl Cluster {
 
     /// `wharf …` with this cluster's credentials.
     pub fn wharf(&self, args: &[&str]) -> Output {
-        program::run(
-            Command::new(program::path("wharf"))
-                .args(args)
-                .env("WHARF_CONFIG", self.data_dir().join("admin.yaml")),
-        )
+        program::run(&mut self.command(args))
+    }
+
+    /// The same with this text as its standard input.
+    pub fn wharf_fed(&self, args: &[&str], input: &str) -> Output {
+        let file = self.dir().join("stdin");
+        fs::write(&file, input).expect("a file");
+        let file = fs::File::open(&file).expect("that file");
+        program::run_on(&mut self.command(args), file.into())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program::path("wharf"));
+        command
+            .args(args)
+            .env("WHARF_CONFIG", self.data_dir().join("admin.yaml"));
+        command
     }
 
     /// `wharf … -o json`.

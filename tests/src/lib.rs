@@ -15,6 +15,7 @@ pub mod hosts;
 pub mod load;
 pub mod program;
 pub mod replicas;
+pub mod updates;
 pub mod wait;
 
 pub use cluster::{Cluster, Options};

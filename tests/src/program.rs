@@ -61,8 +61,14 @@ const LONGEST: Duration = Duration::from_secs(90);
 /// Runs a command to its end; killed, and the test failed, when that does not come.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
+    run_on(command, Stdio::null())
+}
+
+/// The same with this as its standard input.
+#[track_caller]
+pub fn run_on(command: &mut Command, stdin: Stdio) -> Output {
     let child = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

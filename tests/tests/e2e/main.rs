@@ -29,4 +29,5 @@ mod refusals;
 mod restore;
 mod secrets;
 mod units;
+mod update_faults;
 mod updates;

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,69 +12,13 @@ use std::{
 };
 
 use harness::{
-    Hosts, Options,
     docker::IMAGE,
     drains::service,
     eventually,
-    load::{self, Load, To},
-    program::{Background, Output},
+    load::{self, Load},
+    updates::{NEXT, endpoints, hosts, images, names, second, standing, update, watching, write},
 };
-use serde_json::{Value, json};
-
-/// The same program under another name.
-const NEXT: &str = "wharf-test-app:2";
-
-fn hosts(test: &str, count: usize) -> Hosts {
-    let options = Options {
-        agent: "crash_initial_ms = 200\ncrash_max_ms = 500\n".into(),
-        ..Options::default()
-    };
-    let hosts = Hosts::start(test, count, options);
-    for node in hosts.names() {
-        hosts.engine(&node).engine.docker(&["tag", IMAGE, NEXT]).ok();
-    }
-    hosts
-}
-
-fn endpoints(hosts: &Hosts, name: &str) -> To {
-    To::Endpoints {
-        http: hosts.cluster.http(),
-        namespace: "default".into(),
-        name: name.into(),
-    }
-}
-
-/// Images of the pods that there are.
-fn images(hosts: &Hosts) -> BTreeSet<String> {
-    let pods = hosts.cluster.items("pods");
-    let image = |pod: &Value| {
-        pod["spec"]["containers"][0]["image"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    pods.iter().map(image).collect()
-}
-
-fn names(hosts: &Hosts) -> BTreeSet<String> {
-    hosts.running_anywhere().into_iter().map(|c| c.pod).collect()
-}
-
-/// `service` in its second version, under a name and a label of its own.
-fn second(mut manifest: Value) -> Value {
-    manifest["metadata"]["name"] = json!("web-v2");
-    for labels in ["/spec/selector", "/spec/template/metadata/labels"] {
-        manifest.pointer_mut(labels).expect("labels")["version"] = json!("2");
-    }
-    manifest["spec"]["template"]["spec"]["containers"][0]["image"] = json!(NEXT);
-    manifest
-}
-
-fn write(hosts: &Hosts, manifest: &Value) -> String {
-    let file = hosts.cluster.dir().join("second.json");
-    fs::write(&file, manifest.to_string()).expect("a manifest");
-    file.to_str().expect("UTF-8").to_owned()
-}
+use serde_json::json;
 
 /// Counts the ready addresses of `web` until told to stop; the fewest.
 fn sampler(http: String, stop: Arc<AtomicBool>) -> thread::JoinHandle<usize> {
@@ -89,21 +32,6 @@ fn sampler(http: String, stop: Arc<AtomicBool>) -> thread::JoinHandle<usize> {
         }
         least
     })
-}
-
-fn update(hosts: &Hosts, args: &[&str]) -> Output {
-    let mut all = vec!["rolling-update", "web"];
-    all.extend(args);
-    hosts.cluster.wharf(&all)
-}
-
-/// The command in a terminal of its own.
-fn watching(hosts: &Hosts, args: &[&str]) -> Background {
-    let mut all = vec!["rolling-update", "web"];
-    all.extend(args);
-    let config = hosts.cluster.data_dir().join("admin.yaml").display().to_string();
-    let log = hosts.cluster.dir().join("update.log");
-    Background::with_env("wharf", &all, &[("WHARF_CONFIG".to_owned(), config)], log)
 }
 
 #[test]
@@ -172,10 +100,7 @@ fn a_second_version_that_comes_to_nothing_stops_with_its_first_pod() {
         "{failed:?}"
     );
     assert!(before.is_subset(&names(&hosts)), "the old ones run on");
-    let status = hosts
-        .cluster
-        .wharf(&["rollout", "status", "rc", "web", "--watch=false", "-o", "json"]);
-    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let status = standing(&hosts, "web");
     assert_eq!(
         (&status["failed"], &status["newSide"]["replicas"]),
         (&json!(true), &json!(1)),
@@ -208,11 +133,7 @@ fn it_goes_on_without_its_terminal_and_over_a_killed_coordinator_and_ends_the_sa
     hosts.cluster.create(&service("web", 3, 1)).ok();
     hosts.settled(3);
     let file = write(&hosts, &second(service("web", 3, 1)));
-    let load = Load::start(load::Options::new(To::Endpoints {
-        http: hosts.cluster.http(),
-        namespace: "default".into(),
-        name: "web-v2".into(),
-    }));
+    let load = Load::start(load::Options::new(endpoints(&hosts, "web-v2")));
     let command = watching(&hosts, &["-f", &file]);
     eventually("the first step", || match command.log_text() {
         said if said.contains("Updating web replicas: 2") => Ok(()),
