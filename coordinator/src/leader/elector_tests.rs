@@ -90,6 +90,44 @@ async fn a_hung_leader_is_replaced_and_wakes_up_deposed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_term_acts_only_once_the_view_includes_it() {
+    let mut bench = Bench::new(2).await;
+    let (leader, term) = (bench.leader().await, bench.term().await);
+    let other = 1 - leader;
+    bench.replicas[other].deaf.send_replace(true);
+    bench.replicas[leader].kill().await;
+    bench.links(leader, term, Link::Reset);
+    while bench.term().await == term {
+        sleep(ms(1)).await;
+    }
+    // It has the term, and knows nothing yet of what was written before it.
+    sleep(ms(500)).await;
+    assert!(!bench.replicas[other].acts());
+    bench.replicas[other].deaf.send_replace(false);
+    let (next, _) = bench.leader_after(term).await;
+    assert!(next == other && bench.replicas[other].hub.read(|w| w.leader().unwrap().0) > term);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_stops_with_the_first_beat_that_is_refused() {
+    let bench = Bench::new(1).await;
+    let term = bench.term().await;
+    let claim = Claim {
+        incarnation: "inc".into(),
+        holder: "x:1".into(),
+        coordinator: "x".into(),
+        address: "x:7443".into(),
+    };
+    bench.store.take_over(Some(term), &claim).await.unwrap();
+    let began = Instant::now();
+    while bench.replicas[0].acts() {
+        sleep(ms(1)).await;
+    }
+    // Long before its lease is over.
+    assert!(began.elapsed() <= ms(150), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_deposes_nobody() {
     for cut in [Cut::Refuses, Cut::Hangs] {
         for link in [Link::Up, Link::Reset] {
@@ -252,6 +290,8 @@ async fn a_hand_over_that_nobody_takes_is_taken_back() {
     assert_eq!(bench.term().await, term);
 
     active.streams.deaf.store(true, Ordering::SeqCst);
+    // Its streams break: only its beats hold the other one off.
+    bench.links(leader, term, Link::Reset);
     let began = Instant::now();
     let lost = active.leadership.transfer(None).await.unwrap_err();
     assert!(lost.to_string().contains("did not take over within 1000 ms"), "{lost}");

@@ -116,6 +116,8 @@ pub struct Replica {
     pub stopping: CancellationToken,
     pub link: watch::Sender<Option<LinkReport>>,
     stopped: watch::Sender<bool>,
+    /// Its view hears nothing of the store, which goes on to answer it.
+    pub deaf: watch::Sender<bool>,
     tasks: JoinSet<Result<(), ElectorError>>,
     dir: Arc<tempfile::TempDir>,
 }
@@ -255,12 +257,13 @@ impl Bench {
         });
         let stopping = CancellationToken::new();
         let stopped = watch::Sender::new(false);
+        let deaf = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         let process = {
-            let (hub, stopping) = (hub.clone(), stopping.clone());
+            let (hub, stopping, deaf) = (hub.clone(), stopping.clone(), deaf.subscribe());
             async move {
                 tokio::select! {
-                    ended = hub.run() => panic!("the hub ended: {ended:?}"),
+                    ended = stoppable(deaf, hub.run()) => panic!("the hub ended: {ended:?}"),
                     result = elector.run(stopping) => result,
                 }
             }
@@ -276,6 +279,7 @@ impl Bench {
             stopping,
             link,
             stopped,
+            deaf,
             tasks,
             dir,
         });

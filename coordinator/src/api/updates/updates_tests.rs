@@ -8,7 +8,14 @@ use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 
 use super::*;
-use crate::{api::testing::*, world::updates::UpdateRecord};
+use crate::{
+    api::testing::*,
+    store::{Change, Expect, keys},
+    world::{
+        record::encode,
+        updates::{StepRecord, UpdateRecord},
+    },
+};
 
 fn service(bench: &Bench) -> UpdateService {
     UpdateService(Arc::clone(&bench.api))
@@ -82,6 +89,15 @@ async fn steer(bench: &Bench, name: &str, action: &str) -> Result<wire::SteerUpd
         .steer(Request::new(request))
         .await
         .map(tonic::Response::into_inner)
+}
+
+fn scaling(name: &str, replicas: i32) -> wire::ScaleRequest {
+    wire::ScaleRequest {
+        kind: "rc".into(),
+        name: name.into(),
+        replicas,
+        ..wire::ScaleRequest::default()
+    }
 }
 
 fn record(bench: &Bench) -> UpdateRecord {
@@ -358,11 +374,8 @@ async fn scaling_either_side_sets_the_count_of_the_end() {
     begin(&bench, by_file(&second())).await.unwrap();
     for (name, count, before) in [("web", 4, 2), ("web-v2", 6, 4)] {
         let request = wire::ScaleRequest {
-            kind: "rc".into(),
-            name: name.into(),
-            replicas: count,
             current_replicas: Some(before),
-            ..wire::ScaleRequest::default()
+            ..scaling(name, count)
         };
         let reply = bench.scale(request).await.unwrap();
         assert_eq!((reply.previous_replicas, reply.replicas), (before, count));
@@ -389,6 +402,27 @@ async fn scaling_either_side_sets_the_count_of_the_end() {
         value(&bench.get("rc", "default", "web").await.unwrap())["spec"]["replicas"],
         2
     );
+}
+
+#[tokio::test]
+async fn a_scale_ends_the_step_under_way_so_that_the_next_is_reckoned_anew() {
+    let bench = bench().await;
+    begin(&bench, by_file(&second())).await.unwrap();
+    let mut under_way = record(&bench);
+    under_way.begin(StepRecord {
+        old: 1,
+        new: 1,
+        back: false,
+        done: None,
+    });
+    let change = Change::put(keys::update("default", "web"), Expect::Any, encode(&under_way));
+    bench.put(vec![change]).await;
+    bench.scale(scaling("web", 1)).await.unwrap();
+    let scaled = record(&bench);
+    assert!(scaled.step().is_none() && scaled.begun() == 1, "{:?}", scaled.steps);
+    // Asked for the same count again nothing changes.
+    bench.scale(scaling("web-v2", 1)).await.unwrap();
+    assert_eq!(record(&bench), scaled);
 }
 
 #[tokio::test]

@@ -153,6 +153,12 @@ fn one_by_one_and_never_fewer_than_wanted() {
         .collect();
     assert_eq!(known, [(1, "web", ""), (2, "web-2", "image i2")]);
     assert_eq!(revisions[0].controller.spec.replicas, 3);
+    // They go along with the next one.
+    sim.update("web-2", "web-3", plain(), |_| {});
+    sim.settle();
+    let known: Vec<_> = sim.world.revisions.keys().map(|k| k.1.as_str()).collect();
+    assert_eq!(known, ["web-3"]);
+    assert_eq!(sim.world.revisions[&key("default", "web-3")].value.revisions.len(), 3);
     sim.assert_safe();
     assert_eq!(sim.reloaded().updates, sim.world.updates);
 }
@@ -225,6 +231,29 @@ fn steps_are_as_large_as_the_limits_allow() {
         assert_eq!(outcome(&sim), Some(UpdateOutcome::Updated), "{:?}", why(&sim));
         assert_eq!(steps(&sim), expected);
     }
+}
+
+#[test]
+fn a_step_is_over_when_its_new_pods_are_ready_and_not_before() {
+    // The second one of four may be missed, so that no leave of the ledger is needed for the counts of the first step.
+    let mut sim = fleet(4, plain());
+    sim.update("web", "web-2", newer(), |u| {
+        u.limits.max_surge = IntOrPercent::Int(0);
+        u.limits.max_unavailable = IntOrPercent::Int(1);
+    });
+    // The old one has ended, and the new one waits for its probe.
+    passes(&mut sim);
+    let stopping: Vec<_> = sim.world.pods.iter().filter(|(_, p)| p.stopping()).collect();
+    let gone: Vec<Key> = stopping.into_iter().map(|(k, _)| k.clone()).collect();
+    for at in &gone {
+        sim.report(at, Phase::Succeeded, false, true);
+    }
+    passes(&mut sim);
+    assert_eq!(images(&sim.world)["i2"], 1);
+    assert_eq!(steps(&sim), [(3, 1)], "of the second step nothing is said yet");
+    assert!(sim.world.updates[&web()].value.step().is_some());
+    sim.settle();
+    assert_eq!(steps(&sim), [(3, 1), (2, 2), (1, 3), (0, 4)]);
 }
 
 #[test]
