@@ -253,6 +253,19 @@ impl Cluster {
         json["items"].as_array().cloned().unwrap_or_default()
     }
 
+    /// Waits until an event has these words: events are written a moment after what they are about.
+    #[track_caller]
+    pub fn says(&self, words: &str) {
+        eventually(&format!("an event that says {words:?}"), || {
+            let events = self.wharf(&["events", "-A"]);
+            if events.stdout.contains(words) {
+                Ok(())
+            } else {
+                Err(format!("{events:?}"))
+            }
+        });
+    }
+
     /// A new join token.
     pub fn token(&self, args: &[&str]) -> String {
         let mut all = vec!["token", "create", "-q"];

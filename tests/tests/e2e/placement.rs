@@ -84,8 +84,7 @@ fn labels_affinity_and_taints_decide_where_pods_run() {
     );
     let described = cluster.wharf(&["describe", "node", "n1"]).ok();
     assert!(described.contains("power=off:NoExecute"), "{described}");
-    let events = cluster.wharf(&["events"]).ok();
-    assert!(events.contains("node n1 has taint power=off:NoExecute"), "{events}");
+    cluster.says("node n1 has taint power=off:NoExecute");
     lie(&cluster, "that one leaves too when its time is over", &[("n2", 4)]);
     waits(
         &cluster,
@@ -126,8 +125,7 @@ fn a_pod_whose_labels_leave_its_controller_runs_on_and_is_replaced() {
     cluster.settled(3);
     let pod = cluster.json(&["get", "pod", &name]);
     assert_eq!(pod["metadata"].get("ownerReferences"), None, "{pod}");
-    let events = cluster.wharf(&["events"]).ok();
-    assert!(events.contains("released from it"), "{events}");
+    cluster.says("released from it");
     // It is nobody's: deleting the controller leaves it.
     cluster.wharf(&["delete", "rc", "web"]).ok();
     cluster.settled(1);

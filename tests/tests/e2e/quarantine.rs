@@ -82,6 +82,7 @@ fn a_copied_data_directory_quarantines_both_until_the_node_is_readmitted() {
         }
     });
     assert_eq!(ids(&cluster), before, "what runs goes on");
+    cluster.says("CloneDetected");
     assert_eq!(clone_events(&cluster).len(), 1, "{:?}", clone_events(&cluster));
     assert_eq!(clone_events(&cluster)[0]["type"], "Warning");
 
