@@ -13,7 +13,7 @@ pub mod lease;
 pub mod marks;
 pub mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -394,3 +394,7 @@ where
         Err(never) => match never {},
     }
 }
+
+#[cfg(test)]
+#[path = "forward_tests.rs"]
+mod tests;
