@@ -11,6 +11,8 @@ if [ -s "$demo/cluster" ]; then
     ids=$(ours -q)
     [ -z "$ids" ] || docker rm -f $ids >/dev/null
 fi
-if docker image inspect "$image" >/dev/null 2>&1; then docker rmi "$image" >/dev/null; fi
+for tag in "$image" "$next"; do
+    if docker image inspect "$tag" >/dev/null 2>&1; then docker rmi "$tag" >/dev/null; fi
+done
 rm -rf "$demo"
 echo "the demo is removed; the Docker engine goes on"

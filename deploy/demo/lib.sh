@@ -4,6 +4,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 demo=$root/.demo
 bin=${CARGO_TARGET_DIR:-$root/target}/debug
 image=wharf-demo:1.0
+# The same program under another name, to update to.
+next=wharf-demo:2.0
 port=${WHARF_DEMO_PORT:-7443}
 
 die() { echo "error: $*" >&2; exit 1; }

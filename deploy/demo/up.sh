@@ -36,6 +36,7 @@ command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rust
 say "Building (the first time takes some minutes)"
 cargo build --quiet --workspace --bins
 deploy/demo-app/make-image.sh "$image"
+docker tag "$image" "$next"
 mkdir -p "$demo"
 cat >"$demo/env" <<ENV
 export PATH="$bin:\$PATH"
