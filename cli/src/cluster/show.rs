@@ -200,6 +200,13 @@ fn member_table(members: &[Member]) -> String {
 fn facts(store: &StoreStatus, now: Time) -> Vec<String> {
     let ms = |us: u64| format!("{}.{} ms", us / 1000, us % 1000 / 100);
     let mut lines = Vec::new();
+    let fullest = store.members.iter().map(|m| m.size).max().unwrap_or(0);
+    if let Some(percent) = fullest.saturating_mul(100).checked_div(store.quota) {
+        lines.push(format!(
+            "a member takes {}; the fullest has {percent} % of it",
+            bytes(store.quota)
+        ));
+    }
     if store.write_p99_us > 0 {
         lines.push(format!(
             "a durable write took {}, at most {} of 99 in 100, when this coordinator started",

@@ -119,6 +119,8 @@ impl StoreAdmin for EtcdAdmin {
         StoreStatus {
             kind: StoreKind::Etcd,
             members: members(&status),
+            quota: status.endpoints.iter().filter_map(|e| e.quota).min(),
+            certificates: status.certificates,
             warnings: status.warnings,
             write: self.writes.get(),
             ..StoreStatus::default()

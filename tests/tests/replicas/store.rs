@@ -83,6 +83,10 @@ fn a_full_etcd_refuses_writes_and_heals() {
     };
     let (mut all, ids) = crate::fleet_with(options);
     let etcdctl = |args: &[&str]| all.etcdctl(0, &[0, 1, 2], args);
+    let store = crate::status(&all)["store"].clone();
+    assert_eq!(store["quota"], 16 << 20, "{store}");
+    let of = |i: usize| store["certificates"][i]["of"].as_str();
+    assert_eq!((of(0), of(1)), (Some("etcd CA"), Some("etcd client")), "{store}");
     // Something else fills it.
     let filler = "x".repeat(100 << 10);
     while etcdctl(&["put", "/filler", &filler]).code == 0 {}

@@ -69,7 +69,7 @@ fn one() -> wire::ReplicasStatusReply {
 /// Three coordinators on three members, all of them well.
 pub fn three() -> wire::ReplicasStatusReply {
     wire::ReplicasStatusReply {
-        took_over_because: "the stream of c2 was reset".into(),
+        took_over_because: "gone".into(),
         took_over_ms: 212,
         replicas: vec![
             replica("c1", Role::Active),
@@ -83,6 +83,7 @@ pub fn three() -> wire::ReplicasStatusReply {
         store: Some(wire::StoreStatus {
             kind: "etcd".into(),
             members: vec![member(1), member(2), member(3)],
+            quota: 8 << 30,
             write_p50_us: 1_840,
             write_p99_us: 4_200,
             last_backup: NOW as u64 - 3600,

@@ -254,7 +254,7 @@ fn certificates(seen: &Seen<'_>, problems: &mut Vec<ClusterProblem>, warnings: &
                 Area::Certificate,
                 "certificate",
                 what,
-                "wharf-coordinator etcd-config --force, in the directory of the first time",
+                "wharf-coordinator etcd-config --member NAME=ADDRESS --force --out DIR, as the first time; copy, then restart the coordinators",
             ));
         } else if left < ENDS {
             warnings.push(format!("certificates: {what}; make it anew in time"));

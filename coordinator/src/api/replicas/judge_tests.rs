@@ -155,13 +155,13 @@ fn each_problem_has_its_words_and_its_remedy() {
         (with(|r, _, _| r[1].skew_ms = 999), ""),
         (
             with(|_, s, _| s.certificates = vec![("etcd client".into(), Time(NOW.0 + 7 * 24 * 3600 - 1))]),
-            "Certificate certificate: that of etcd client ends in 6 d | wharf-coordinator etcd-config --force, in the \
-             directory of the first time",
+            "Certificate certificate: that of etcd client ends in 6 d | wharf-coordinator etcd-config --member \
+             NAME=ADDRESS --force --out DIR, as the first time; copy, then restart the coordinators",
         ),
         (
             with(|_, s, _| s.certificates = vec![("etcd client".into(), Time(NOW.0 - 1))]),
-            "Certificate certificate: that of etcd client is over | wharf-coordinator etcd-config --force, in the \
-             directory of the first time",
+            "Certificate certificate: that of etcd client is over | wharf-coordinator etcd-config --member \
+             NAME=ADDRESS --force --out DIR, as the first time; copy, then restart the coordinators",
         ),
     ] {
         assert_eq!(said, expected);

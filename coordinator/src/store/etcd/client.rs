@@ -10,13 +10,15 @@ use std::{
     future::Future,
     io,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, KvClient, TlsOptions};
+use proto::{identity::validity_of_certificate, model::Time};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time::Instant;
 
 use super::EtcdOptions;
@@ -30,6 +32,8 @@ pub(super) struct Endpoint {
     client: Client,
     /// What it last answered wrongly; none: it serves.
     fault: Mutex<Option<String>>,
+    /// Bytes that it may hold, once known.
+    pub(super) quota: OnceLock<u64>,
 }
 
 impl Endpoint {
@@ -62,6 +66,9 @@ pub(super) struct Cluster {
     preferred: AtomicUsize,
     /// How long one endpoint has before another is asked.
     patience: Duration,
+    /// Those of the connections, with their ends.
+    pub(super) certificates: Vec<(String, Time)>,
+    pub(super) tls: Option<TlsOptions>,
 }
 
 /// Why a call failed.
@@ -104,12 +111,15 @@ impl Cluster {
                 url: url.clone(),
                 client: open(url, connect).await?,
                 fault: Mutex::default(),
+                quota: OnceLock::new(),
             });
         }
         Ok(Self {
             endpoints,
             preferred: AtomicUsize::new(0),
             patience: options.patience,
+            certificates: certificates(options),
+            tls: tls(options)?,
         })
     }
 
@@ -245,20 +255,38 @@ pub(super) fn connect_options(options: &EtcdOptions) -> Result<ConnectOptions, O
     let mut connect = ConnectOptions::new()
         .with_connect_timeout(options.patience)
         .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5));
-    if let Some(files) = &options.tls {
-        let read = |path: &std::path::Path| {
-            std::fs::read(path).map_err(|e| OpenError::Io {
-                path: path.display().to_string(),
-                what: format!("cannot be read: {e}; name the file by --etcd-ca, --etcd-cert and --etcd-key"),
-            })
-        };
-        let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(&files.ca)?));
-        if let Some((cert, key)) = &files.identity {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-        }
+    if let Some(tls) = tls(options)? {
         connect = connect.with_tls(tls);
     }
     Ok(connect)
+}
+
+fn tls(options: &EtcdOptions) -> Result<Option<TlsOptions>, OpenError> {
+    let Some(files) = &options.tls else { return Ok(None) };
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|e| OpenError::Io {
+            path: path.display().to_string(),
+            what: format!("cannot be read: {e}; name the file by --etcd-ca, --etcd-cert and --etcd-key"),
+        })
+    };
+    let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(&files.ca)?));
+    if let Some((cert, key)) = &files.identity {
+        tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+    }
+    Ok(Some(tls))
+}
+
+/// What the connections rest on until the process ends, and when that is over. What cannot be read has been refused.
+fn certificates(options: &EtcdOptions) -> Vec<(String, Time)> {
+    let Some(files) = &options.tls else { return Vec::new() };
+    let client = files.identity.as_ref().map(|(cert, _)| ("etcd client", cert));
+    let all = [Some(("etcd CA", &files.ca)), client].into_iter().flatten();
+    let ends = all.filter_map(|(of, path)| {
+        let der = CertificateDer::from_pem_file(path).ok()?;
+        let (_, until) = validity_of_certificate(&der).ok()?;
+        Some((of.to_owned(), Time(i64::try_from(until).ok()?)))
+    });
+    ends.collect()
 }
 
 /// What an error means for the request that got it.

@@ -10,6 +10,7 @@ mod contest;
 mod import;
 mod layout;
 mod mirror;
+mod quota;
 mod reader;
 pub mod status;
 mod stream;

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, Error, MemberAddOptions, SnapshotStreaming};
 use futures::future::join_all;
+use proto::model::Time;
 
 use super::{
     EtcdStore, Shared,
-    client::{Failure, classify, connect_options, open},
+    client::{Endpoint, Failure, classify, connect_options, open},
+    quota,
 };
 use crate::store::ReadError;
 
 /// Time for one member to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Time for its metrics, once it has answered.
+const METRICS: Duration = Duration::from_millis(500);
 /// Time for a change of the members.
 const CHANGE: Duration = Duration::from_secs(10);
 /// Time to rewrite one member's file.
@@ -29,6 +33,8 @@ pub struct EtcdStatus {
     pub members: Vec<MemberInfo>,
     /// Such as `NOSPACE` with the member's id.
     pub alarms: Vec<(u64, String)>,
+    /// Certificates of the connections to it, and when they end.
+    pub certificates: Vec<(String, Time)>,
     /// What an operator should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -42,7 +48,7 @@ pub struct MemberStatus {
     pub version: String,
     pub db_size: u64,
     pub db_size_in_use: u64,
-    /// Where the release tells it (3.6).
+    /// Where it tells it: in its status (3.6), or else by its metrics.
     pub quota: Option<u64>,
     pub leader: bool,
     pub learner: bool,
@@ -78,7 +84,7 @@ impl EtcdStore {
     /// Asks every endpoint at once.
     pub async fn status(&self) -> EtcdStatus {
         let shared = &self.shared;
-        let asked = shared.cluster.endpoints.iter().map(|e| shared.member_status(&e.url));
+        let asked = shared.cluster.endpoints.iter().map(|e| shared.member_status(e));
         let endpoints = join_all(asked).await;
         let members = self.members().await.unwrap_or_default();
         let alarms = shared
@@ -91,6 +97,7 @@ impl EtcdStore {
             .collect();
         let warnings = warnings(&endpoints, &members, &alarms);
         EtcdStatus {
+            certificates: shared.cluster.certificates.clone(),
             endpoints,
             members,
             alarms,
@@ -184,7 +191,8 @@ impl Shared {
         opened.map_err(|e| Failure::Unsent(e.to_string()))
     }
 
-    async fn member_status(&self, endpoint: &str) -> MemberStatus {
+    async fn member_status(&self, at: &Endpoint) -> MemberStatus {
+        let endpoint = at.url.as_str();
         let ask = async {
             let client = self.plain(endpoint).await?;
             let mut maintenance = client.maintenance_client();
@@ -207,6 +215,9 @@ impl Shared {
                 status.db_size = size(answer.db_size());
                 status.db_size_in_use = size(answer.raft_used_db_size());
                 status.quota = Some(size(answer.db_size_quota())).filter(|q| *q > 0);
+                if status.quota.is_none() {
+                    status.quota = self.quota(at).await;
+                }
                 status.leader = answer.leader() != 0 && answer.leader() == status.member_id;
                 status.learner = answer.is_learner();
                 status.raft_term = answer.raft_term();
@@ -218,6 +229,16 @@ impl Shared {
             }
         }
         status
+    }
+
+    /// What a member may hold that does not tell it by itself; it does not change while it runs.
+    async fn quota(&self, at: &Endpoint) -> Option<u64> {
+        if let Some(known) = at.quota.get() {
+            return Some(*known);
+        }
+        let asked = quota::ask(&at.url, self.cluster.tls.as_ref());
+        let bytes = tokio::time::timeout(METRICS, asked).await.ok()??;
+        Some(*at.quota.get_or_init(|| bytes))
     }
 
     /// Asks one endpoint after the other; only what changes nothing is asked again where the answer was lost.
