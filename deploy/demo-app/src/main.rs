@@ -12,6 +12,7 @@
 //! | `stubborn` | waits and ignores TERM; only KILL ends it |
 //! | `get HOST:PORT [PATH]` | prints the body of one HTTP answer; 1 when there is none |
 //! | `print TEXT…` | prints the words and ends |
+//! | `count` | prints 0, 1, 2 and so on, twenty a second |
 //! | `env` | prints the environment and ends |
 
 use std::{
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
             say(&words.join(" "));
             Ok(())
         }
+        ["count"] => count(),
         ["env"] => {
             env::vars().for_each(|(name, value)| say(&format!("{name}={value}")));
             Ok(())
@@ -87,6 +89,14 @@ fn exit(code: &str, seconds: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn count() -> io::Result<()> {
+    for n in 0_u64.. {
+        say(&n.to_string());
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 fn wait_for_ever() -> io::Result<()> {

@@ -3,12 +3,13 @@
 use std::{fs, path::Path, thread, time::Duration};
 
 use harness::{
+    cluster::controller,
     eventually, load,
     program::Background,
     replicas::{Part, Replicas, name},
 };
 
-use crate::{fleet, holds, status};
+use crate::{CRASH, fleet, holds, status};
 
 #[test]
 fn every_coordinator_serves_everybody() {
@@ -95,6 +96,38 @@ fn a_planned_hand_over_refuses_nobody() {
     all.up(from, Part::Coordinator);
     let refused = all.wharf(&["cluster", "transfer", "--to", "nobody"]).refused(1);
     assert!(refused.starts_with("error: "), "{refused}");
+}
+
+#[test]
+fn a_followed_log_goes_on_when_who_leads_changes() {
+    let mut all = Replicas::start(harness::replicas::Options::default());
+    all.join(&["n1"]);
+    all.create(&controller("count", 1, &["count"])).ok();
+    all.settled(1);
+    let config = all.admin().display().to_string();
+    let log = all.dir().join("followed");
+    let env = [("WHARF_CONFIG".to_owned(), config)];
+    let reader = Background::with_env("wharf", &["logs", "rc/count", "-f"], &env, log);
+    let numbers = || -> Vec<u64> { reader.log_text().lines().filter_map(|l| l.parse().ok()).collect() };
+    let past = |n: u64| {
+        eventually(&format!("it shows {n}"), || match numbers().last() {
+            Some(last) if *last >= n => Ok(*last),
+            other => Err(format!("{other:?}: {}", reader.log_text())),
+        })
+    };
+    let mut shown = past(10);
+    // Handed over, and taken over, whichever of the three the reader has.
+    for _ in 0..3 {
+        all.wharf(&["cluster", "transfer"]).ok();
+        shown = past(shown + 20);
+    }
+    let leader = all.leader();
+    all.kill(leader, Part::Coordinator);
+    all.taken_over(leader, CRASH);
+    let shown = past(shown + 20);
+    let expected: Vec<u64> = (0..=shown).collect();
+    let all = numbers();
+    assert_eq!(all[..expected.len().min(all.len())], expected[..], "lost or doubled");
 }
 
 /// keepalived on a machine, with `deploy/ha/keepalived.conf` and the addresses of this test in it.
