@@ -34,7 +34,7 @@ test-long: ## as test, with hundreds of seeds of faults, a larger fleet and more
 	deploy/dev/ensure-python.sh
 	cargo build --workspace --bins
 	deploy/demo-app/make-image.sh wharf-test-app:1
-	WHARF_TEST_LONG=1 PROPTEST_CASES=5000 $(if $(NEXTEST),cargo nextest run --workspace,cargo test --workspace)
+	WHARF_TEST_LONG=1 PROPTEST_CASES=5000 $(if $(NEXTEST),cargo nextest run --workspace --profile long,cargo test --workspace)
 
 bench: ## build a release and measure it beside raw Docker and Swarm; PROFILE=bench-dev, BENCH="--repeats 10"
 	deploy/dev/ensure-tools.sh

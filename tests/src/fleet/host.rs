@@ -5,7 +5,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use agent::{Config, facts::FixedFacts, join::Join, ledger::DataDir, runtime::fake::FakeEngine, settings::Settings};
@@ -26,6 +29,8 @@ pub struct Host {
     settings: Settings,
     facts: FixedFacts,
     runtime: Option<Runtime>,
+    /// Set while its agent is killed: what is cut off in the middle may still say so before it is gone.
+    killed: Arc<AtomicBool>,
     crash: Arc<Crash>,
     ended: Arc<Mutex<Vec<String>>>,
 }
@@ -48,6 +53,7 @@ impl Host {
             settings,
             facts,
             runtime: None,
+            killed: Arc::default(),
             crash: Arc::default(),
             ended,
         }
@@ -90,14 +96,15 @@ impl Host {
             crash: self.crash.clone(),
         });
         let facts = Arc::new(self.facts.clone());
-        let (ended, name) = (self.ended.clone(), self.name.clone());
+        self.killed = Arc::default();
+        let (ended, name, killed) = (self.ended.clone(), self.name.clone(), self.killed.clone());
         runtime.spawn(async move {
             let result = agent::run(config, engine, facts, CancellationToken::new()).await;
             drop(renewals);
-            ended
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(format!("the agent of {name}: {result:?}"));
+            if !killed.load(Ordering::SeqCst) {
+                let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                ended.push(format!("the agent of {name}: {result:?}"));
+            }
         });
         self.runtime = Some(runtime);
     }
@@ -105,6 +112,7 @@ impl Host {
     /// As SIGKILL: returns once nothing of it runs any more. Containers keep running.
     pub async fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
+            self.killed.store(true, Ordering::SeqCst);
             super::end(runtime).await;
             self.crash.disarm();
         }

@@ -287,6 +287,8 @@ impl Seat {
 
     /// As SIGKILL: returns once nothing of it runs any more.
     pub async fn kill(self) {
+        // What is cut off in the middle may still say so before it is gone.
+        self.deposed.store(true, Ordering::SeqCst);
         super::end(self.runtime).await;
     }
 
