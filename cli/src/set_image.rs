@@ -3,7 +3,7 @@
 //! Invariant: as in Kubernetes the template changes and running pods stay; the change is made of the version that was
 //! looked at.
 
-use proto::model::Kind;
+use proto::model::{Kind, namespace_flag};
 use serde_json::{Value, json};
 
 use crate::{
@@ -29,23 +29,22 @@ pub async fn run(args: &SetImageArgs, session: &mut Session<'_>) -> Result<(), E
     }
     session.out(&format!("{target} image updated{}\n", args.dry_run.suffix()))?;
     if !args.dry_run.on {
-        session.note(&hint(&target, &images));
+        session.note(&hint(&after));
     }
     Ok(())
 }
 
-/// What brings the new template to the pods that run.
-pub fn hint(target: &Reference, images: &[(String, String)]) -> String {
-    let name = &target.name;
-    let words = match images {
-        [(container, image)] => {
-            format!(
-                "wharf rolling-update {name} --image={image} --container={container} --image-pull-policy=IfNotPresent"
-            )
-        }
-        _ => format!("wharf rolling-update {name} -f FILE"),
-    };
-    format!("running pods stay as they are; to replace them step by step: {words}")
+/// What brings the template of this controller to the pods that run: an update to the image that it has already.
+pub fn hint(object: &Received) -> String {
+    let target = object.reference();
+    let (name, flag) = (&target.name, namespace_flag(&target.namespace));
+    let container = object.json.pointer("/spec/template/spec/containers/0");
+    let text = |field: &str| container.and_then(|c| c[field].as_str()).unwrap_or_default().to_owned();
+    format!(
+        "running pods stay as they are; to replace them step by step: wharf rolling-update {name} --image={} --container={} --image-pull-policy=IfNotPresent{flag}",
+        text("image"),
+        text("name")
+    )
 }
 
 /// `rc NAME C=IMG...` or `rc/NAME C=IMG...`.

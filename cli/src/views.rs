@@ -101,6 +101,16 @@ impl<W: Watched> Follow<W> {
         }
     }
 
+    /// Whether views come by themselves at this moment.
+    pub fn open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Asks anew, where it asked last.
+    pub fn renew(&mut self) {
+        self.stream = None;
+    }
+
     async fn attempt(&mut self) -> Result<Option<W::View>, WatchError> {
         let stream = match &mut self.stream {
             Some(stream) => stream,

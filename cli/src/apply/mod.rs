@@ -106,8 +106,7 @@ pub async fn one(document: &Document, dry_run: bool, session: &mut Session<'_>) 
 /// Of a controller whose template is another one now: its running pods stay as they are.
 fn stays(before: &Received, after: &Received) -> Option<String> {
     let template = |object: &Received| object.json.pointer("/spec/template").cloned();
-    (before.kind == Kind::ReplicationController && template(before) != template(after))
-        .then(|| set_image::hint(&after.reference(), &[]))
+    (before.kind == Kind::ReplicationController && template(before) != template(after)).then(|| set_image::hint(after))
 }
 
 /// What a document asks for.

@@ -109,7 +109,7 @@ pub struct BackupArgs {
 /// Remove a coordinator for good: its certificate is valid no more, and its name is free
 ///
 /// Credentials that were made on its host end with it; agents keep theirs. Stop it first if its host still runs, and take
-/// its access to the store away. The active one is not removed. docs/high-availability.md says what a removed coordinator
+/// its access to the store away. The active one is not removed. docs/coordinators.md says what a removed coordinator
 /// can still do.
 #[derive(Debug, Args)]
 #[command(

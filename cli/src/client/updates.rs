@@ -32,17 +32,19 @@ impl Client {
         .await
     }
 
-    /// `action`: `pause`, `resume`, `rollback`.
+    /// `action`: `pause`, `resume`, `rollback`; `limits`: of a rollback.
     pub async fn steer_update(
         &mut self,
         target: &Reference,
         action: &str,
+        limits: Option<wire::UpdateLimits>,
         dry_run: bool,
     ) -> Result<wire::SteerUpdateReply, Error> {
         let request = wire::SteerUpdateRequest {
             namespace: target.namespace.clone(),
             name: target.name.clone(),
             action: action.to_owned(),
+            limits,
             dry_run,
             request_id: request_id(),
         };

@@ -18,6 +18,8 @@ pub struct Lines {
     begun: bool,
     /// Why it does not go on, as last told.
     why: Vec<String>,
+    /// Why it was turned back was told.
+    back: bool,
 }
 
 impl Lines {
@@ -27,6 +29,7 @@ impl Lines {
             next: 0,
             begun: false,
             why: Vec::new(),
+            back: false,
         };
         (lines, vec![format!("Creating {}", view.new)])
     }
@@ -49,6 +52,7 @@ impl Lines {
             next: begun - u32::from(under_way),
             begun: false,
             why: Vec::new(),
+            back: false,
         }
     }
 
@@ -86,15 +90,18 @@ impl Lines {
         lines
     }
 
-    /// What is to be said to people beside the lines: why it does not go on, when that changes.
+    /// What is to be said to people beside the lines: why it does not go on, when that changes, and why it came back.
     pub fn notes(&mut self, view: &UpdateView) -> Vec<String> {
-        if self.why == view.why {
-            return Vec::new();
+        let told = std::mem::replace(&mut self.back, view.back);
+        let back = (view.back && !told && !view.back_why.is_empty()).then(|| format!("turned back: {}", view.back_why));
+        let mut notes: Vec<String> = back.into_iter().collect();
+        if self.why != view.why {
+            self.why.clone_from(&view.why);
+            notes.extend(view.why.iter().cloned());
         }
-        self.why.clone_from(&view.why);
-        view.why
-            .iter()
-            .map(|why| format!("update of {}: {why}", view.old))
+        notes
+            .into_iter()
+            .map(|note| format!("update of {}: {note}", view.old))
             .collect()
     }
 }

@@ -14,7 +14,7 @@ mod page;
 use std::time::Duration;
 
 use proto::{
-    model::Kind,
+    model::{Kind, namespace_flag},
     wire::{self, BeginUpdateReply, UpdateView},
 };
 use serde_json::Value;
@@ -155,11 +155,22 @@ async fn follow(
         session.note(&goes_on(&view));
         return Ok(());
     }
-    wait(target, lines, poll, session).await
+    wait(target, lines, Wanted::Forward, poll, session).await
+}
+
+/// Where an update is to end for this command to succeed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Forward,
+    Back,
 }
 
 async fn roll_back(args: &RollingUpdateArgs, target: &Reference, session: &mut Session<'_>) -> Result<(), Error> {
-    let reply = session.client.steer_update(target, "rollback", args.dry_run.on).await?;
+    let limits = Some(limits(&args.limits));
+    let reply = session
+        .client
+        .steer_update(target, "rollback", limits, args.dry_run.on)
+        .await?;
     let Some(view) = reply.view else {
         return Err(Error::Refused(format!("no update of {} in progress", target.name)));
     };
@@ -175,11 +186,17 @@ async fn roll_back(args: &RollingUpdateArgs, target: &Reference, session: &mut S
         session.note(&goes_on(&view));
         return Ok(());
     }
-    wait(target, lines, args.poll_interval, session).await
+    wait(target, lines, Wanted::Back, args.poll_interval, session).await
 }
 
 /// Prints what happens until the update is over, or stands still until somebody decides.
-async fn wait(target: &Reference, mut lines: Lines, poll: Duration, session: &mut Session<'_>) -> Result<(), Error> {
+async fn wait(
+    target: &Reference,
+    mut lines: Lines,
+    wanted: Wanted,
+    poll: Duration,
+    session: &mut Session<'_>,
+) -> Result<(), Error> {
     let interrupt = session.env.interrupt.clone();
     let mut last: Option<UpdateView> = None;
     let ended = {
@@ -211,6 +228,16 @@ async fn wait(target: &Reference, mut lines: Lines, poll: Duration, session: &mu
             "the update of {} was given up: {} was deleted meanwhile; {} stays as it is",
             view.old, view.old, view.new
         ))),
+        Some(view) if view.phase == lines::ROLLED_BACK && wanted == Wanted::Forward => {
+            let why = match view.back_why.as_str() {
+                "" => "somebody asked for it",
+                why => why,
+            };
+            Err(Error::Refused(format!(
+                "the update of {} was rolled back: {why}",
+                view.old
+            )))
+        }
         // Whoever paused it knows.
         Some(view) if view.ended_ms == 0 => Err(Error::GoesOn),
         _ => Ok(()),
@@ -224,24 +251,29 @@ async fn watch(
     session: &mut Session<'_>,
     mut each: impl FnMut(&UpdateView, &mut Session<'_>) -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    let (client, times) = (session.client.clone(), session.env.times);
-    let begin = || Follow::new(client.clone(), OfController(target.clone()), times);
-    let mut follow = begin();
+    let mut follow = Follow::new(session.client.clone(), OfController(target.clone()), session.env.times);
     let poll = if poll.is_zero() { POLL } else { poll };
     loop {
-        tokio::select! {
+        // One that is not open yet has times of its own.
+        let late = follow.open();
+        let renew = tokio::select! {
             step = follow.next() => match step? {
                 views::Step::View(view) => {
                     if each(&view, session)? {
                         return Ok(());
                     }
+                    false
                 }
                 views::Step::Broken(why) => {
                     session.note(&format!("watch: {why}; the update goes on, and so does this watch"));
+                    false
                 }
             },
             // Views come by themselves; one that is late is asked for.
-            () = sleep(poll) => follow = begin(),
+            () = sleep(poll), if late => true,
+        };
+        if renew {
+            follow.renew();
         }
     }
 }
@@ -249,9 +281,9 @@ async fn watch(
 /// For who does not wait for the end.
 fn goes_on(view: &UpdateView) -> String {
     let at = view.steps_before + u32::try_from(view.steps.len()).unwrap_or(u32::MAX);
-    let name = &view.old;
+    let (name, flag) = (&view.old, namespace_flag(&view.namespace));
     format!(
-        "update of {name} goes on (step {} of {}). stop: wharf rollout pause rc {name} · undo: wharf rolling-update {name} --rollback",
+        "update of {name} goes on (step {} of {}). stop: wharf rollout pause rc {name}{flag} · undo: wharf rolling-update {name} --rollback{flag}",
         at.max(1),
         view.steps_in_all.max(at.max(1))
     )
@@ -301,7 +333,7 @@ async fn steer(
     session: &mut Session<'_>,
 ) -> Result<(), Error> {
     let target = one(words, session)?;
-    let reply = session.client.steer_update(&target, action, dry_run.on).await?;
+    let reply = session.client.steer_update(&target, action, None, dry_run.on).await?;
     let already = if reply.changed { "" } else { "already " };
     let done = match (action, reply.changed) {
         ("resume", false) => "in progress",

@@ -63,7 +63,7 @@ pub fn object(view: &UpdateView) -> Value {
         "by": view.by, "cause": view.cause, "since": time(view.since_ms), "ended": time(view.ended_ms),
         "renames": view.renames, "target": view.target, "stepsBefore": view.steps_before, "steps": steps,
         "stepsInAll": view.steps_in_all, "oldSide": side(view.old_side), "newSide": side(view.new_side),
-        "paused": view.paused, "failed": view.failed, "why": view.why,
+        "paused": view.paused, "failed": view.failed, "why": view.why, "back": view.back, "backWhy": view.back_why,
     })
 }
 

@@ -423,7 +423,7 @@ fn update(seen: &Seen, view: &wire::UpdateView) -> Option<Problem> {
     let name = &view.old;
     Some(Problem {
         since: time(view.since_ms),
-        remedy: if view.failed {
+        remedy: if view.failed && !view.back {
             format!("wharf rolling-update {name} --rollback{flag}")
         } else if view.paused {
             format!("wharf rollout resume rc {name}{flag}")

@@ -167,6 +167,40 @@ web
 }
 
 #[tokio::test]
+async fn one_that_came_back_has_failed_for_who_wanted_it() {
+    let fake = fake();
+    let done = [(2, 1, false, true)];
+    let back = |view: UpdateView| UpdateView {
+        back: true,
+        back_why: "web-v2-x exited 1 three times".into(),
+        ..view
+    };
+    let steps = [(2, 1, false, true), (3, 0, true, true)];
+    fake.state().update_views = vec![
+        updating(&done),
+        back(updating(&steps)),
+        back(over("RolledBack", &steps)),
+    ];
+    let (code, out, err) = run(&fake, "wharf rolling-update web -f web-v2.yaml").await;
+    assert!(out.ends_with("Update succeeded. Deleting web-v2\nweb\n"), "{out}");
+    assert_eq!(
+        (code, err.as_str()),
+        (
+            1,
+            "update of web: turned back: web-v2-x exited 1 three times\n\
+             error: the update of web was rolled back: web-v2-x exited 1 three times\n"
+        )
+    );
+    // By somebody else.
+    fake.state().update_views = vec![over("RolledBack", &steps)];
+    let (code, _, err) = run(&fake, "wharf rolling-update web -f web-v2.yaml").await;
+    assert_eq!(
+        (code, err.as_str()),
+        (1, "error: the update of web was rolled back: somebody asked for it\n")
+    );
+}
+
+#[tokio::test]
 async fn who_does_not_wait_hears_how_to_look_and_to_take_it_back() {
     let fake = fake();
     fake.state().update_views = vec![updating(&[(2, 1, false, true), (1, 2, false, false)])];

@@ -60,6 +60,8 @@ pub(super) fn view(world: &World, key: &Key, now_ms: u64) -> Option<UpdateView> 
         why: report.why,
         now_ms,
         paused: record.ended.is_none() && record.paused.is_some(),
+        back: record.back,
+        back_why: record.back_why.clone(),
         failed: record.ended.is_none() && record.paused.as_ref().is_some_and(|p| p.failed),
     })
 }

@@ -96,6 +96,8 @@ impl Staged<'_> {
         at(before.rv, rv)?;
         let same = UpdateRecord {
             back: before.value.back,
+            back_why: before.value.back_why.clone(),
+            held: before.value.held,
             paused: before.value.paused.clone(),
             tried: before.value.tried,
             steps: before.value.steps.clone(),

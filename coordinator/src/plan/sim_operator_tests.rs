@@ -137,11 +137,13 @@ impl Sim {
             target: count,
             limits: UpdateLimits::default(),
             back: false,
+            back_why: String::new(),
             paused: None,
             tried: false,
             steps: Vec::new(),
             before: 0,
             progressed: self.now,
+            held: None,
             ended: None,
         };
         f(&mut record);

@@ -8,14 +8,17 @@
 use proto::model::{IntOrPercent, ReplicationController, Time};
 use serde::{Deserialize, Serialize};
 
-use super::{ControllerState, Key, PodState, Touched, Versioned, World};
-use crate::store::Rv;
+use super::{ControllerState, Key, PodState, Touched, Versioned, World, record::encode};
+use crate::store::{MAX_BYTES, Rv};
 
 /// Steps of an update that are kept.
 pub const MAX_STEPS: usize = 64;
 
-/// Revisions of a controller that are kept.
+/// Revisions of a controller that are kept, if they fit.
 pub const MAX_REVISIONS: usize = 10;
+
+/// Annotation with what `kubectl apply` and `wharf apply` last sent.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// `update/<namespace>/<name of the old controller>`: its present or last update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct UpdateRecord {
     /// It was turned back: the new pods go and the old ones come.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
+    /// Why it was turned back by itself; empty: somebody asked for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub back_why: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
     /// The pause that `pause_after` asks for is over.
@@ -58,6 +64,9 @@ pub struct UpdateRecord {
     pub before: u32,
     /// When a count last changed. By control, and by api where an operator lets it go on.
     pub progressed: Time,
+    /// Since when a freeze or the brake holds a step: that time does not count against it. By control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Time>,
     /// By control, or by api where the controllers are deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<UpdateEnd>,
@@ -250,25 +259,43 @@ impl RevisionsRecord {
                 at,
                 by: String::new(),
                 cause: String::new(),
-                controller: present.clone(),
+                controller: kept(present),
             }],
         }
     }
 
-    /// With one more; the oldest go.
-    pub fn and(mut self, at: Time, by: &str, cause: &str, controller: ReplicationController) -> Self {
+    /// The present one is this by now, of so many replicas.
+    pub fn is_now(&mut self, present: &ReplicationController, replicas: u32) {
+        if let Some(last) = self.revisions.last_mut() {
+            last.controller = kept(present);
+            last.controller.spec.replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
+        }
+    }
+
+    /// With one more; the oldest go, so that what is kept fits into a commit beside the controller itself.
+    pub fn and(mut self, at: Time, by: &str, cause: &str, controller: &ReplicationController) -> Self {
         let number = self.revisions.last().map_or(0, |r| r.number) + 1;
         self.revisions.push(Revision {
             number,
             at,
             by: by.to_owned(),
             cause: cause.to_owned(),
-            controller,
+            controller: kept(controller),
         });
         let surplus = self.revisions.len().saturating_sub(MAX_REVISIONS);
         self.revisions.drain(..surplus);
+        while self.revisions.len() > 2 && encode(&self).len() > MAX_BYTES / 2 {
+            self.revisions.remove(0);
+        }
         self
     }
+}
+
+/// Without the command's own note of what was applied last: it is the controller once more.
+fn kept(controller: &ReplicationController) -> ReplicationController {
+    let mut kept = controller.clone();
+    kept.metadata.annotations.remove(LAST_APPLIED);
+    kept
 }
 
 /// An update that goes on, with its controllers.
@@ -298,6 +325,17 @@ impl World {
             old: self.controller_by_uid(&record.value.old)?,
             new: self.controller_by_uid(&record.value.new)?,
         })
+    }
+
+    /// What this controller was, as far as is known; what another one of its name was is not its own.
+    pub fn revisions_of(&self, key: &Key, rc: &ReplicationController) -> RevisionsRecord {
+        let known = self.revisions.get(key).map(|r| &r.value);
+        let own = known.filter(|r| {
+            r.revisions
+                .last()
+                .is_some_and(|l| l.controller.metadata.uid == rc.metadata.uid)
+        });
+        own.map_or_else(|| RevisionsRecord::of(rc), |r| (**r).clone())
     }
 
     /// The other side of an update that goes on.
@@ -334,5 +372,30 @@ impl World {
             self.touch_endpoints_of(uid, rv, touched);
         }
         touched.push(Touched::Update(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_fit_into_a_commit_beside_the_controller() {
+        let mut rc = ReplicationController::default();
+        rc.metadata.name = "web".into();
+        let big = "x".repeat(200 << 10);
+        rc.metadata.annotations.insert(LAST_APPLIED.into(), big.clone());
+        let mut known = RevisionsRecord::of(&rc);
+        for n in 0..5 {
+            rc.metadata.annotations.insert("note".into(), big.clone());
+            known = known.and(Time(n), "user/ann", "", &rc);
+        }
+        assert!(known.revisions.len() >= 2 && encode(&known).len() <= MAX_BYTES / 2);
+        let last = known.revisions.last().expect("the present one");
+        assert_eq!((last.number, last.controller.metadata.annotations.len()), (6, 1));
+        // Small ones are kept as many as there may be.
+        rc.metadata.annotations.clear();
+        let many = (0..20).fold(RevisionsRecord::of(&rc), |known, n| known.and(Time(n), "", "", &rc));
+        assert_eq!((many.revisions.len(), many.revisions[0].number), (MAX_REVISIONS, 12));
     }
 }

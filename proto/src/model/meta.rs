@@ -55,3 +55,11 @@ pub struct OwnerReference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
 }
+
+/// ` -n NS` for a command about an object of this namespace; empty for that which commands take by themselves.
+pub fn namespace_flag(namespace: &str) -> String {
+    match namespace {
+        "" | "default" => String::new(),
+        other => format!(" -n {other}"),
+    }
+}

@@ -119,8 +119,16 @@ fn a_second_version_that_comes_to_nothing_stops_with_its_first_pod() {
     let container = &mut unready["spec"]["template"]["spec"]["containers"][0];
     container["readinessProbe"]["httpGet"]["path"] = json!("/nowhere");
     let file = write(&hosts, &unready);
-    let back = update(&hosts, &["-f", &file, "--timeout", "8s", "--on-failure", "rollback"]).ok();
-    assert!(back.ends_with("Update succeeded. Deleting web-v2\nweb\n"), "{back}");
+    let back = update(&hosts, &["-f", &file, "--timeout", "8s", "--on-failure", "rollback"]);
+    assert!(
+        back.stdout.ends_with("Update succeeded. Deleting web-v2\nweb\n"),
+        "{back:?}"
+    );
+    // It came back by itself; what was asked for has failed, and why is said.
+    assert!(
+        back.code == 1 && back.stderr.contains("was rolled back: the step got no further for 8 s"),
+        "{back:?}"
+    );
     hosts.settled(3);
     assert_eq!(names(&hosts), before, "none of the old ones went");
     let report = load.stop();

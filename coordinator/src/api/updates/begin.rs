@@ -4,13 +4,15 @@
 
 use proto::{
     ids,
-    model::{Kind, Object, PullPolicy, ReplicationController, Time, labels::check_label_key},
+    model::{
+        Kind, Object, PodTemplate, PullPolicy, ReplicationController, Time, labels::check_label_key, namespace_flag,
+    },
     wire::{BeginUpdateRequest, CreateRequest},
 };
 
 use super::{
     Limits,
-    made::{make, of_container},
+    made::{UNDO, make, of_container},
 };
 use crate::{
     api::{
@@ -183,7 +185,7 @@ pub(super) fn begin(
     }
     create::check_namespace(world, &Object::ReplicationController((*state.rc).clone()))?;
     let mut made = make(world, key, &state.rc, wanted, now)?;
-    let (next, before) = relabelled(world, state, wanted)?;
+    let (next, before) = prepared(world, state, wanted)?;
     if next.spec.selector == made.controller.spec.selector {
         let shown: Vec<String> = next.spec.selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let what = format!(
@@ -204,7 +206,11 @@ pub(super) fn begin(
     made.controller.spec.replicas = 0;
     let new_key = (key.0.clone(), made.controller.metadata.name.clone());
     match world.controllers.get(&new_key) {
-        Some(there) => made.controller = reused(world, there, &made.controller)?,
+        Some(there) => {
+            made.controller = reused(world, there, &made.controller)?;
+            let at = keys::object(KIND, &new_key.0, &new_key.1);
+            changes.push(Change::put(at, Expect::At(there.rv), encode(&made.controller)));
+        }
         None => {
             // That the two select alike is what an update is about: each keeps its own.
             let with_old = format!("spec.selector: overlaps with that of {} {:?};", KIND.plural(), key.1);
@@ -228,11 +234,13 @@ pub(super) fn begin(
         target: made.target,
         limits: limits.over(&UpdateLimits::default()),
         back: false,
+        back_why: String::new(),
         paused: None,
         tried: false,
         steps: Vec::new(),
         before: 0,
         progressed: now,
+        held: None,
         ended: None,
     };
     changes.extend(before);
@@ -289,9 +297,9 @@ fn same(a: &ReplicationController, b: &ReplicationController) -> bool {
 /// The same request while its update goes on: no change but of its limits.
 fn again(key: &Key, update: &Updating<'_>, wanted: &Wanted, limits: &Limits) -> Result<Decision<Pair>, ApiError> {
     let record = &update.record.value;
-    let (old, new) = (&update.old.0.1, &update.new.0.1);
+    let (old, new, flag) = (&update.old.0.1, &update.new.0.1, namespace_flag(&key.0));
     if update.new.0 == key {
-        let what = format!("it replaces {old} just now; wait for the end: wharf rollout status rc {old}");
+        let what = format!("it replaces {old} just now; wait for the end: wharf rollout status rc {old}{flag}");
         return Err(ApiError::in_use(KIND, &key.1, what));
     }
     let meant = match wanted {
@@ -310,16 +318,19 @@ fn again(key: &Key, update: &Updating<'_>, wanted: &Wanted, limits: &Limits) -> 
             };
             named && there.is_ok_and(|i| update.new.1.rc.spec.template.spec.containers[i].image == *image)
         }
-        Wanted::Revision { .. } => false,
+        Wanted::Revision { number } => {
+            let to = record.cause.strip_prefix(UNDO);
+            to.is_some_and(|to| *number == 0 || to == number.to_string())
+        }
     };
     if record.back || !meant {
         let containers = &update.new.1.rc.spec.template.spec.containers;
         let images: Vec<&str> = containers.iter().map(|c| c.image.as_str()).collect();
         let what = if record.back {
-            format!("its update to {new} is being rolled back; wait for the end: wharf rollout status rc {old}")
+            format!("its update to {new} is being rolled back; wait for the end: wharf rollout status rc {old}{flag}")
         } else {
             format!(
-                "another update of it is in progress, to {new} ({}); watch it: wharf rollout status rc {old}, or take it back: wharf rolling-update {old} --rollback",
+                "another update of it is in progress, to {new} ({}); watch it: wharf rollout status rc {old}{flag}, or take it back: wharf rolling-update {old} --rollback{flag}",
                 images.join(", ")
             )
         };
@@ -327,6 +338,7 @@ fn again(key: &Key, update: &Updating<'_>, wanted: &Wanted, limits: &Limits) -> 
     }
     let next = UpdateRecord {
         limits: limits.over(&record.limits),
+        tried: record.tried && !limits.pauses_anew(&record.limits),
         ..(**record).clone()
     };
     let mut changes = Vec::new();
@@ -392,8 +404,9 @@ fn labels(world: &World, state: &ControllerState, label: &(String, String)) -> V
     changed.collect()
 }
 
-/// The old controller with the label in selector and template, and the changes that make it and its pods so.
-fn relabelled(
+/// The old controller as it goes into the update, and the changes that make it and its pods so: with the label in selector
+/// and template, and with the template that its pods are of. It is written in any case: what was decided on is what begins.
+fn prepared(
     world: &World,
     state: &ControllerState,
     wanted: &Wanted,
@@ -402,21 +415,44 @@ fn relabelled(
     if next.spec.selector.is_empty() {
         next.spec.selector.clone_from(&next.spec.template.metadata.labels);
     }
-    let Some(label) = lacking(state, wanted) else {
-        return Ok((next, Vec::new()));
-    };
-    if let Err(what) = check_label_key(&label.0) {
-        let name = &next.metadata.name;
-        return Err(ApiError::BadRequest(format!(
-            "rolling update of {name}: label_key: {what}"
-        )));
+    if let Some(template) = running(world, &next) {
+        next.spec.template = template;
     }
-    let mut changes = labels(world, state, &label);
-    for labels in [&mut next.spec.selector, &mut next.spec.template.metadata.labels] {
-        labels.insert(label.0.clone(), label.1.clone());
+    let mut changes = Vec::new();
+    if let Some(label) = lacking(state, wanted) {
+        if let Err(what) = check_label_key(&label.0) {
+            let name = &next.metadata.name;
+            return Err(ApiError::BadRequest(format!(
+                "rolling update of {name}: label_key: {what}"
+            )));
+        }
+        changes = labels(world, state, &label);
+        for labels in [&mut next.spec.selector, &mut next.spec.template.metadata.labels] {
+            labels.insert(label.0.clone(), label.1.clone());
+        }
     }
-    next.metadata.generation = Some(next.metadata.generation.unwrap_or(1) + 1);
+    if next.spec != state.rc.spec {
+        next.metadata.generation = Some(next.metadata.generation.unwrap_or(1) + 1);
+    }
     let at = keys::object(KIND, &next.metadata.namespace, &next.metadata.name);
     changes.push(Change::put(at, Expect::At(state.rv), encode(&next)));
     Ok((next, changes))
+}
+
+/// The template that all its pods are of, where the controller's own is another one by now: turned back, or undone, the
+/// update leads to what ran before, and not to what never ran.
+fn running(world: &World, rc: &ReplicationController) -> Option<PodTemplate> {
+    let mut pods = world.pods_of(&rc.metadata.uid).filter(|(_, pod)| pod.live());
+    let record = &pods.next()?.1.template.as_ref()?.record;
+    if !pods.all(|(_, pod)| pod.template.as_ref().is_some_and(|t| t.record == *record)) {
+        return None;
+    }
+    let mut template = rc.spec.template.clone();
+    template.spec = record.spec.clone();
+    template.metadata.labels.clone_from(&record.labels);
+    template.metadata.annotations.clone_from(&record.annotations);
+    // A label that running pods were given is theirs, and not in what they were made from.
+    let selected = rc.spec.selector.clone();
+    template.metadata.labels.extend(selected);
+    (template != rc.spec.template).then_some(template)
 }

@@ -63,6 +63,11 @@ impl Limits {
         Ok(limits)
     }
 
+    /// Whether it is to pause at another point than was asked for before.
+    pub fn pauses_anew(&self, present: &UpdateLimits) -> bool {
+        self.pause_after.is_some() && self.pause_after != present.pause_after
+    }
+
     /// With what was given instead of what is there.
     pub fn over(&self, present: &UpdateLimits) -> UpdateLimits {
         UpdateLimits {

@@ -5,7 +5,7 @@
 
 use proto::{
     ids,
-    model::{ReplicationController, Time},
+    model::{ReplicationController, Time, namespace_flag},
 };
 
 use super::{
@@ -16,6 +16,9 @@ use crate::{
     api::errors::ApiError,
     world::{Key, World, record::encode},
 };
+
+/// What the cause of an undo begins with; then its number.
+pub(super) const UNDO: &str = "undo to revision ";
 
 /// The new controller and how it comes about.
 pub(super) struct Made {
@@ -142,14 +145,16 @@ fn undone(world: &World, key: &Key, number: u32, from: u32, now: Time) -> Result
             .ok_or_else(|| refuse("it has no earlier revision to go back to".to_owned()))?,
         n if n == present.number => {
             return Err(refuse(format!(
-                "revision {n} is the present one; see: wharf rollout history rc {}",
-                key.1
+                "revision {n} is the present one; see: wharf rollout history rc {}{}",
+                key.1,
+                namespace_flag(&key.0)
             )));
         }
         n => earlier.iter().find(|r| r.number == n).ok_or_else(|| {
             refuse(format!(
-                "there is no revision {n} of it; see: wharf rollout history rc {}",
-                key.1
+                "there is no revision {n} of it; see: wharf rollout history rc {}{}",
+                key.1,
+                namespace_flag(&key.0)
             ))
         })?,
     };
@@ -163,7 +168,7 @@ fn undone(world: &World, key: &Key, number: u32, from: u32, now: Time) -> Result
         controller,
         renames,
         target: from,
-        cause: format!("undo to revision {}", found.number),
+        cause: format!("{UNDO}{}", found.number),
         warnings: Vec::new(),
     })
 }

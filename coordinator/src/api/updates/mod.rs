@@ -64,7 +64,8 @@ impl Updates for UpdateService {
         let caller = self.admit(request.extensions(), "update", &key)?;
         let action = Action::parse(&r.action)?;
         let ticket = Ticket::new(caller, action.verb(), r.dry_run, &r.request_id, r)?.because(request.metadata())?;
-        let decide = |world: &World| steer::steer(world, &key, action, &ticket.caller, Time::now());
+        let limits = Limits::new(r.limits.as_ref())?;
+        let decide = |world: &World| steer::steer(world, &key, action, &limits, &ticket.caller, Time::now());
         let changed = match self.0.write(&ticket, decide).await? {
             Outcome::Done(_) | Outcome::Repeat(_) => true,
             Outcome::Unchanged(decision) => !decision.changes.is_empty(),
@@ -151,13 +152,15 @@ impl Api {
         wanted: &Wanted,
         limits: &Limits,
     ) -> Result<BeginUpdateReply, ApiError> {
+        let decide = |world: &World| begin::begin(world, key, wanted, limits, &ticket.caller, Time::now());
+        // What is refused leaves no label behind.
+        self.hub.read(|world| decide(world).map(drop))?;
         // A pod made meanwhile would lack the label that the old controller is about to select by.
         let _held_back = self.held_back(!ticket.dry_run).await;
         while !ticket.dry_run && self.hub.read(|world| begin::unlabelled(world, key, wanted)) {
             let first = Ticket::new(ticket.caller.clone(), "label", false, "", &())?;
             self.write(&first, |world| begin::label(world, key, wanted)).await?;
         }
-        let decide = |world: &World| begin::begin(world, key, wanted, limits, &ticket.caller, Time::now());
         let (began, decision) = match self.write(ticket, decide).await? {
             Outcome::Done(decision) => (true, Some(decision)),
             Outcome::Unchanged(decision) => (ticket.dry_run && !decision.changes.is_empty(), Some(decision)),
@@ -199,14 +202,22 @@ pub(super) fn found(world: &World, key: &Key) -> Result<Key, ApiError> {
     if let Some(update) = state.and_then(|c| world.updating(&c.rc.metadata.uid)) {
         return Ok(update.key.clone());
     }
-    if world.updates.contains_key(key) {
-        return Ok(key.clone());
-    }
-    // The one that made it what it is.
-    let made = world.updates.iter().find(|(k, u)| {
+    // The last one that it was a side of; of one that is gone, by the name that it had.
+    let of = world.updates.iter().filter(|(k, u)| {
         let uid = state.map(|c| c.rc.metadata.uid.as_str());
-        k.0 == key.0 && (Some(u.value.new.as_str()) == uid || u.value.new_name == key.1)
+        let sides = [u.value.old.as_str(), u.value.new.as_str()];
+        k.0 == key.0 && uid.is_some_and(|uid| sides.contains(&uid))
     });
+    let named = || {
+        let known = world.updates.get_key_value(key);
+        known.or_else(|| {
+            world
+                .updates
+                .iter()
+                .find(|(k, u)| k.0 == key.0 && u.value.new_name == key.1)
+        })
+    };
+    let made = of.max_by_key(|(_, u)| u.value.since).or_else(named);
     match (made, state) {
         (Some((key, _)), _) => Ok(key.clone()),
         (None, Some(_)) => Err(none(&key.1)),
@@ -223,8 +234,7 @@ pub(super) fn none(name: &str) -> ApiError {
 fn revisions(world: &World, key: &Key) -> Result<RevisionsRecord, ApiError> {
     let state = world.controllers.get(key);
     let state = state.ok_or_else(|| ApiError::not_found(Kind::ReplicationController, &key.1))?;
-    let known = world.revisions.get(key);
-    Ok(known.map_or_else(|| RevisionsRecord::of(&state.rc), |r| (*r.value).clone()))
+    Ok(world.revisions_of(key, &state.rc))
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 //! Invariant: pure; what is turned back is never turned forward again; counts of both sides are the update's, what a user
 //! sets is its target.
 
-use proto::model::{Kind, Object, ReplicationController, Time};
+use proto::model::{Kind, Object, ReplicationController, Time, namespace_flag};
 use serde_json::{Value, json};
 
-use super::none;
+use super::{Limits, none};
 use crate::{
     api::{errors::ApiError, write::Decision},
     plan::rollout::turn_back,
@@ -51,7 +51,14 @@ impl Action {
     }
 }
 
-pub(super) fn steer(world: &World, key: &Key, action: Action, caller: &str, now: Time) -> Result<Decision, ApiError> {
+pub(super) fn steer(
+    world: &World,
+    key: &Key,
+    action: Action,
+    limits: &Limits,
+    caller: &str,
+    now: Time,
+) -> Result<Decision, ApiError> {
     let state = world.controllers.get(key);
     let update = state.and_then(|c| world.updating(&c.rc.metadata.uid));
     let update = match (update, state) {
@@ -71,14 +78,20 @@ pub(super) fn steer(world: &World, key: &Key, action: Action, caller: &str, now:
                 why: String::new(),
             });
         }
-        Action::Resume if record.paused.is_some() => {
-            record.paused = None;
-            record.progressed = now;
-        }
-        Action::Rollback if !record.back => turn_back(&mut record, now),
+        Action::Resume if record.paused.is_some() => go_on(&mut record, now),
+        Action::Rollback if !record.back => turn_back(&mut record, now, String::new()),
+        Action::Rollback if record.paused.is_some() => go_on(&mut record, now),
         Action::Pause | Action::Resume | Action::Rollback => {}
     }
+    if action == Action::Rollback {
+        record.limits = limits.over(&record.limits);
+    }
     Ok(decided(world, &update, &record, ""))
+}
+
+/// Its time begins anew.
+fn go_on(record: &mut UpdateRecord, now: Time) {
+    (record.paused, record.held, record.progressed) = (None, None, now);
 }
 
 /// The write of the record, if it is another one.
@@ -127,10 +140,12 @@ pub fn scale(world: &World, update: &Updating<'_>, replicas: i32, now: Time) -> 
     let next = retargeted(update, replicas, now);
     let before = update.record.value.target;
     let detail = format!("replicas {before} -> {replicas}, of the update of {}", update.key.1);
-    let words = format!(
-        "{} is being replaced by {}: the update ends with {replicas} replicas",
-        update.old.0.1, update.new.0.1
-    );
+    let (from, to) = (&update.old.0.1, &update.new.0.1);
+    let mut words = format!("{from} is being replaced by {to}: the update ends with {replicas} replicas");
+    if next.paused.is_some() {
+        let flag = namespace_flag(&update.key.0);
+        words = format!("{words}; it is paused, and nothing comes of it until: wharf rollout resume rc {from}{flag}");
+    }
     Decision {
         result: before.to_string(),
         warnings: vec![words],
@@ -148,9 +163,9 @@ pub fn revised(
 ) -> Result<Option<Change>, ApiError> {
     let (a, b) = (&old.spec, &new.spec);
     if a.template != b.template || a.selector != b.selector || a.min_ready_seconds != b.min_ready_seconds {
-        let (from, to) = (&update.old.0.1, &update.new.0.1);
+        let (from, to, flag) = (&update.old.0.1, &update.new.0.1, namespace_flag(&update.key.0));
         let what = format!(
-            "{from} is being replaced by {to}: template and selector of both stay as they are until that is over; watch it: wharf rollout status rc {from}, or take it back: wharf rolling-update {from} --rollback"
+            "{from} is being replaced by {to}: template and selector of both stay as they are until that is over; watch it: wharf rollout status rc {from}{flag}, or take it back: wharf rolling-update {from} --rollback{flag}"
         );
         return Err(ApiError::in_use(KIND, &old.metadata.name, what));
     }
@@ -169,14 +184,14 @@ pub fn deleted(update: &Updating<'_>, key: &Key, force: bool, now: Time) -> Resu
     let mut next = (*update.record.value).clone();
     if key == update.new.0 {
         if !next.back {
-            turn_back(&mut next, now);
+            turn_back(&mut next, now, format!("{} was deleted", key.1));
         }
         return Ok((write(update, &next), true));
     }
     if !force {
-        let (from, to) = (&update.old.0.1, &update.new.0.1);
+        let (from, to, flag) = (&update.old.0.1, &update.new.0.1, namespace_flag(&update.key.0));
         let what = format!(
-            "it is being replaced by {to}, and its pods would go with it; wait: wharf rollout status rc {from}, take it back: wharf rolling-update {from} --rollback, or delete it all the same: --force"
+            "it is being replaced by {to}, and its pods would go with it; wait: wharf rollout status rc {from}{flag}, take it back: wharf rolling-update {from} --rollback{flag}, or delete it all the same: --force"
         );
         return Err(ApiError::in_use(KIND, from, what));
     }

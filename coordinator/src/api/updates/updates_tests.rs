@@ -496,6 +496,78 @@ async fn updates_that_go_on_are_listed_by_namespace() {
 }
 
 #[tokio::test]
+async fn what_runs_is_what_a_rollback_leads_to() {
+    let bench = bench().await;
+    // Its template is another one by now than the one that its pod is of.
+    let image = |rc: &Value| rc["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let before = value(&bench.get("rc", "default", "web").await.unwrap());
+    assert_ne!(image(&before), "i:1");
+    begin(&bench, by_image("web:9")).await.unwrap();
+    let old = value(&bench.get("rc", "default", "web").await.unwrap());
+    assert_eq!(image(&old), "i:1");
+    let new = record(&bench).new_name;
+    let new = value(&bench.get("rc", "default", &new).await.unwrap());
+    assert_eq!(image(&new), "web:9");
+    // What it is selected by stays.
+    let selector = old["spec"]["selector"].as_object().unwrap();
+    let labels = &old["spec"]["template"]["metadata"]["labels"];
+    assert!(selector.iter().all(|(k, v)| labels[k] == *v), "{old}");
+}
+
+#[tokio::test]
+async fn what_changes_in_the_same_moment_is_not_lost() {
+    let bench = bench().await;
+    let key = ("default".to_owned(), "web".to_owned());
+    let mut six = bench.hub.read(|w| (*w.controllers[&key].rc).clone());
+    six.spec.replicas = 6;
+    let at = keys::object(Kind::ReplicationController, "default", "web");
+    bench.store.rival(vec![Change::put(at, Expect::Any, encode(&six))]);
+    begin(&bench, by_file(&second())).await.unwrap();
+    assert_eq!((record(&bench).from, record(&bench).target), (6, 6));
+}
+
+#[tokio::test]
+async fn what_is_refused_leaves_no_label_behind() {
+    let bench = bench().await;
+    let request = BeginUpdateRequest {
+        label_key: "bad key!".into(),
+        ..by_image("web:2")
+    };
+    says(begin(&bench, request).await, Code::InvalidArgument, "label_key");
+    let pods = bench.list(listing("pods", "", "")).await.unwrap().items;
+    for pod in pods {
+        assert_eq!(value(&pod)["metadata"]["labels"]["bad key!"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_takes_limits_and_goes_on_from_its_pause() {
+    let bench = bench().await;
+    begin(&bench, by_file(&second())).await.unwrap();
+    steer(&bench, "web", "rollback").await.unwrap();
+    assert!(record(&bench).back && record(&bench).back_why.is_empty());
+    steer(&bench, "web", "pause").await.unwrap();
+    let request = SteerUpdateRequest {
+        name: "web".into(),
+        action: "rollback".into(),
+        limits: Some(wire::UpdateLimits {
+            max_unavailable: "1".into(),
+            ..wire::UpdateLimits::default()
+        }),
+        ..SteerUpdateRequest::default()
+    };
+    let reply = service(&bench)
+        .steer(Request::new(request.clone()))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(reply.changed && reply.view.is_some_and(|v| v.back && !v.paused));
+    assert_eq!(record(&bench).missed(), 1);
+    let again = service(&bench).steer(Request::new(request)).await.unwrap().into_inner();
+    assert!(!again.changed);
+}
+
+#[tokio::test]
 async fn a_history_is_the_controller_itself_until_it_is_updated() {
     let bench = bench().await;
     let history = |name: &str| {
@@ -546,8 +618,8 @@ async fn a_history_is_the_controller_itself_until_it_is_updated() {
     older.spec.template.spec.containers[0].image = "web:0".into();
     let revisions =
         RevisionsRecord::of(&former)
-            .and(Time(1), "user/a", "x", older)
-            .and(Time(2), "user/b", "y", present);
+            .and(Time(1), "user/a", "x", &older)
+            .and(Time(2), "user/b", "y", &present);
     let change = crate::store::Change::put(
         crate::store::keys::revisions("default", "web"),
         crate::store::Expect::Any,

@@ -13,7 +13,7 @@ use crate::{
     world::{
         ControllerState, Key,
         record::OwnerKind,
-        updates::{RevisionsRecord, UpdateEnd, UpdateOutcome, UpdateRecord},
+        updates::{UpdateEnd, UpdateOutcome, UpdateRecord},
     },
 };
 
@@ -88,13 +88,10 @@ fn revisions(
 ) {
     let old = work.update.old;
     let known = work.world.revisions.get(old.0);
-    let mut past = known.map_or_else(|| RevisionsRecord::of(&old.1.rc), |r| (*r.value).clone());
+    let mut past = work.world.revisions_of(old.0, &old.1.rc);
     // Its template may have been changed without an update.
-    if let Some(last) = past.revisions.last_mut() {
-        last.controller = (*old.1.rc).clone();
-        last.controller.spec.replicas = i32::try_from(record.from).unwrap_or(i32::MAX);
-    }
-    let next = past.and(at, &record.by, &record.cause, now.clone());
+    past.is_now(&old.1.rc, record.from);
+    let next = past.and(at, &record.by, &record.cause, now);
     if key != old.0
         && let Some(known) = known
     {

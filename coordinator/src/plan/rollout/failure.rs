@@ -6,12 +6,19 @@ use proto::model::Time;
 
 use super::Entry;
 use crate::{
-    plan::drain::{failure, moves},
+    plan::{
+        disruption::Refusal,
+        drain::{failure, moves},
+    },
     world::{Key, PodState, World, updates::UpdateRecord},
 };
 
-/// Why this pod will not come to serve; none: it may.
-pub(super) fn failed(key: &Key, pod: &PodState) -> Option<String> {
+/// Why this pod will not come to serve; none: it may. An old one that a rollback meets has served, and may have ended often
+/// in its life: what ails it is for its controller, and for the time of the step.
+pub(super) fn failed(update: &UpdateRecord, key: &Key, pod: &PodState) -> Option<String> {
+    if update.back && pod.record.created <= update.since {
+        return None;
+    }
     failure::exits(pod).map(|exits| format!("{} {exits}", key.1))
 }
 
@@ -23,14 +30,14 @@ pub(super) fn given_until(world: &World, update: &UpdateRecord, comes: &[Entry<'
     Time(last.0.saturating_add(i64::from(update.limits.timeout)))
 }
 
-/// A step whose time is over.
-pub(super) fn stuck(update: &UpdateRecord, missing: &[Entry<'_>]) -> String {
+/// A step whose time is over. `refused`: what the ledger said last.
+pub(super) fn stuck(update: &UpdateRecord, missing: &[Entry<'_>], refused: Option<&Refusal>) -> String {
     let waited = format!("the step got no further for {} s", update.limits.timeout);
     match missing.first() {
         Some((key, pod)) if pod.record.node.is_empty() => {
             format!("{waited}: {} has no place: {}", key.1, pod.record.waiting)
         }
         Some((key, pod)) => format!("{waited}: {} is not Ready{}", key.1, failure::waits(pod)),
-        None => waited,
+        None => refused.map_or_else(|| waited.clone(), |r| format!("{waited}: {}", r.rule)),
     }
 }

@@ -42,8 +42,9 @@ use crate::{
     },
 };
 
-/// Pods that one plan stops: with its other changes they are one commit.
-const MAX_STOPS: usize = MAX_CHANGES / 2;
+/// Pods that one plan stops: with the record and both counts they are one commit. One that has no node yet goes with two
+/// changes.
+const MAX_STOPS: usize = (MAX_CHANGES - 3) / 2;
 
 type Entry<'w> = (&'w Key, &'w PodState);
 
@@ -184,11 +185,32 @@ impl<'w> Work<'w> {
             return;
         }
         if moves::paused(self.world, out) {
+            if self.record.step().is_some() {
+                self.record.held.get_or_insert(out.now);
+            }
             return;
         }
-        if self.fails(out) {
+        if let Some(since) = self.record.held.take() {
+            let held = out.now.0.saturating_sub(since.0);
+            self.record.progressed = Time(self.record.progressed.0.saturating_add(held));
+        }
+        if let Some(why) = self.exits(out) {
+            self.fails(out.now, why);
             return;
         }
+        let before = (self.record.begun(), self.counts());
+        self.advance(out);
+        // Only what cannot get further has failed by its time.
+        if self.record.step().is_some()
+            && before == (self.record.begun(), self.counts())
+            && let Some(why) = self.stuck(out)
+        {
+            self.fails(out.now, why);
+        }
+    }
+
+    /// As far as it gets in this look.
+    fn advance(&mut self, out: &mut Draft) {
         // One look may end a step and begin the next one, as long as something comes of it.
         loop {
             let Some(target) = self.target(out) else { return };
@@ -301,16 +323,7 @@ impl<'w> Work<'w> {
 
     /// Whether the pause that was asked for is due.
     fn tried(&self) -> bool {
-        let Some(after) = self
-            .record
-            .limits
-            .pause_after
-            .filter(|_| !self.record.back && !self.record.tried)
-        else {
-            return false;
-        };
-        let goal = i64::from(step::goal(&self.record));
-        i64::from(self.comes.available) >= after.of(goal).min(goal)
+        step::trial(&self.record).is_some_and(|trial| self.comes.available >= trial)
     }
 
     fn pause(&mut self, now: Time, why: String) {
@@ -325,47 +338,60 @@ impl<'w> Work<'w> {
         });
     }
 
-    /// Whether what comes has come to nothing; then the update pauses or is turned back, and nothing else is done.
-    fn fails(&mut self, out: &mut Draft) -> bool {
-        if self.record.step().is_none() {
-            return false;
-        }
-        let missing = self
-            .comes
-            .live
-            .iter()
-            .filter(|(_, pod)| !disruption::available(self.world, pod, out.now));
-        let missing: Vec<Entry<'_>> = missing.copied().collect();
+    /// Those of the side that comes that do not serve.
+    fn missing(&self, out: &mut Draft) -> Vec<Entry<'w>> {
+        let mut missing = self.comes.live.clone();
+        missing.retain(|(_, pod)| !disruption::available(self.world, pod, out.now));
         for (_, pod) in &missing {
             if let Some(at) = moves::available_from(self.world, pod).filter(|at| *at > out.now) {
                 out.wake_at(at);
             }
         }
-        let why = missing.iter().find_map(|(key, pod)| failure::failed(key, pod));
-        let why = why.or_else(|| {
-            let until = failure::given_until(self.world, &self.record, &self.comes.live);
-            if out.now < until {
-                out.wake_at(until);
-                return None;
-            }
-            Some(failure::stuck(&self.record, &missing))
-        });
-        let Some(why) = why else { return false };
-        if self.record.back || self.record.limits.on_failure == OnFailure::Pause {
-            let words = format!("paused: {why}");
-            self.said.push((EventType::Warning, "UpdateFailed", words));
+        missing
+    }
+
+    /// Why a pod that the present step brings will not serve.
+    fn exits(&self, out: &mut Draft) -> Option<String> {
+        self.record.step()?;
+        let missing = self.missing(out);
+        missing
+            .iter()
+            .find_map(|(key, pod)| failure::failed(&self.record, key, pod))
+    }
+
+    /// Why the present step has failed, which cannot get further now: its time is over.
+    fn stuck(&self, out: &mut Draft) -> Option<String> {
+        let until = failure::given_until(self.world, &self.record, &self.comes.live);
+        // A coordinator that has just come to lead gives it its time anew.
+        let led = out
+            .no_loss_before
+            .0
+            .saturating_add(i64::from(self.record.limits.timeout));
+        let until = until.max(Time(led));
+        if out.now < until {
+            out.wake_at(until);
+            return None;
+        }
+        let missing = self.missing(out);
+        Some(failure::stuck(&self.record, &missing, self.refused.as_ref()))
+    }
+
+    /// What comes has come to nothing: the update pauses, or is turned back, and nothing else is done.
+    fn fails(&mut self, now: Time, why: String) {
+        let pauses = self.record.back || self.record.limits.on_failure == OnFailure::Pause;
+        let how = if pauses { "paused" } else { "turned back" };
+        self.said
+            .push((EventType::Warning, "UpdateFailed", format!("{how}: {why}")));
+        if pauses {
             self.record.paused = Some(Paused {
-                at: out.now,
+                at: now,
                 by: String::new(),
                 failed: true,
                 why,
             });
         } else {
-            let words = format!("turned back: {why}");
-            self.said.push((EventType::Warning, "UpdateFailed", words));
-            turn_back(&mut self.record, out.now);
+            turn_back(&mut self.record, now, why);
         }
-        true
     }
 
     /// Whether the counts are on record: the end is for a look at what was written.
@@ -439,9 +465,11 @@ impl<'w> Work<'w> {
     }
 }
 
-/// The new pods go and the old ones come, from now on. The step under way is over: what it had reached counts.
-pub fn turn_back(record: &mut UpdateRecord, now: Time) {
+/// The new pods go and the old ones come, from now on. The step under way is over: what it had reached counts. `why`: of
+/// who did not ask for it; else empty.
+pub fn turn_back(record: &mut UpdateRecord, now: Time, why: String) {
     record.back = true;
+    record.back_why = why;
     record.paused = None;
     record.progressed = now;
     if let Some(step) = record.steps.last_mut().filter(|s| s.done.is_none()) {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: pure; says what the planner would do, and never more than it knows.
 
-use proto::model::Time;
+use proto::model::{Time, namespace_flag};
 
 use super::{Side, Work, in_force, step, step::Counts};
 use crate::{
@@ -82,9 +82,14 @@ pub fn report(world: &World, key: &Key, now: Time) -> Option<Report> {
         } else {
             format!(": {}", paused.why)
         };
-        let name = &key.1;
+        let (name, flag) = (&key.1, namespace_flag(&key.0));
+        let undo = if record.back {
+            String::new()
+        } else {
+            format!("; undo: wharf rolling-update {name} --rollback{flag}")
+        };
         report.why.push(format!(
-            "paused{by}{why}; go on: wharf rollout resume rc {name}; undo: wharf rolling-update {name} --rollback"
+            "paused{by}{why}; go on: wharf rollout resume rc {name}{flag}{undo}"
         ));
     } else if let Some(pause) = health::pause(world, now) {
         report.state = State::Paused;
@@ -127,10 +132,14 @@ fn waits(world: &World, key: &Key, now: Time) -> Vec<String> {
         .iter()
         .find(|(_, pod)| pod.record.node.is_empty() && !pod.record.waiting.is_empty());
     if let Some((pod, state)) = no_place {
-        let remedy = if work.record.missed() == 0 {
+        let (name, flag) = (&key.1, namespace_flag(&key.0));
+        let remedy = if work.record.missed() == 0 && work.record.back {
             format!(
-                "; make room, or let one be missed meanwhile: run the same command again with --max-unavailable 1, or wharf rolling-update {} --rollback",
-                key.1
+                "; make room, or let one be missed meanwhile: wharf rolling-update {name} --rollback --max-unavailable 1{flag}"
+            )
+        } else if work.record.missed() == 0 {
+            format!(
+                "; make room, or let one be missed meanwhile: run the same command again with --max-unavailable 1, or wharf rolling-update {name} --rollback{flag}"
             )
         } else {
             "; make room".to_owned()

@@ -174,7 +174,7 @@ impl Run {
             }
             Op::Back => self.steer(|u| {
                 if !u.back {
-                    turn_back(u, now);
+                    turn_back(u, now, String::new());
                 }
             }),
             Op::Pause => self.steer(|u| {

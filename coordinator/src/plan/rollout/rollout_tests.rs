@@ -269,6 +269,21 @@ fn counts_that_differ_end_in_one_step() {
 }
 
 #[test]
+fn no_more_are_tried_than_was_asked_for() {
+    let mut sim = fleet(10, plain());
+    sim.update("web", "web-2", newer(), |u| {
+        u.limits.max_surge = IntOrPercent::Int(5);
+        u.limits.pause_after = Some(IntOrPercent::Int(1));
+    });
+    sim.settle_for(100);
+    assert_eq!((why(&sim).0, steps(&sim)), (State::Paused, vec![(9, 1)]));
+    assert_eq!(images(&sim.world), BTreeMap::from([("i".into(), 9), ("i2".into(), 1)]));
+    sim.steer("web", |u| u.paused = None);
+    sim.settle();
+    assert_eq!(steps(&sim), [(9, 1), (4, 6), (0, 10)]);
+}
+
+#[test]
 fn pods_that_end_pause_it_with_their_last_words() {
     let mut sim = fleet(3, plain());
     sim.update("web", "web-2", newer(), |_| {});
@@ -375,7 +390,7 @@ fn turned_back_in_mid_way_it_ends_with_the_old_ones() {
         sim.agents();
     }
     let now = sim.now;
-    sim.steer("web", |u| turn_back(u, now));
+    sim.steer("web", |u| turn_back(u, now, String::new()));
     for _ in 0..40 {
         passes(&mut sim);
         assert!(serving(&sim.world) >= 3);
@@ -431,6 +446,93 @@ fn a_pause_and_a_freeze_hold_it() {
     sim.delete(keys::FREEZE.to_owned());
     sim.settle_for(100);
     assert_eq!(outcome(&sim), Some(UpdateOutcome::Updated));
+}
+
+#[test]
+fn time_that_is_held_does_not_count_against_a_step() {
+    let mut sim = fleet(2, plain());
+    sim.update("web", "web-2", newer(), |u| u.limits.on_failure = OnFailure::Rollback);
+    passes(&mut sim);
+    assert_eq!(steps(&sim), [(1, 1)]);
+    // Far longer than a step may take, with a new pod that becomes Ready meanwhile.
+    sim.freeze(None);
+    sim.settle_for(4_000);
+    sim.delete(keys::FREEZE.to_owned());
+    passes(&mut sim);
+    assert!(!sim.world.updates[&web()].value.back, "nothing has failed");
+    sim.settle_for(100);
+    assert_eq!(outcome(&sim), Some(UpdateOutcome::Updated));
+}
+
+#[test]
+fn a_coordinator_that_comes_late_finds_no_failure() {
+    let mut sim = fleet(2, plain());
+    sim.update("web", "web-2", newer(), |_| {});
+    passes(&mut sim);
+    sim.agents();
+    // The new pod is Ready, and nobody has looked at it for an hour.
+    sim.now = Time(sim.now.0 + 3_600);
+    passes(&mut sim);
+    assert_eq!(why(&sim).0, State::Updating, "{:?}", why(&sim));
+    sim.settle();
+    assert_eq!(outcome(&sim), Some(UpdateOutcome::Updated));
+}
+
+#[test]
+fn many_pods_without_a_place_go_by_several_commits() {
+    let mut sim = fleet(60, plain());
+    sim.update("web", "web-2", newer(), |u| u.limits.max_surge = IntOrPercent::Int(50));
+    for node in ["n0", "n1", "n2"] {
+        sim.cordon(node, "user/admin", "full", None);
+    }
+    for _ in 0..10 {
+        passes(&mut sim);
+        sim.agents();
+    }
+    let uid = sim.world.controllers[&next()].rc.metadata.uid.clone();
+    assert_eq!(sim.world.pods_of(&uid).count(), 50, "none has a place");
+    let now = sim.now;
+    sim.steer("web", |u| turn_back(u, now, String::new()));
+    sim.settle();
+    assert_eq!(outcome(&sim), Some(UpdateOutcome::RolledBack), "{:?}", why(&sim));
+    assert_eq!(images(&sim.world), BTreeMap::from([("i".into(), 60)]));
+    sim.assert_safe();
+}
+
+#[test]
+fn what_an_old_pod_has_been_through_is_no_failure_of_a_rollback() {
+    let mut sim = fleet(2, plain());
+    sim.update("web", "web-2", newer(), |_| {});
+    passes(&mut sim);
+    let now = sim.now;
+    sim.steer("web", |u| turn_back(u, now, String::new()));
+    // One of the old ones has ended often in its life, and is not Ready for a moment.
+    let (at, uid) = {
+        let mut pods = sim
+            .world
+            .pods
+            .iter()
+            .filter(|(k, _)| k.1.starts_with("web-") && !k.1.starts_with("web-2"));
+        let (at, pod) = pods.next().expect("an old one");
+        (at.clone(), pod.record.uid.clone())
+    };
+    sim.report(&at, Phase::Running, false, false);
+    let before = sim.world.pods[&at].status.as_ref().expect("a status").value.clone();
+    let mut status = StatusRecord {
+        uid,
+        ..(*before).clone()
+    };
+    status.status.container_statuses = vec![ContainerStatus {
+        name: "c".into(),
+        restart_count: 7,
+        last_state: Some(crashed()),
+        ..ContainerStatus::default()
+    }];
+    sim.put(keys::pod_status(&at.0, &at.1), &status);
+    passes(&mut sim);
+    assert_eq!(why(&sim).0, State::RollingBack, "{:?}", why(&sim));
+    sim.settle();
+    assert_eq!(outcome(&sim), Some(UpdateOutcome::RolledBack));
 }
 
 #[test]

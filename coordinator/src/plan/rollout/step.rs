@@ -44,6 +44,13 @@ pub fn goal(update: &UpdateRecord) -> u32 {
     if update.back { update.from } else { update.target }
 }
 
+/// As many new pods as are tried before it pauses, where that was asked for and is still to come.
+pub fn trial(update: &UpdateRecord) -> Option<u32> {
+    let after = update.limits.pause_after.filter(|_| !update.back && !update.tried)?;
+    let goal = i64::from(goal(update));
+    u32::try_from(after.of(goal).clamp(0, goal)).ok()
+}
+
 /// Pods that one step moves.
 pub fn size(update: &UpdateRecord) -> u32 {
     let size = update.surge() + update.missed();
@@ -54,7 +61,7 @@ pub fn size(update: &UpdateRecord) -> u32 {
 /// more were asked for meanwhile, those come first. Then, as long as both sides change, by steps of one size; what one
 /// side has left is one step.
 pub fn next(update: &UpdateRecord, now: Counts) -> Option<Counts> {
-    let (goal, size) = (goal(update), size(update));
+    let (goal, size) = (goal(update), self::size(update));
     let end = Counts { comes: goal, goes: 0 };
     if now == end {
         return None;
@@ -70,6 +77,9 @@ pub fn next(update: &UpdateRecord, now: Counts) -> Option<Counts> {
     if now.comes >= goal || now.goes == 0 {
         return Some(end);
     }
+    // No more than are to be tried.
+    let trial = trial(update).map_or(u32::MAX, |trial| trial.saturating_sub(now.comes));
+    let size = if trial == 0 { size } else { size.min(trial) };
     let comes = now.comes.saturating_add(size).min(goal);
     // Where fewer were asked for meanwhile there is no room for what comes until enough have gone.
     let room = u32::try_from(update.ceiling())
@@ -115,11 +125,13 @@ mod tests {
                 ..UpdateLimits::default()
             },
             back: false,
+            back_why: String::new(),
             paused: None,
             tried: false,
             steps: Vec::new(),
             before: 0,
             progressed: Time::default(),
+            held: None,
             ended: None,
         }
     }
