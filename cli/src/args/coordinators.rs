@@ -92,7 +92,7 @@ pub struct MemberAddArgs {
 
 /// Tell the others where they reach a member from now on
 ///
-/// Then change its own ETCD_INITIAL_ADVERTISE_PEER_URLS and ETCD_LISTEN_PEER_URLS, and restart it. Refused where those
+/// Its certificates and its own file must name the new address, too: docs/cluster.md has the steps. Refused where those
 /// that answer meanwhile were no majority.
 #[derive(Debug, Args)]
 #[command(

@@ -77,7 +77,7 @@ async fn status_shows_coordinators_and_members() {
     etcd2   ce2a822cea30bfc2   https://10.0.0.2:2379   follower   3.4.23    3Mi    <none>
     etcd3   ce2a822cea30bfc3   https://10.0.0.3:2379   follower   3.4.23    3Mi    <none>
 
-    a member takes 8Gi; the fullest has 0 % of it
+    a member takes 2Gi; the fullest has 0 % of it
     a durable write took 1.8 ms, at most 4.2 ms of 99 in 100, when this coordinator started
     last backup: 60m ago; one every 24h
     certificate of etcd client: ends in 8y
@@ -96,7 +96,7 @@ async fn status_shows_the_worst_with_its_remedy_and_fails() {
     etcd2   ce2a822cea30bfc2   https://10.0.0.2:2379   unreachable   <none>    <none>   <none>
     etcd3   ce2a822cea30bfc3   https://10.0.0.3:2379   follower      3.4.23    3Mi      <none>
 
-    a member takes 8Gi; the fullest has 0 % of it
+    a member takes 2Gi; the fullest has 0 % of it
     a durable write took 1.8 ms, at most 4.2 ms of 99 in 100, when this coordinator started
     last backup: 60m ago; one every 24h
     certificate of etcd client: ends in 8y

@@ -28,7 +28,7 @@ pub const PEER_NAME: &str = "wharf-etcd-peer";
 const HEARTBEAT_MS: u32 = 50;
 const ELECTION_MS: u32 = 500;
 /// Bytes of data at which etcd takes no more writes.
-const QUOTA: u64 = 2 << 30;
+pub const QUOTA: u64 = 2 << 30;
 
 impl Site<'_> {
     fn dir(&self, pattern: &str, name: &str) -> String {

@@ -12,7 +12,7 @@
 //! made, it removes.
 
 mod certs;
-mod files;
+pub(crate) mod files;
 mod member;
 mod place;
 

@@ -83,7 +83,7 @@ pub fn three() -> wire::ReplicasStatusReply {
         store: Some(wire::StoreStatus {
             kind: "etcd".into(),
             members: vec![member(1), member(2), member(3)],
-            quota: 8 << 30,
+            quota: 2 << 30,
             write_p50_us: 1_840,
             write_p99_us: 4_200,
             last_backup: NOW as u64 - 3600,
@@ -92,7 +92,6 @@ pub fn three() -> wire::ReplicasStatusReply {
                 of: "etcd client".into(),
                 expires: NOW as u64 + 3_000 * 86_400,
             }],
-            ..wire::StoreStatus::default()
         }),
         ..one()
     }

@@ -12,7 +12,7 @@ use proto::model::{
 };
 
 use super::admin::{Member, NO_MEMBERS, StoreKind, StoreStatus};
-use crate::api::errors::ApiError;
+use crate::{api::errors::ApiError, etcd_config::files::QUOTA};
 
 /// Most URLs of a member.
 const MAX_URLS: usize = 8;
@@ -415,6 +415,8 @@ pub fn environment(members: &[Member], name: &str, urls: &[String]) -> String {
         ("HEARTBEAT_INTERVAL", "50".to_owned()),
         ("ELECTION_TIMEOUT", "500".to_owned()),
         ("PRE_VOTE", "true".to_owned()),
+        // A member that takes less than the others ends all writes when it is full.
+        ("QUOTA_BACKEND_BYTES", QUOTA.to_string()),
         // The coordinator compacts: it alone knows what its watches still need.
         ("AUTO_COMPACTION_RETENTION", "0".to_owned()),
     ];
