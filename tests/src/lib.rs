@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod demo;
 pub mod docker;
 pub mod drains;
 pub mod etcd;

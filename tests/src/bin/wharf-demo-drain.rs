@@ -4,23 +4,15 @@
 //! Invariant: ends with 0 only if the node was drained and no request failed; whatever way it ends, all that it made is
 //! removed.
 
-use std::{
-    fmt::Display,
-    panic::{self, AssertUnwindSafe},
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 use harness::{
     Hosts, Options,
+    demo::{self, answered, say, thousands},
     drains::{Watching, in_mid_surge, service},
-    eventually_within,
     load::{self, Load, To},
-    wait,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Drains a node under load on this machine, with the coordinator killed in the middle.
 ///
@@ -39,43 +31,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("error: wharf-demo-drain: user: must be root, to make network namespaces and engines; use sudo");
-        return ExitCode::FAILURE;
-    }
-    end_on_signals();
-    panic::set_hook(Box::new(|what| {
-        if !wait::interrupted() {
-            let text = what.payload_as_str().unwrap_or("it panicked");
-            eprintln!("error: {text}");
-        }
-    }));
-    match panic::catch_unwind(AssertUnwindSafe(|| show(&args))) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(_) if wait::interrupted() => {
-            eprintln!("interrupted; all of it is removed");
-            ExitCode::from(130)
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Ctrl-C and its like end the wait of the moment, and by that all of it.
-fn end_on_signals() {
-    thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let [mut a, mut b, mut c] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-                .map(|kind| signal(kind).expect("a signal's handler"));
-            tokio::select! {
-                _ = a.recv() => {}
-                _ = b.recv() => {}
-                _ = c.recv() => {}
-            }
-        });
-        wait::interrupt();
-    });
+    demo::run("wharf-demo-drain", || show(&args))
 }
 
 /// All of it; returns how many requests failed.
@@ -152,10 +108,6 @@ fn show(args: &Args) -> u64 {
     report.failures()
 }
 
-fn say(what: impl Display) {
-    println!("\n{what}");
-}
-
 /// Runs it and shows both.
 fn wharf(hosts: &Hosts, args: &[&str]) {
     println!("$ wharf {}", args.join(" "));
@@ -168,27 +120,4 @@ fn tell(said: &str, told: &mut usize) {
     let whole = new.rfind('\n').map_or(0, |end| end + 1);
     print!("{}", new.get(..whole).unwrap_or_default());
     *told += whole;
-}
-
-/// Waits until so many more requests were answered, well or not.
-fn answered(load: &Load, more: u32) {
-    let before = load.so_far().sent;
-    let limit = Duration::from_secs(120);
-    eventually_within(limit, "the service answers", || match load.so_far() {
-        now if now.sent >= before + u64::from(more) => Ok(()),
-        now => Err(now.to_string()),
-    });
-}
-
-/// `12,431`.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -5,23 +5,15 @@
 //! Invariant: ends with 0 only if another one led each time and no request failed; whatever way it ends, all that it made
 //! is removed.
 
-use std::{
-    fmt::Display,
-    panic::{self, AssertUnwindSafe},
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use harness::{
+    demo::{self, answered, say},
     drains::service,
-    eventually_within,
     load::{self, Load, To},
     replicas::{Options, Part, Replicas, name},
-    wait,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Kills the active one of three coordinators under load, on this machine.
 ///
@@ -37,43 +29,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("error: wharf-demo-ha: user: must be root, to make network namespaces and engines; use sudo");
-        return ExitCode::FAILURE;
-    }
-    end_on_signals();
-    panic::set_hook(Box::new(|what| {
-        if !wait::interrupted() {
-            let text = what.payload_as_str().unwrap_or("it panicked");
-            eprintln!("error: {text}");
-        }
-    }));
-    match panic::catch_unwind(AssertUnwindSafe(|| show(&args))) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(_) if wait::interrupted() => {
-            eprintln!("interrupted; all of it is removed");
-            ExitCode::from(130)
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Ctrl-C and its like end the wait of the moment, and by that all of it.
-fn end_on_signals() {
-    thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let [mut a, mut b, mut c] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-                .map(|kind| signal(kind).expect("a signal's handler"));
-            tokio::select! {
-                _ = a.recv() => {}
-                _ = b.recv() => {}
-                _ = c.recv() => {}
-            }
-        });
-        wait::interrupt();
-    });
+    demo::run("wharf-demo-ha", || show(&args))
 }
 
 /// All of it; returns how many requests failed.
@@ -170,10 +126,6 @@ fn show(args: &Args) -> u64 {
     report.failures()
 }
 
-fn say(what: impl Display) {
-    println!("\n{what}");
-}
-
 /// Runs it and shows both.
 fn wharf(all: &Replicas, args: &[&str]) {
     println!("$ wharf {}", args.join(" "));
@@ -189,14 +141,4 @@ fn wharf_whatever(all: &Replicas, args: &[&str]) {
 
 fn write(all: &Replicas, namespace: &str) {
     wharf(all, &["create", "namespace", namespace]);
-}
-
-/// Waits until so many more requests were answered, well or not.
-fn answered(load: &Load, more: u32) {
-    let before = load.so_far().sent;
-    let limit = Duration::from_secs(120);
-    eventually_within(limit, "the service answers", || match load.so_far() {
-        now if now.sent >= before + u64::from(more) => Ok(()),
-        now => Err(now.to_string()),
-    });
 }
