@@ -188,11 +188,16 @@ pub struct Bench {
 impl Bench {
     /// Names `a`, `b`, `c`…; all that lead are settled.
     pub async fn new(n: usize) -> Self {
+        Self::with(n, Settings::default()).await
+    }
+
+    /// With other times.
+    pub async fn with(n: usize, settings: Settings) -> Self {
         let began = Instant::now();
         let mut bench = Self {
             store: Arc::new(MemoryStore::default()),
             replicas: Vec::new(),
-            settings: Settings::default(),
+            settings,
             ears: Ears::default(),
             clock: Arc::new(move || ms(1_000_000) + began.elapsed()),
         };

@@ -16,7 +16,10 @@ use tonic::{Code, service::Routes, transport::Endpoint};
 
 use super::*;
 use crate::{
-    leader::testing::{Bench, ms},
+    leader::{
+        self,
+        testing::{Bench, ms},
+    },
     store::{Change, Expect, keys, line::Cut},
     world::{record::encode, replicas::CoordinatorRecord},
 };
@@ -132,6 +135,17 @@ impl Service<http::Request<Body>> for Here {
     }
 }
 
+/// Two that lead and follow for the whole of a test, however busy the machine is: these run by its clock.
+async fn bench() -> Bench {
+    let patient = leader::settings::Settings {
+        demote: ms(20_000),
+        silent: ms(30_000),
+        stale: ms(40_000),
+        ..leader::settings::Settings::default()
+    };
+    Bench::with(2, patient).await
+}
+
 /// Two coordinators of one store, and the layer of one of them.
 struct Pair {
     bench: Bench,
@@ -144,7 +158,7 @@ struct Pair {
 
 impl Pair {
     async fn standby(to: Option<SocketAddr>) -> Self {
-        let bench = Bench::new(2).await;
+        let bench = bench().await;
         let own = 1 - bench.leader().await;
         Self::of(bench, own, to)
     }
@@ -355,7 +369,7 @@ async fn who_writes_here_reads_it_here() {
 
 #[tokio::test]
 async fn the_one_that_leads_confirms_what_it_read() {
-    let bench = Bench::new(2).await;
+    let bench = bench().await;
     let leader = bench.leader().await;
     let mut pair = Pair::of(bench, leader, None);
     let reply = pair.call(READ, &[(CONSISTENCY, "linearizable")], None).await;

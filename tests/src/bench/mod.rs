@@ -12,6 +12,7 @@
 //! | [`drain`] | a node of N pods drained to two others: raw Docker, wharf and Swarm in turn |
 //! | [`update`] | N pods replaced by those of another image, five at once: raw Docker, wharf and Swarm in turn |
 //! | [`loss`] | a host that loses power, on engines of its own: NotReady, out of Endpoints, replaced |
+//! | [`served`] | many agents whose coordinator is killed: until all are served by the next one |
 //! | [`ha`] | three coordinators on etcd: how long nothing can be written after each fault of the active one |
 //! | [`managers`] | Swarm with three managers: the same, of its leader killed |
 //! | [`writer`] | who writes all the while to what [`ha`] and [`managers`] break |
@@ -32,6 +33,7 @@ mod managers;
 mod pods;
 mod report;
 mod scale;
+mod served;
 mod stats;
 mod update;
 mod writer;
@@ -59,6 +61,7 @@ enum Part {
     Drain,
     Update,
     Loss,
+    Agents,
     Idle,
     Ha,
 }
@@ -90,6 +93,9 @@ struct Args {
     /// Hosts that lose power, one after the other.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     losses: u32,
+    /// Agents whose coordinator is killed.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    agents: u16,
     /// Active coordinators to kill; of each other fault of theirs, and of Swarm's leader, `--faults`.
     #[arg(long, default_value_t = 50)]
     kills: u32,
@@ -179,6 +185,9 @@ fn measure(args: &Args, runtime: &tokio::runtime::Runtime) -> Report {
     }
     if args.does(Part::Loss) {
         report.loss = Some(loss::measure(args.losses));
+    }
+    if args.does(Part::Agents) {
+        report.served = served::measure(runtime, usize::from(args.agents), args.losses);
     }
     if args.does(Part::Ha) {
         report.ha = Some(Ha {

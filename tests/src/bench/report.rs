@@ -15,6 +15,7 @@ use super::{
     machine::{Fsync, Machine},
     pods::{GOAL_MS, Pods},
     scale::{GOAL, Scale, TARGET},
+    served::Served,
     stats::Sample,
     update::{GOAL as UPDATE_GOAL, Update},
 };
@@ -32,6 +33,7 @@ pub struct Report {
     pub drain: Option<Drain>,
     pub update: Option<Update>,
     pub loss: Option<Loss>,
+    pub served: Option<Served>,
     pub ha: Option<Ha>,
     /// By the number of containers.
     pub idle: Vec<(u32, Vec<Idle>)>,
@@ -68,6 +70,7 @@ impl Report {
             drain: None,
             update: None,
             loss: None,
+            served: None,
             ha: None,
             idle: Vec::new(),
         }
@@ -108,6 +111,9 @@ impl Report {
         if let Some(loss) = &self.loss {
             loss_table(&mut out, loss);
         }
+        if let Some(served) = &self.served {
+            served_table(&mut out, served);
+        }
         if let Some(ha) = &self.ha {
             ha_table(&mut out, ha);
         }
@@ -128,6 +134,7 @@ impl Report {
             "drain": self.drain.as_ref().map(Drain::json),
             "update": self.update.as_ref().map(Update::json),
             "loss": self.loss.as_ref().map(Loss::json),
+            "agentsServed": self.served.as_ref().map(Served::json),
             "ha": self.ha.as_ref().map(Ha::json),
             "join": self.arrival.as_ref().map(Arrival::json),
             "idle": idle.collect::<Vec<_>>(),
@@ -294,6 +301,19 @@ fn loss_table(out: &mut String, loss: &Loss) {
         let (median, most) = (sample.median(), sample.max());
         let _ = writeln!(out, "{label:40}{median:8.2}{most:8.2}{:10.2}", median / limit);
     }
+}
+
+fn served_table(out: &mut String, served: &Served) {
+    let (took, bound) = (&served.took, Served::bound());
+    let _ = writeln!(
+        out,
+        "\n{} agents in this process, a coordinator begins to lead → all are served, s ({} kills): median {:.2}, max {:.2}; at most {bound}: {}",
+        served.agents,
+        took.len(),
+        took.median(),
+        took.max(),
+        verdict(took.max() <= bound)
+    );
 }
 
 fn idle_table(out: &mut String, idle: &[(u32, Vec<Idle>)]) {
