@@ -25,7 +25,7 @@ use super::{
     engine::{Watched, now_ns, seconds},
     pause, say,
     scale::{made_by_wharf, start_one},
-    stats::Sample,
+    stats::{Contenders, Sample},
     until,
 };
 use crate::{
@@ -52,7 +52,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub struct Drain {
     pub pods: u32,
     /// Seconds of each contender; raw first.
-    pub contenders: Vec<(&'static str, Sample)>,
+    pub contenders: Contenders,
     /// Seconds of wharf to the end of its last container, by the engine's clock.
     pub ended: Sample,
     /// Seconds of wharf as shipped.
@@ -65,18 +65,9 @@ impl Drain {
         PARALLEL
     }
 
-    /// Median by raw Docker's.
-    pub fn ratio(&self, of: &Sample) -> f64 {
-        of.median() / self.contenders[0].1.median()
-    }
-
     pub fn json(&self) -> Value {
-        let contenders = self.contenders.iter().map(|(name, sample)| {
-            let value = json!({"seconds": sample.json(), "ratio": self.ratio(sample)});
-            ((*name).to_owned(), value)
-        });
         json!({"pods": self.pods, "parallel": PARALLEL, "goal": GOAL,
-               "contenders": contenders.collect::<serde_json::Map<_, _>>(),
+               "contenders": self.contenders.json(),
                "lastContainerEndedSeconds": self.ended.json(), "asShippedSeconds": self.shipped})
     }
 }
@@ -133,10 +124,7 @@ pub fn measure(runtime: &tokio::runtime::Runtime, args: &Args) -> Drain {
     let contenders = [("raw", raws), ("wharf", wharfs), ("swarm", swarms)];
     Drain {
         pods: n,
-        contenders: contenders
-            .into_iter()
-            .filter_map(|(name, seconds)| Some((name, Sample::new(seconds)?)))
-            .collect(),
+        contenders: Contenders::new(contenders),
         ended: Sample::new(ended).expect("at least one round"),
         shipped,
     }

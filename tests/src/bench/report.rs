@@ -16,7 +16,7 @@ use super::{
     pods::{GOAL_MS, Pods},
     scale::{GOAL, Scale, TARGET},
     served::Served,
-    stats::Sample,
+    stats::{Contenders, Sample},
     update::{GOAL as UPDATE_GOAL, Update},
 };
 
@@ -142,28 +142,32 @@ impl Report {
     }
 }
 
+/// The columns of those that took turns, after labels of so many characters.
+fn contest_head(width: usize) -> String {
+    format!("{:width$}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw")
+}
+
+fn contest_line(width: usize, label: &str, sample: &Sample, of: &Contenders) -> String {
+    let (median, min, max) = (sample.median(), sample.min(), sample.max());
+    format!("{label:width$}{median:8.2}{min:8.2}{max:8.2}{:8.2}", of.ratio(sample))
+}
+
 fn scale_table(out: &mut String, scale: &Scale) {
-    let rounds = scale.contenders.iter().map(|(_, s)| s.len()).max().unwrap_or_default();
+    let rounds = scale.contenders.rounds();
     let n = scale.containers;
     let _ = writeln!(
         out,
         "\n+{n} containers on one engine, from the command until all {n} run, s ({rounds} rounds in turn)"
     );
-    let _ = writeln!(out, "{:24}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
-    for (name, sample) in &scale.contenders {
+    let _ = writeln!(out, "{}", contest_head(24));
+    for (name, sample) in &scale.contenders.0 {
         let label = match *name {
             "raw" => format!("raw Docker, {} at once", scale.parallel),
             "swarm" => "docker service scale".to_owned(),
             _ => "wharf scale".to_owned(),
         };
-        let ratio = scale.ratio(sample);
-        let _ = write!(
-            out,
-            "{label:24}{:8.2}{:8.2}{:8.2}{ratio:8.2}",
-            sample.median(),
-            sample.min(),
-            sample.max()
-        );
+        let ratio = scale.contenders.ratio(sample);
+        let _ = write!(out, "{}", contest_line(24, &label, sample, &scale.contenders));
         if *name == "wharf" {
             let (target, goal) = (verdict(ratio <= TARGET), verdict(ratio <= GOAL));
             let _ = write!(out, "  target ≤ {TARGET}: {target} (goal {GOAL}: {goal})");
@@ -214,18 +218,15 @@ fn arrival_table(out: &mut String, arrival: &Arrival) {
 }
 
 fn drain_table(out: &mut String, drain: &Drain) {
-    let rounds = drain.contenders.iter().map(|(_, s)| s.len()).max().unwrap_or_default();
+    let rounds = drain.contenders.rounds();
     let (n, parallel) = (drain.pods, Drain::parallel());
     let _ = writeln!(
         out,
         "\nA node of {n} pods drained to two others, {parallel} pods at once, s ({rounds} rounds in turn)"
     );
-    let _ = writeln!(out, "{:32}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
-    let line = |label: &str, sample: &Sample| {
-        let (median, min, max) = (sample.median(), sample.min(), sample.max());
-        format!("{label:32}{median:8.2}{min:8.2}{max:8.2}{:8.2}", drain.ratio(sample))
-    };
-    for (name, sample) in &drain.contenders {
+    let _ = writeln!(out, "{}", contest_head(32));
+    let line = |label: &str, sample: &Sample| contest_line(32, label, sample, &drain.contenders);
+    for (name, sample) in &drain.contenders.0 {
         match *name {
             "raw" => {
                 let _ = writeln!(out, "{}", line("raw Docker: start one, stop one", sample));
@@ -235,7 +236,7 @@ fn drain_table(out: &mut String, drain: &Drain) {
                 let _ = writeln!(out, "{}  {note}", line("docker node update … drain", sample));
             }
             _ => {
-                let goal = verdict(drain.ratio(sample) <= DRAIN_GOAL);
+                let goal = verdict(drain.contenders.ratio(sample) <= DRAIN_GOAL);
                 let _ = writeln!(out, "{}  goal ≤ {DRAIN_GOAL}: {goal}", line("wharf drain", sample));
                 let _ = writeln!(out, "{}", line("  its last container ended", &drain.ended));
             }
@@ -249,18 +250,15 @@ fn drain_table(out: &mut String, drain: &Drain) {
 }
 
 fn update_table(out: &mut String, update: &Update) {
-    let rounds = update.contenders.iter().map(|(_, s)| s.len()).max().unwrap_or_default();
+    let rounds = update.contenders.rounds();
     let (n, surge) = (update.pods, Update::surge());
     let _ = writeln!(
         out,
         "\n{n} pods replaced by those of another image, {surge} at once, s ({rounds} rounds in turn)"
     );
-    let _ = writeln!(out, "{:32}{:>8}{:>8}{:>8}{:>8}", "", "median", "min", "max", "/ raw");
-    let line = |label: &str, sample: &Sample| {
-        let (median, min, max) = (sample.median(), sample.min(), sample.max());
-        format!("{label:32}{median:8.2}{min:8.2}{max:8.2}{:8.2}", update.ratio(sample))
-    };
-    for (name, sample) in &update.contenders {
+    let _ = writeln!(out, "{}", contest_head(32));
+    let line = |label: &str, sample: &Sample| contest_line(32, label, sample, &update.contenders);
+    for (name, sample) in &update.contenders.0 {
         match *name {
             "raw" => {
                 let _ = writeln!(out, "{}", line("raw Docker: start 5, stop 5", sample));
@@ -269,7 +267,7 @@ fn update_table(out: &mut String, update: &Update) {
                 let _ = writeln!(out, "{}", line("docker service update", sample));
             }
             _ => {
-                let goal = verdict(update.ratio(sample) <= UPDATE_GOAL);
+                let goal = verdict(update.contenders.ratio(sample) <= UPDATE_GOAL);
                 let _ = writeln!(
                     out,
                     "{}  goal ≤ {UPDATE_GOAL}: {goal}",
@@ -397,7 +395,7 @@ mod tests {
             containers: 50,
             parallel: 6,
             search: vec![(4, 5.5), (6, 5.0)],
-            contenders: vec![("raw", sample(&[5.0])), ("wharf", sample(&[wharf]))],
+            contenders: Contenders(vec![("raw", sample(&[5.0])), ("wharf", sample(&[wharf]))]),
         }
     }
 
@@ -431,11 +429,11 @@ mod tests {
     fn a_drain_is_held_against_its_goal() {
         let drain = |wharf: f64| Drain {
             pods: 50,
-            contenders: vec![
+            contenders: Contenders(vec![
                 ("raw", sample(&[10.0, 8.0, 9.0])),
                 ("wharf", sample(&[wharf])),
                 ("swarm", sample(&[18.0])),
-            ],
+            ]),
             ended: sample(&[9.0]),
             shipped: 80.0,
         };
@@ -463,11 +461,11 @@ mod tests {
             let mut out = String::new();
             let update = Update {
                 pods: 50,
-                contenders: vec![
+                contenders: Contenders(vec![
                     ("raw", sample(&[10.0, 8.0, 9.0])),
                     ("wharf", sample(&[wharf])),
                     ("swarm", sample(&[18.0])),
-                ],
+                ]),
                 said: sample(&[wharf]),
                 shipped: 80.0,
             };

@@ -19,7 +19,7 @@ use super::{
     Args,
     engine::{Bed, Watched},
     say,
-    stats::Sample,
+    stats::Contenders,
 };
 use crate::{cluster::controller, docker::IMAGE};
 
@@ -37,22 +37,13 @@ pub struct Scale {
     pub parallel: u16,
     pub search: Vec<(u16, f64)>,
     /// Seconds of each contender; raw first.
-    pub contenders: Vec<(&'static str, Sample)>,
+    pub contenders: Contenders,
 }
 
 impl Scale {
-    /// Median of a contender by raw Docker's.
-    pub fn ratio(&self, of: &Sample) -> f64 {
-        of.median() / self.contenders[0].1.median()
-    }
-
     pub fn json(&self) -> Value {
-        let contenders = self.contenders.iter().map(|(name, sample)| {
-            let value = json!({"seconds": sample.json(), "ratio": self.ratio(sample)});
-            ((*name).to_owned(), value)
-        });
         json!({"containers": self.containers, "parallel": self.parallel, "search": self.search, "target": TARGET,
-               "goal": GOAL, "contenders": contenders.collect::<serde_json::Map<_, _>>()})
+               "goal": GOAL, "contenders": self.contenders.json()})
     }
 }
 
@@ -108,14 +99,12 @@ pub fn measure(bed: &Bed, args: &Args) -> Scale {
         docker(bed, &["swarm", "leave", "--force"]);
         bed.watched.quiet("Swarm");
     }
-    let measured = contenders
-        .iter()
-        .filter_map(|(name, _, seconds)| Some((*name, Sample::new(seconds.clone())?)));
+    let measured = contenders.iter().map(|(name, _, seconds)| (*name, seconds.clone()));
     Scale {
         containers: n,
         parallel,
         search,
-        contenders: measured.collect(),
+        contenders: Contenders::new(measured),
     }
 }
 

@@ -50,6 +50,39 @@ impl Sample {
     }
 }
 
+/// Samples of those that took turns at the same thing, by name; raw Docker's first.
+#[derive(Clone, Debug)]
+pub struct Contenders(pub Vec<(&'static str, Sample)>);
+
+impl Contenders {
+    /// Who had no round is left out.
+    pub fn new(rounds: impl IntoIterator<Item = (&'static str, Vec<f64>)>) -> Self {
+        let samples = rounds.into_iter();
+        Self(
+            samples
+                .filter_map(|(name, seconds)| Some((name, Sample::new(seconds)?)))
+                .collect(),
+        )
+    }
+
+    /// Median by raw Docker's.
+    pub fn ratio(&self, of: &Sample) -> f64 {
+        of.median() / self.0[0].1.median()
+    }
+
+    pub fn rounds(&self) -> usize {
+        self.0.iter().map(|(_, sample)| sample.len()).max().unwrap_or_default()
+    }
+
+    pub fn json(&self) -> Value {
+        let each = self.0.iter().map(|(name, sample)| {
+            let value = json!({"seconds": sample.json(), "ratio": self.ratio(sample)});
+            ((*name).to_owned(), value)
+        });
+        Value::Object(each.collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

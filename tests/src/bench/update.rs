@@ -18,7 +18,7 @@ use super::{
     engine::{Bed, Moments, now_ns, seconds},
     pause, say,
     scale::{made_by_wharf, start_one},
-    stats::Sample,
+    stats::{Contenders, Sample},
     until,
 };
 use crate::{cluster::controller, docker::IMAGE};
@@ -38,7 +38,7 @@ const AT_ONCE: [&str; 2] = ["ready-after=0s", "endpoint-drain=0s"];
 pub struct Update {
     pub pods: u32,
     /// Seconds of each contender; raw first.
-    pub contenders: Vec<(&'static str, Sample)>,
+    pub contenders: Contenders,
     /// Seconds of wharf to the command's own end.
     pub said: Sample,
     /// Seconds of wharf as shipped.
@@ -51,18 +51,9 @@ impl Update {
         SURGE
     }
 
-    /// Median by raw Docker's.
-    pub fn ratio(&self, of: &Sample) -> f64 {
-        of.median() / self.contenders[0].1.median()
-    }
-
     pub fn json(&self) -> Value {
-        let contenders = self.contenders.iter().map(|(name, sample)| {
-            let value = json!({"seconds": sample.json(), "ratio": self.ratio(sample)});
-            ((*name).to_owned(), value)
-        });
         json!({"pods": self.pods, "surge": SURGE, "goal": GOAL,
-               "contenders": contenders.collect::<serde_json::Map<_, _>>(),
+               "contenders": self.contenders.json(),
                "commandSeconds": self.said.json(), "asShippedSeconds": self.shipped})
     }
 }
@@ -113,10 +104,7 @@ pub fn measure(bed: &Bed, args: &Args) -> Update {
     let contenders = [("raw", raws), ("wharf", wharfs), ("swarm", swarms)];
     Update {
         pods: n,
-        contenders: contenders
-            .into_iter()
-            .filter_map(|(name, seconds)| Some((name, Sample::new(seconds)?)))
-            .collect(),
+        contenders: Contenders::new(contenders),
         said: Sample::new(said).expect("at least one round"),
         shipped,
     }

@@ -8,7 +8,10 @@ use proto::wire::DrainView;
 use serde_json::json;
 use tonic::Code;
 
-use crate::PATIENCE;
+use crate::{
+    PATIENCE,
+    every_commit::{Met, meet},
+};
 
 /// More commits than any drain here is made of.
 const MOST: u32 = 200;
@@ -65,33 +68,20 @@ async fn every_commit(side: Side) {
     for commit in 1..MOST {
         let node = home(&fleet);
         let mut admin = fleet.admin();
-        fleet.crash_at(commit, side);
         let name = node.clone();
-        let asking = tokio::spawn(async move { admin.drain(&name).await });
-        while !fleet.fell() && drained(&fleet, &node, &asked).is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let fell = fleet.fell();
-        if fell {
-            crashes += 1;
-            fleet.kill_coordinator().await;
-            fleet.start_coordinator().await;
-        }
-        asking.await.expect("no panic").expect("acknowledged at last");
-        let what = format!("the drain ends, crashed {side:?} commit {commit}");
-        fleet.until(&what, PATIENCE, |f| drained(f, &node, &asked)).await;
-        if !fell && !fleet.fell() {
+        let asking = async move { admin.drain(&name).await };
+        let met = meet(&mut fleet, (commit, side), "the drain", asking, |f| {
+            drained(f, &node, &asked)
+        })
+        .await;
+        crashes += u32::from(met == Met::Commit);
+        if met == Met::Nothing {
             println!("{crashes} commits of a drain");
             assert!(crashes > 8, "a drain of two pods is made of more: {crashes}");
             assert_eq!(fleet.fewest("one", 1).await, 1, "the only one was missed");
             assert_eq!(fleet.fewest("web", 3).await, 3, "the budget was broken");
             assert_eq!(fleet.crimes().await, Vec::<String>::new());
             return;
-        }
-        if fleet.fell() {
-            // By something that was written after its end.
-            fleet.kill_coordinator().await;
-            fleet.start_coordinator().await;
         }
         let reply = fleet.admin().cancel_drain(&node).await.expect("given back");
         assert!(reply.changed && reply.still_held_by.is_empty(), "{reply:?}");

@@ -6,6 +6,7 @@ mod cost;
 mod daemons;
 mod drain_agents;
 mod drains;
+mod every_commit;
 mod failover;
 mod logs;
 mod losses;

@@ -1,12 +1,13 @@
 //! Rolling updates in a simulated fleet: the coordinator ends at each of the commits that one is made of, on either side of
 //! it, and the update ends the same.
 
-use std::time::Duration;
-
 use coordinator::world::{Key, updates::UpdateOutcome};
 use harness::fleet::{Asked, Fleet, Side, Wanted};
 
-use crate::PATIENCE;
+use crate::{
+    PATIENCE,
+    every_commit::{Met, meet},
+};
 
 /// More commits than any update here is made of.
 const MOST: u32 = 200;
@@ -52,32 +53,19 @@ async fn every_commit(side: Side) {
     for commit in 1..MOST {
         let image = format!("web:{commit}");
         let mut admin = fleet.admin();
-        fleet.crash_at(commit, side);
         let to = image.clone();
-        let asking = tokio::spawn(async move { admin.update("web", &to).await });
-        while !fleet.fell() && updated(&fleet, &image, &asked).is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let fell = fleet.fell();
-        if fell {
-            crashes += 1;
-            fleet.kill_coordinator().await;
-            fleet.start_coordinator().await;
-        }
-        asking.await.expect("no panic").expect("acknowledged at last");
-        let what = format!("the update ends, crashed {side:?} commit {commit}");
-        fleet.until(&what, PATIENCE, |f| updated(f, &image, &asked)).await;
-        if !fell && !fleet.fell() {
+        let asking = async move { admin.update("web", &to).await };
+        let met = meet(&mut fleet, (commit, side), "the update", asking, |f| {
+            updated(f, &image, &asked)
+        })
+        .await;
+        crashes += u32::from(met == Met::Commit);
+        if met == Met::Nothing {
             println!("{crashes} commits of an update");
             assert!(crashes > 8, "an update of three pods is made of more: {crashes}");
             assert_eq!(fleet.fewest("web", 3).await, 3, "one was missed");
             assert_eq!(fleet.crimes().await, Vec::<String>::new());
             return;
-        }
-        if fleet.fell() {
-            // By something that was written after its end.
-            fleet.kill_coordinator().await;
-            fleet.start_coordinator().await;
         }
     }
     panic!("an update is made of fewer than {MOST} commits");
