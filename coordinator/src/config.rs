@@ -47,7 +47,7 @@ pub enum Command {
     Init(Box<InitArgs>),
     /// Make this host another coordinator of a cluster; its store must be one that coordinators share.
     #[command(after_help = "Examples:
-  wharf-coordinator join --data-dir /var/lib/wharf --peers c1.example:7444 --token-file /root/token
+  wharf-coordinator join --data-dir /var/lib/wharf --peers c1.example:7444 --token-file token
   wharf-coordinator join --data-dir D --peers 10.0.0.1:7444,10.0.0.2:7444 --name c3 --token-file T")]
     Join(JoinArgs),
     /// Print new admin credentials; on this host only, and on record.

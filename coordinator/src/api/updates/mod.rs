@@ -153,11 +153,11 @@ impl Api {
         limits: &Limits,
     ) -> Result<BeginUpdateReply, ApiError> {
         let decide = |world: &World| begin::begin(world, key, wanted, limits, &ticket.caller, Time::now());
-        // What is refused leaves no label behind.
-        self.hub.read(|world| decide(world).map(drop))?;
         // A pod made meanwhile would lack the label that the old controller is about to select by.
         let _held_back = self.held_back(!ticket.dry_run).await;
         while !ticket.dry_run && self.hub.read(|world| begin::unlabelled(world, key, wanted)) {
+            // What is refused leaves no label behind.
+            self.hub.read(|world| decide(world).map(drop))?;
             let first = Ticket::new(ticket.caller.clone(), "label", false, "", &())?;
             self.write(&first, |world| begin::label(world, key, wanted)).await?;
         }
