@@ -2,11 +2,12 @@
 //!
 //! Invariant: nothing is stored; the diff is between what is there and what the coordinator says `apply` would make.
 
+use proto::model::LAST_APPLIED;
 use serde_json::Value;
 use similar::TextDiff;
 
 use crate::{
-    apply::{self, LAST_APPLIED},
+    apply,
     args::DiffArgs,
     error::{Error, Refusals},
     files, output,

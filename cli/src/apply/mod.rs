@@ -8,16 +8,13 @@
 
 mod merge;
 
-use proto::model::Kind;
+use proto::model::{Kind, LAST_APPLIED};
 use serde_json::{Map, Value, json};
 
 use crate::{
     amend::ATTEMPTS, args::ApplyArgs, error::Error, files, manifest::Document, received::Received, report::Report,
     session::Session, set_image, status::Reason, target::Reference,
 };
-
-/// Where what was applied is kept; kubectl's, so that its users' objects are known.
-pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 pub async fn run(args: &ApplyArgs, session: &mut Session<'_>) -> Result<(), Error> {
     let documents = files::load_named(&args.filename, session)?;

@@ -5,7 +5,7 @@
 //! Invariant: an update ends once. While it goes on, its two controllers are planned as one group, and their counts are
 //! control's: `spec.replicas` of both is what the present step has come to.
 
-use proto::model::{IntOrPercent, ReplicationController, Time};
+use proto::model::{IntOrPercent, LAST_APPLIED, ReplicationController, Time};
 use serde::{Deserialize, Serialize};
 
 use super::{ControllerState, Key, PodState, Touched, Versioned, World, record::encode};
@@ -16,9 +16,6 @@ pub const MAX_STEPS: usize = 64;
 
 /// Revisions of a controller that are kept, if they fit.
 pub const MAX_REVISIONS: usize = 10;
-
-/// Annotation with what `kubectl apply` and `wharf apply` last sent.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// `update/<namespace>/<name of the old controller>`: its present or last update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

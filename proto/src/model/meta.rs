@@ -56,6 +56,9 @@ pub struct OwnerReference {
     pub block_owner_deletion: Option<bool>,
 }
 
+/// Annotation with what `wharf apply` last sent; kubectl's, so that its users' objects are known.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// ` -n NS` for a command about an object of this namespace; empty for that which commands take by themselves.
 pub fn namespace_flag(namespace: &str) -> String {
     match namespace {

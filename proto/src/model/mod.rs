@@ -50,7 +50,7 @@ pub use hold::{HoldKind, NodeHold};
 pub use int_or_percent::IntOrPercent;
 pub use kind::Kind;
 pub use lifecycle::{Hook, Lifecycle, Sleep};
-pub use meta::{ObjectMeta, OwnerReference, namespace_flag};
+pub use meta::{LAST_APPLIED, ObjectMeta, OwnerReference, namespace_flag};
 pub use node::{
     Namespace, NamespacePhase, NamespaceSpec, NamespaceStatus, Node, NodeAddress, NodeCondition, NodeInfo, NodeSpec,
     NodeStatus, Unmanaged, UnmanagedContainer,
